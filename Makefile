@@ -1,0 +1,144 @@
+# HSSL: heterogeneous self-supervised learning as small programs.
+#
+# One flat Makefile. Every lib/*/ and every tools/hssl-*.c is found by name;
+# adding a file needs no line here. Knobs, given on the command line:
+#
+#   CC=clang      another compiler           DEBUG=1   -O1 with symbols
+#   SAN=1         address and undefined-behaviour sanitizers, in build/san
+#   WERROR=1      warnings are errors        PREFIX= DESTDIR=   for install
+
+VERSION := 0.1.0
+SAN     ?= 0
+DEBUG   ?= 0
+WERROR  ?= 0
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+
+B := build$(if $(filter 1,$(SAN)),/san)
+
+# ---------------------------------------------------------------- flags
+
+WARN     := -Wall -Wextra -Wmissing-prototypes -Wvla -Wwrite-strings -Wshadow \
+            $(if $(filter 1,$(WERROR)),-Werror)
+OPT      := $(if $(filter 1,$(DEBUG)),-O1,-O3) -g
+ifeq ($(SAN),1)
+SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+endif
+# Contracting a*b+c changes bits: allowed in the tensor kernels only (below).
+CFLAGS   += -std=c11 $(OPT) $(WARN) -ffp-contract=off -fopenmp -fno-math-errno $(SANFLAGS)
+CPPFLAGS += -D_GNU_SOURCE -Ilib -DHSSL_VERSION='"$(VERSION)"'
+LDFLAGS  += -fopenmp $(SANFLAGS)
+LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -lm -lpthread
+
+# Files in a directory called simd/ are compiled once for each instruction set
+# and chosen at run time (lib/util/isa.h).
+ARCH := $(shell uname -m)
+ISAS := base $(if $(filter x86_64,$(ARCH)),avx2 avx512)
+ISA_base   :=
+ISA_avx2   := -march=x86-64-v3
+ISA_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
+
+# ---------------------------------------------------------------- files
+
+LIBSRC   := $(filter-out %/simd/%,$(wildcard lib/*/*.c lib/*/*/*.c))
+SIMDSRC  := $(wildcard lib/*/simd/*.c lib/*/*/simd/*.c)
+TOOLSRC  := $(wildcard tools/hssl-*.c)
+TOOLS    := $(TOOLSRC:tools/%.c=$B/%)
+UNITSRC  := $(wildcard tests/unit/*.c)
+UNITS    := $(UNITSRC:tests/unit/%.c=$B/tests/%)
+GOLDSRC  := $(wildcard tests/golden/*.c)
+BENCHSRC := $(wildcard tests/bench/*.c)
+BENCHES  := $(BENCHSRC:tests/bench/%.c=$B/bench/%)
+MANUALS  := $(wildcard man/man*/*.[157])
+
+LIBOBJ   := $(LIBSRC:%.c=$B/obj/%.o) \
+            $(foreach i,$(ISAS),$(SIMDSRC:%.c=$B/obj/%.$i.o))
+GOLDOBJ  := $(GOLDSRC:%.c=$B/obj/%.o)
+LIBHSSL  := $B/libhssl.a
+TAP      := $B/obj/tests/tap.o
+
+.PHONY: all deps check check-run demo bench install clean help completions
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(TOOLS)  ## build the tools into build/
+
+help:  ## show the targets
+	@echo 'make [TARGET] [CC=clang] [SAN=1] [DEBUG=1] [WERROR=1]'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+
+# ---------------------------------------------------------------- rules
+
+$B/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) -MMD -MP -c -o $@ $<
+
+# The tensor kernels may fuse multiply-adds and ignore traps: no result of
+# theirs is compared bit by bit with another program's.
+$B/obj/lib/tensor/%.o: KERNEL_FLAGS := -ffp-contract=fast -fno-trapping-math
+
+define isa_rule
+$B/obj/%.$1.o: %.c Makefile
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(KERNEL_FLAGS) $$(ISA_$1) -DISA=$1 -MMD -MP -c -o $$@ $$<
+endef
+$(foreach i,$(ISAS),$(eval $(call isa_rule,$i)))
+
+$(LIBHSSL): $(LIBOBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$B/hssl-%: $B/obj/tools/hssl-%.o $(LIBHSSL)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$B/tests/golden: $(GOLDOBJ) $(TAP) $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$B/tests/%: $B/obj/tests/unit/%.o $(TAP) $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$B/bench/%: $B/obj/tests/bench/%.o $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# ---------------------------------------------------------------- work
+
+deps:  ## install the Debian packages that are missing
+	@.ci/deps
+
+check: deps  ## build everything and run all tests
+	@$(MAKE) --no-print-directory -j$(JOBS) check-build
+	@$(MAKE) --no-print-directory check-run
+
+.PHONY: check-build
+check-build: $(TOOLS) $(UNITS) $(if $(GOLDSRC),$B/tests/golden)
+
+check-run:
+	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(if $(GOLDSRC),tests/golden/run.sh) \
+	    $(sort $(wildcard tests/cli/*.sh))
+
+demo: deps  ## draw images, pre-train on them, evaluate, show the result
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@PATH="$(CURDIR)/$B:$$PATH" sh pipelines/demo.sh
+
+bench: deps  ## build and run the benchmarks
+	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(BENCHES)
+	@HSSL_BIN=$(CURDIR)/$B sh tests/bench/run.sh
+
+install: $(TOOLS)  ## install tools, manual pages and completions below PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(TOOLS) $(DESTDIR)$(PREFIX)/bin
+	for s in 1 5 7; do \
+	    install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
+	    install -m 644 man/man$$s/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit 1; \
+	done
+	sh shell/install.sh $(DESTDIR)$(PREFIX)
+
+clean:  ## remove build/
+	rm -rf build
+
+-include $(shell find $B/obj -name '*.d' 2>/dev/null)

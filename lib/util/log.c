@@ -1,0 +1,170 @@
+#include "util/log.h"
+
+#include "util/err.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *program_name = "hssl";
+static bool line_drawn; /* a progress line stands on the terminal */
+
+void log_name(const char *program)
+{
+    program_name = program;
+}
+
+const char *log_program(void)
+{
+    return program_name;
+}
+
+/* One write a message, so that lines of several processes do not mix. */
+static void say(const char *mark, const char *fmt, va_list ap)
+{
+    char line[2048];
+    int n = snprintf(line, sizeof line, "%s%s: %s", line_drawn ? "\r\033[K" : "", program_name, mark);
+    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
+    size_t end = (size_t)n + (m < 0 ? 0 : (size_t)m);
+    if (end > sizeof line - 2)
+        end = sizeof line - 2;
+    line[end++] = '\n';
+    line_drawn = false;
+    fflush(stdout);
+    if (write(STDERR_FILENO, line, end) < 0) {
+        /* nobody hears us: nothing to be done */
+    }
+}
+
+#define SAY(mark) \
+    do { \
+        va_list ap; \
+        va_start(ap, fmt); \
+        say(mark, fmt, ap); \
+        va_end(ap); \
+    } while (0)
+
+void log_info(const char *fmt, ...)
+{
+    SAY("");
+}
+
+void log_warn(const char *fmt, ...)
+{
+    SAY("warning: ");
+}
+
+void log_error(const char *fmt, ...)
+{
+    SAY("");
+}
+
+void die(void)
+{
+    log_error("%s", err_text());
+    exit(1);
+}
+
+void die_with(const char *fmt, ...)
+{
+    SAY("");
+    exit(1);
+}
+
+bool log_debugging(const char *subsystem)
+{
+    const char *list = getenv("HSSL_DEBUG");
+    if (!list)
+        return false;
+    size_t len = strlen(subsystem);
+    for (const char *p = list; *p; p += strspn(p, ",")) {
+        size_t n = strcspn(p, ",");
+        if ((n == len && !strncmp(p, subsystem, n)) || (n == 3 && !strncmp(p, "all", 3)))
+            return true;
+        p += n;
+    }
+    return false;
+}
+
+void log_debug(const char *subsystem, const char *fmt, ...)
+{
+    if (log_debugging(subsystem))
+        SAY("debug: ");
+}
+
+double log_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void progress_start(Progress *p, const char *what, const char *unit, int64_t done, int64_t total)
+{
+    const char *term = getenv("TERM");
+    *p = (Progress){ .what = what, .unit = unit, .total = total, .done = done, .start_done = done,
+                     .started = log_seconds(), .tty = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") };
+    p->shown = p->started;
+}
+
+static void format_eta(char *buf, size_t size, double s)
+{
+    if (s < 0 || s > 100 * 86400.0)
+        snprintf(buf, size, "?");
+    else if (s < 60)
+        snprintf(buf, size, "%.0f s", s);
+    else if (s < 3600)
+        snprintf(buf, size, "%d:%02d min", (int)s / 60, (int)s % 60);
+    else
+        snprintf(buf, size, "%d:%02d h", (int)s / 3600, (int)s % 3600 / 60);
+}
+
+void progress_update(Progress *p, int64_t done, const char *note)
+{
+    double now = log_seconds();
+    p->done = done;
+    if (now - p->shown < (p->tty ? 1.0 / 6 : 30))
+        return;
+    p->shown = now;
+    double rate = (double)(done - p->start_done) / (now - p->started);
+    double left = p->total && rate > 0 ? (double)(p->total - done) / rate : -1;
+    if (p->tty) {
+        char eta[32];
+        format_eta(eta, sizeof eta, left);
+        fprintf(stderr, "\r\033[K%s: %s %lld", program_name, p->what, (long long)done);
+        if (p->total)
+            fprintf(stderr, "/%lld (%.0f %%)", (long long)p->total, 100.0 * (double)done / (double)p->total);
+        fprintf(stderr, "  %.4g %s/s", rate, p->unit);
+        if (p->total)
+            fprintf(stderr, "  ETA %s", eta);
+        fprintf(stderr, "%s%s", *note ? "  " : "", note);
+        fflush(stderr);
+        line_drawn = p->drawn = true;
+    } else {
+        fprintf(stderr, "{\"program\":\"%s\",\"progress\":\"%s\",\"done\":%lld,\"total\":%lld,\"rate\":%.6g",
+                program_name, p->what, (long long)done, (long long)p->total, rate);
+        if (left >= 0)
+            fprintf(stderr, ",\"eta_s\":%.0f", left);
+        fprintf(stderr, ",\"note\":\"%s\"}\n", note);
+    }
+}
+
+void progress_end(Progress *p)
+{
+    if (p->drawn && line_drawn) {
+        fprintf(stderr, "\r\033[K");
+        line_drawn = false;
+    }
+    p->drawn = false;
+}
+
+int log_close_stdout(void)
+{
+    if (fflush(stdout) || ferror(stdout) || (fclose(stdout) && errno != EBADF))
+        return err_system("standard output");
+    return 0;
+}
