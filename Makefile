@@ -4,7 +4,7 @@
 # adding a file needs no line here. Knobs, given on the command line:
 #
 #   CC=clang      another compiler           DEBUG=1   -O1 with symbols
-#   SAN=1         address and undefined-behaviour sanitizers, in build/san
+#   SAN=1         address and undefined-behaviour sanitizers
 #   WERROR=1      warnings are errors        PREFIX= DESTDIR=   for install
 
 VERSION := 0.1.0
@@ -16,7 +16,10 @@ DESTDIR ?=
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
-B := build$(if $(filter 1,$(SAN)),/san)
+# Objects of different compilers or flags never mix: build, build/san, build/clang, build/clang-san ...
+VARIANT := $(patsubst gcc%,,$(notdir $(firstword $(CC)))) $(if $(filter 1,$(SAN)),san) $(if $(filter 1,$(DEBUG)),debug)
+EMPTY   :=
+B       := build$(addprefix /,$(subst $(EMPTY) ,-,$(strip $(VARIANT))))
 
 # ---------------------------------------------------------------- flags
 
