@@ -1,0 +1,60 @@
+/* The producing end of a stream: binds a socket, gives its ticket, hands records out on demand.
+ *
+ *     Source *s = source_open("records", "hssl-load");
+ *     source_announce(s, STDOUT_FILENO);            ticket on standard output, which becomes the life line
+ *     source_hello(s, &start);                      waits for the consumer
+ *     source_welcome(s, &facts);
+ *     while (...) { source_wait(s, -1); while (source_ready(s, seq)) source_send(s, &m); }
+ *     source_end(s, seq);
+ *     source_close(&s);
+ *
+ * A consumer asks for records (credit) and names a limit: sequence numbers that it takes at all. It
+ * acknowledges a record when it has taken it over; until then the record is in this stage's custody.
+ * A source belongs to one thread at a time. */
+#ifndef HSSL_SOURCE_H
+#define HSSL_SOURCE_H
+
+#include "stream/message.h"
+#include "stream/ticket.h"
+
+typedef struct Source Source;
+
+/* program: the name to show to the other side. Removes what dead processes left in the socket directory. */
+Source *source_open(const char *kind, const char *program);
+const char *source_ticket(const Source *s); /* the line with its newline */
+
+/* Print the ticket on fd and watch it: a reader that closes its end has left. On a terminal also says on
+ * standard error what the line is for; returns 1 then, else 0. */
+int source_announce(Source *s, int fd);
+
+/* Wait for a consumer's hello. Returns 1 with the record to start at, 0 when the reader of the ticket has
+ * left before, -1 (ERR_STOP, ...). */
+int source_hello(Source *s, uint64_t *start);
+
+/* Answer the hello: facts describe the stream (records_per_epoch, ...); m is empty afterwards. */
+int source_welcome(Source *s, Message *m);
+
+/* Wait for anything to happen up to timeout_ms, or until one of the extra descriptors is readable (-1: none).
+ * Returns 1, 0 when the time is up, -1 with ERR_STOP after a signal. */
+int source_wait(Source *s, int timeout_ms, int extra_fd, int extra_fd2);
+
+/* Whether somebody wants record seq now. Reads what consumers have sent, never waits. */
+bool source_ready(Source *s, uint64_t seq);
+/* Whether the consumer has left: bye, or its end of the life line is closed. */
+bool source_left(Source *s);
+/* The consumer's limit; UINT64_MAX when it named none. */
+uint64_t source_limit(const Source *s);
+
+/* Hand a record to who asked first. Call only when source_ready(). m is empty afterwards. */
+int source_send(Source *s, Message *m);
+/* The next sequence number that a consumer has taken over. false: none. */
+bool source_acked(Source *s, uint64_t *seq);
+
+/* Tell the consumer that seq is one past the last record, and wait until it has taken everything over or
+ * has left. */
+int source_end(Source *s, uint64_t seq);
+/* Tell the consumer why there will be no more. Does not wait. */
+void source_fail(Source *s, const char *reason);
+void source_close(Source **s);
+
+#endif
