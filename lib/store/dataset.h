@@ -1,0 +1,69 @@
+/* A dataset: encoded images with label and name, in one LMDB file. Format: hssl-dataset(5).
+ *
+ * Ids run from 0 to dataset_count() - 1 without gaps, in the order of import. Bytes are as they were
+ * imported (JPEG or PNG). A label is the rank of the image's class name among all class names of the file,
+ * sorted by bytes, so it does not depend on the order in which classes were met.
+ *
+ * A Dataset sees the file as it was when opened, also while an import goes on. All its functions may be
+ * called by several threads at once. One process opens a file at most once at a time, and a handle does not
+ * survive fork(). */
+#ifndef HSSL_DATASET_H
+#define HSSL_DATASET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { DATASET_NAME_MAX = 4095, DATASET_IMAGE_MAX = 0x7f000000 };
+
+typedef struct {
+    const void *bytes; /* the encoded image */
+    size_t size;
+    const char *name;       /* unique in the dataset; for a folder, the path below it */
+    int32_t label;          /* -1: none */
+    uint32_t width, height; /* pixels as stored, before any EXIF rotation */
+    uint64_t checksum;      /* XXH3-64 of bytes */
+} Record;
+
+typedef struct Dataset Dataset;
+
+/* NULL: ERR_ABSENT (no such file), ERR_DATA (not a dataset, damaged, or of a newer version), ERR_STORE. */
+Dataset *dataset_open(const char *path) __attribute__((warn_unused_result));
+void dataset_close(Dataset *ds);
+const char *dataset_path(const Dataset *ds);
+uint64_t dataset_count(const Dataset *ds);
+uint64_t dataset_bytes(const Dataset *ds); /* encoded images, all together */
+
+/* The record's pointers stay good until dataset_close. 0, or -1 with ERR_ABSENT (no such id) or ERR_DATA
+ * (damaged). The checksum is not recomputed here: dataset_verify does. */
+int dataset_get(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unused_result));
+/* Whether a record's bytes still have its checksum: 0, or -1 with ERR_DATA. */
+int dataset_verify(const Dataset *ds, const Record *rec);
+
+int dataset_classes(const Dataset *ds);                      /* 0: no labels */
+const char *dataset_class_name(const Dataset *ds, int label); /* NULL: no such label */
+uint64_t dataset_class_count(const Dataset *ds, int label);  /* images that have it */
+
+typedef struct DatasetWriter DatasetWriter;
+
+/* Opens a new file, or with resume an existing one to go on with. Without resume an existing file is
+ * ERR_EXISTS. One writer at a time: a second one waits. */
+DatasetWriter *dataset_create(const char *path, bool resume) __attribute__((warn_unused_result));
+/* Commits and closes; NULL is harmless. 0, or -1 if the last commit failed. */
+int dataset_finish(DatasetWriter *w) __attribute__((warn_unused_result));
+/* Drops what was not committed and closes. */
+void dataset_discard(DatasetWriter *w);
+
+/* The number to put into Record.label for a class, made on first use. It is the writer's own number: readers
+ * see the rank of the name. -1 on error. */
+int32_t dataset_class(DatasetWriter *w, const char *name) __attribute__((warn_unused_result));
+/* Appends a record; its id becomes dataset_written(w) - 1. The checksum is computed here, rec->checksum is not
+ * read. A name that is there already is ERR_EXISTS. */
+int dataset_put(DatasetWriter *w, const Record *rec) __attribute__((warn_unused_result));
+/* 1: the name is there; 0: it is not; -1: error. */
+int dataset_has(DatasetWriter *w, const char *name) __attribute__((warn_unused_result));
+uint64_t dataset_written(const DatasetWriter *w);
+/* Makes what was put so far durable. Also happens by itself every few megabytes. */
+int dataset_commit(DatasetWriter *w) __attribute__((warn_unused_result));
+
+#endif
