@@ -1,0 +1,323 @@
+/* The table of kernels that a device offers. Ops know their device by this table alone.
+ *
+ * Every kernel takes the backend and a struct of named arguments, works on device memory, and returns 0, or
+ * -1 with an error. Work is ordered as issued; only read and sync wait for it. All floats are F32, all
+ * matrices row-major with the leading dimension in elements. Counts of zero are allowed everywhere and do
+ * nothing (reductions then give 0). Where an output has an `add` flag beside it, the kernel adds to what is
+ * there when it is set, else it sets. Results are the same bits from run to run with equal thread counts. */
+#ifndef HSSL_BACKEND_H
+#define HSSL_BACKEND_H
+
+#include "tensor/tensor.h"
+
+/* c[m,n] = op(a) op(b) (+ c) (+ bias over n), for each of `batch` (0 counts as 1) at the given strides. */
+typedef struct {
+    int64_t m, n, k;
+    const float *a, *b;
+    float *c;
+    int64_t lda, ldb, ldc;
+    bool ta, tb; /* a is stored [k,m], b is stored [n,k] */
+    bool add;
+    const float *bias; /* [n] or NULL */
+    float *pre;        /* NULL, or: store the product (+ bias) here (ldc) and gelu of it in c */
+    int64_t batch, stride_a, stride_b, stride_c;
+} MatmulArgs;
+
+/* Column sums: out[c] = sum over rows. */
+typedef struct {
+    int64_t rows, cols;
+    const float *x;
+    float *out;
+    bool add;
+} ColsumArgs;
+
+/* out = x op y; see the entries. */
+typedef struct {
+    int64_t n;
+    const float *x, *y;
+    float *out;
+    float factor;
+    bool add;
+} PointArgs;
+
+/* out[s, i] = x[s, i] + scale[s] y[s, i], i < stride; x or scale may be NULL (0 and 1). out may be x or y. */
+typedef struct {
+    int64_t samples, stride;
+    const float *x, *y, *scale;
+    float *out;
+} ResidualArgs;
+
+/* Row-wise ops over [rows, cols]. Fields beyond x, y as the entry says. */
+typedef struct {
+    int64_t rows, cols;
+    const float *x;
+    float *y;
+    const float *dy;
+    float *dx;
+    bool add; /* of dx */
+    float eps;
+    const float *gamma, *beta; /* layer norm; gamma [rows] in weight norm */
+    float *stat;               /* layer norm: mean and 1/std [rows,2]; l2, weight norm: norm [rows]; or NULL */
+    float *dgamma, *dbeta;     /* always added to; or NULL */
+} RowArgs;
+
+/* residual + scale * linear(gelu(linear(norm(x)))) in one go. */
+typedef struct {
+    int64_t rows, dim, hidden, out;
+    const float *x, *norm_w, *norm_b; /* norm_w NULL: no norm */
+    float eps;
+    const float *w1, *b1, *w2, *b2; /* [hidden,dim], [out,hidden]; biases may be NULL */
+    const float *residual;          /* [rows,out] or NULL */
+    const float *scale;             /* a factor for each rows_per_scale rows, or NULL */
+    int64_t rows_per_scale;
+    float *y;
+    float *pre;  /* [rows,hidden] before gelu; NULL in inference */
+    float *stat; /* [rows,2] mean, 1/std; NULL in inference or without norm */
+    /* backward: dx may be the memory of dy; the weight gradients, each may be NULL, are added to */
+    const float *dy;
+    float *dx; /* or NULL */
+    bool add;  /* of dx */
+    float *dnorm_w, *dnorm_b, *dw1, *db1, *dw2, *db2;
+    float *scratch; /* backward: what mlp_scratch asks for */
+} MlpArgs;
+
+/* softmax(scale q k^T) v for each sample and head. qkv [batch, tokens, 3 heads dim]. */
+typedef struct {
+    int64_t batch, tokens;
+    int heads, dim; /* dim of a head */
+    float scale;
+    const float *qkv;
+    float *y;    /* [batch, tokens, heads dim] */
+    float *stat; /* [batch, heads, tokens]: log of the softmax's denominator; NULL in inference */
+    const float *dy;
+    float *dqkv;
+    bool add;
+} AttentionArgs;
+
+/* Channels last; weights as PyTorch: [cout, cin / groups, kh, kw]; groups 1 or cin. */
+typedef struct {
+    int64_t batch, h, w, cin, cout, ho, wo;
+    int kh, kw, stride, pad, groups;
+    const float *x, *weight, *bias;
+    float *y;
+    const float *dy;
+    float *dx; /* or NULL */
+    bool add;  /* of dx */
+    float *dweight, *dbias; /* added to; or NULL */
+} ConvArgs;
+
+/* Non-overlapping patches: image [batch,channels,h,w] <-> rows [batch * (h/p) * (w/p), channels p p]. */
+typedef struct {
+    int64_t batch, channels, h, w;
+    int patch;
+    const float *image;
+    float *rows; /* written by patches, read by patches_backward */
+    float *dimage;
+    bool add;
+} PatchArgs;
+
+/* out[i][j][:] = x[i][j][:] for i < outer, j < inner, n elements each, at these element strides. With x_stride
+ * of 0 it broadcasts; add: adds. */
+typedef struct {
+    int64_t outer, inner, n;
+    const float *x;
+    float *out;
+    int64_t x_outer, x_inner, out_outer, out_inner;
+    bool add;
+} CopyArgs;
+
+/* out[i, n] = factor * sum over j < reduce of x[i, j, n] (+ out). */
+typedef struct {
+    int64_t outer, reduce, n;
+    const float *x;
+    int64_t x_outer; /* elements between x[i] and x[i + 1] */
+    float *out;
+    float factor;
+    bool add;
+} ReduceArgs;
+
+/* [batch, a, b] -> [batch, b, a]. */
+typedef struct {
+    int64_t batch, a, b;
+    const float *x;
+    float *out;
+    bool add;
+} TransposeArgs;
+
+/* Tokens: out[b, skip + i] = patches[b, i] + pos[skip + i], out[b, 0] = cls + pos[0]; skip is 1 with cls, else 0. */
+typedef struct {
+    int64_t batch, tokens, dim; /* tokens: patches of a sample */
+    const float *patches, *cls, *pos;
+    float *out;
+} TokensArgs;
+
+/* Bicubic: out[skip + r * cols + c] = sum over 4 x 4 taps; a kernel table of the op's making (device memory). */
+typedef struct {
+    int64_t grid, rows, cols, dim, skip;
+    const float *x;
+    float *out;
+    const float *weight_r, *weight_c;  /* [rows,4], [cols,4] */
+    const int32_t *index_r, *index_c; /* [rows,4], [cols,4] in [0, grid) */
+} ResizeArgs;
+
+/* Losses: *loss is set to the value; dlogits = *gout * derivative. */
+typedef struct {
+    int64_t rows, k; /* dino: rows = views * batch */
+    int views, batch;
+    const float *logits;
+    const float *target; /* dino: [2 batch, k]; soft: [rows, k]; kl: logits [rows, k] */
+    const int64_t *label;
+    int64_t ignore;
+    float temp;
+    float *stat; /* [rows]: log of the sum of exp(logits / temp); written by the forward, read by the backward */
+    float *loss;
+    const float *gout; /* [1] */
+    float *dlogits;
+    bool add;
+} LossArgs;
+
+/* A piece of a flat parameter buffer. */
+typedef struct {
+    int64_t offset, count; /* elements */
+    float decay;           /* factor on the weight decay: 0 or 1 */
+    int64_t step;          /* this parameter's step count k, from 1 */
+    bool skip;             /* no gradient this step: nothing changes (but the gradient is zeroed if asked) */
+} ParamSpan;
+
+/* norm[i] = |g of span i|. spans are host memory here and below, read before the call returns. */
+typedef struct {
+    const float *g;
+    const ParamSpan *spans;
+    int nspans;
+    float *norm; /* [nspans], device */
+} NormArgs;
+
+/* Decoupled weight decay [Loshchilov 2019] as PyTorch's AdamW; the clip factor clip / (norm + 1e-6), where below 1,
+ * is applied to g on the way. g is zeroed in the same pass when zero_grad is set. */
+typedef struct {
+    float *p, *g, *m, *v;
+    const ParamSpan *spans;
+    int nspans;
+    double lr, weight_decay, beta1, beta2, eps;
+    const float *norm; /* from norms; or NULL */
+    double clip;       /* <= 0: none */
+    bool zero_grad;
+} AdamwArgs;
+
+/* teacher = m teacher + (1 - m) student. */
+typedef struct {
+    int64_t n;
+    float *teacher;
+    const float *student;
+    double momentum;
+} EmaArgs;
+
+/* q = softmax((logits - center) / temp) by rows [Caron 2021, Eq. 1]; center NULL for none. */
+typedef struct {
+    int64_t rows, k;
+    const float *logits, *center;
+    double temp;
+    float *q;
+} TargetsArgs;
+
+/* center = momentum center + (1 - momentum) mean over rows of logits [Caron 2021, Eq. 4]. */
+typedef struct {
+    int64_t rows, k;
+    const float *logits;
+    float *center;
+    double momentum;
+} CenterArgs;
+
+/* Means over rows of KL(b || a), a = softmax((head - center_head) / temp), once with b = softmax((base -
+ * center_base) / temp): out[0], once with b = softmax(base / student_temp): out[1]. Centers may be NULL. */
+typedef struct {
+    int64_t rows, k;
+    const float *base, *head, *center_base, *center_head;
+    double temp, student_temp;
+    float *out; /* [2] */
+} DiscrepancyArgs;
+
+struct Backend {
+    const char *name;
+    size_t chunk; /* bytes the step arena asks for at a time, at least */
+
+    /* Memory. alloc is aligned to 64 bytes at least; NULL with an error. */
+    void *(*alloc)(Backend *, size_t bytes);
+    void (*release)(Backend *, void *p, size_t bytes);
+    int (*write)(Backend *, void *device, const void *host, size_t bytes);
+    int (*read)(Backend *, void *host, const void *device, size_t bytes);
+    int (*move)(Backend *, void *to, const void *from, size_t bytes); /* device to device, may overlap */
+    int (*zero)(Backend *, void *device, size_t bytes);
+    int (*sync)(Backend *);
+    void (*close)(Backend *);
+
+    /* Linear algebra. */
+    int (*matmul)(Backend *, const MatmulArgs *);
+    int (*colsum)(Backend *, const ColsumArgs *);
+
+    /* Whole branches; NULL where the device has none: the op is then put together from the others. */
+    int (*mlp)(Backend *, const MlpArgs *);
+    int (*mlp_backward)(Backend *, const MlpArgs *);
+    size_t (*mlp_scratch)(Backend *, const MlpArgs *); /* floats for the backward */
+    int (*attention)(Backend *, const AttentionArgs *);
+    int (*attention_backward)(Backend *, const AttentionArgs *);
+
+    /* Convolution and layout. */
+    int (*conv)(Backend *, const ConvArgs *);
+    int (*conv_backward)(Backend *, const ConvArgs *);
+    int (*patches)(Backend *, const PatchArgs *);
+    int (*patches_backward)(Backend *, const PatchArgs *);
+    int (*normalize_u8)(Backend *, int64_t batch, int64_t h, int64_t w, const uint8_t *x, float *out);
+    int (*copy)(Backend *, const CopyArgs *);
+    int (*reduce)(Backend *, const ReduceArgs *);
+    int (*transpose)(Backend *, const TransposeArgs *);
+    int (*tokens)(Backend *, const TokensArgs *);
+    int (*resize)(Backend *, const ResizeArgs *);
+    int (*resize_backward)(Backend *, const ResizeArgs *); /* x is the output's gradient, out is added to */
+
+    /* Elementwise. */
+    int (*add)(Backend *, const PointArgs *);    /* x + factor y (y NULL: factor x) (+ out) */
+    int (*mul)(Backend *, const PointArgs *);    /* factor x y (+ out) */
+    int (*gelu)(Backend *, const PointArgs *);   /* gelu(x) */
+    int (*gelu_backward)(Backend *, const PointArgs *); /* y gelu'(x) (+ out), y the incoming gradient */
+    int (*add_scalar)(Backend *, const PointArgs *);    /* factor y[0] in each of n (+ out) */
+    int (*residual)(Backend *, const ResidualArgs *);
+
+    /* By rows. The backwards read x (softmaxes: y) and stat. */
+    int (*layer_norm)(Backend *, const RowArgs *);
+    int (*layer_norm_backward)(Backend *, const RowArgs *);
+    int (*l2_normalize)(Backend *, const RowArgs *);
+    int (*l2_normalize_backward)(Backend *, const RowArgs *);
+    int (*weight_norm)(Backend *, const RowArgs *);          /* gamma NULL: 1 */
+    int (*weight_norm_backward)(Backend *, const RowArgs *); /* dgamma [rows] */
+    int (*softmax)(Backend *, const RowArgs *);
+    int (*softmax_backward)(Backend *, const RowArgs *);
+    int (*log_softmax)(Backend *, const RowArgs *);
+    int (*log_softmax_backward)(Backend *, const RowArgs *);
+
+    /* Losses. */
+    int (*dino_loss)(Backend *, const LossArgs *);
+    int (*dino_loss_backward)(Backend *, const LossArgs *);
+    int (*soft_ce)(Backend *, const LossArgs *);
+    int (*soft_ce_backward)(Backend *, const LossArgs *);
+    int (*hard_ce)(Backend *, const LossArgs *);
+    int (*hard_ce_backward)(Backend *, const LossArgs *);
+    int (*kl)(Backend *, const LossArgs *);
+    int (*kl_backward)(Backend *, const LossArgs *);
+
+    /* Without gradients: optimiser, teacher, probes. */
+    int (*norms)(Backend *, const NormArgs *);
+    int (*adamw)(Backend *, const AdamwArgs *);
+    int (*ema)(Backend *, const EmaArgs *);
+    int (*targets)(Backend *, const TargetsArgs *);
+    int (*center)(Backend *, const CenterArgs *);
+    int (*discrepancy)(Backend *, const DiscrepancyArgs *);
+    int (*all_finite)(Backend *, const float *x, int64_t n, bool *finite); /* waits for the device */
+};
+
+/* The backend of a name, made on first use and shared by all tapes of the process; NULL with an error. */
+Backend *backend_open(const char *device);
+
+Backend *backend_cpu(void);
+
+#endif
