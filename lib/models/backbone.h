@@ -1,0 +1,52 @@
+/* Base models: a list of architectures, each a row of data with its build and forward functions. */
+#ifndef HSSL_MODELS_BACKBONE_H
+#define HSSL_MODELS_BACKBONE_H
+
+#include "models/layers.h"
+#include "nn/params.h"
+#include "tensor/tensor.h"
+
+typedef struct Backbone Backbone;
+
+typedef struct {
+    int dim, depth, heads;
+} BackboneDims;
+
+typedef struct {
+    const char *name;   /* timm's, without the patch and the size */
+    BackboneDims dims;
+    const char *family; /* "vit" */
+} BackboneKind;
+
+const BackboneKind *backbone_find(const char *name); /* NULL with ERR_ABSENT */
+const BackboneKind *backbone_at(int i);              /* NULL behind the last */
+const char *backbone_words(void);                    /* "vit_nano|vit_tiny|...", for an option */
+/* The architecture's numbers, each replaced where its argument isn't 0. */
+BackboneDims backbone_dims(const char *name, int dim, int depth, int heads);
+
+typedef struct {
+    BackboneDims dims;
+    int patch;        /* pixels */
+    int image;        /* side of a global view: gives the grid the position embedding is made for */
+    float drop_path;  /* rate of the last layer of base and head together */
+    int layers_total; /* depth of base and head: the rates rise linearly over all of them */
+} BackboneSpec;
+
+typedef struct {
+    Tensor *raw;    /* un-normed tokens [B, N(+1), C], class token first where there is one */
+    Tensor *image;  /* image vector [B, C] */
+    Tensor *tokens; /* normalised tokens [B, N, C]; NULL unless asked for */
+    int rows, cols; /* the grid, N = rows * cols */
+    bool cls;       /* raw starts with a class token */
+} BackboneOut;
+
+/* Add the parameters under prefix ("backbone."). NULL on failure. */
+Backbone *backbone_new(const BackboneSpec *spec, Params *params, const char *prefix);
+void backbone_free(Backbone *b);
+
+/* x: [B,3,H,W] f32, H and W at least one patch. want_tokens: fill out->tokens; want_raw: fill out->raw (a head
+ * follows). drop NULL: none. 0, or -1. */
+int backbone_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const DropPath *drop,
+                     BackboneOut *out);
+
+#endif

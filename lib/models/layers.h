@@ -1,0 +1,41 @@
+/* What base models and auxiliary heads have in common: drop path and the transformer block. */
+#ifndef HSSL_MODELS_LAYERS_H
+#define HSSL_MODELS_LAYERS_H
+
+#include "nn/params.h"
+#include "tensor/tensor.h"
+
+#define NORM_EPS 1e-6f
+
+/* Draws of drop path. Layer l of `total` has the rate rate * l / (total - 1); each residual branch of a layer
+ * draws for itself, a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). */
+typedef struct {
+    float rate;
+    int total;
+    uint64_t seed, step;
+    uint32_t group;
+} DropPath;
+
+/* Factors of a residual branch, [batch] floats that are 0 or 1/keep, in the tape's memory; NULL where nothing is
+ * ever dropped (drop NULL or rate 0). */
+const float *drop_path_scales(Tape *t, const DropPath *drop, int layer, int branch, int64_t batch);
+
+typedef struct {
+    Tensor *norm1_w, *norm1_b, *qkv_w, *qkv_b, *proj_w, *proj_b;
+    Tensor *norm2_w, *norm2_b, *fc1_w, *fc1_b, *fc2_w, *fc2_b;
+    int heads;
+} Block;
+
+/* Add norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2 under prefix ("backbone.blocks.0."). */
+void block_add(Block *b, Params *params, int dim, int heads, const char *prefix);
+
+/* x = x + DP(attention(norm1(x))); x = x + DP(mlp(norm2(x))), x: [B, N, C] [Dosovitskiy 2021, Eq. 2 and 3].
+ * shortcut false: the first x is left out of the first sum. layer: its place for drop path. */
+Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const DropPath *drop, int layer);
+
+/* Weight [out, in] normal 0.02 and bias 0, under prefix.weight and prefix.bias. */
+void linear_add(Params *params, int64_t out, int64_t in, const char *prefix, Tensor **w, Tensor **b);
+/* Weight 1 and bias 0 of a norm over n channels. */
+void norm_add(Params *params, int64_t n, const char *prefix, Tensor **w, Tensor **b);
+
+#endif

@@ -1,0 +1,64 @@
+/* One branch (student or teacher): base model, auxiliary head, projection heads.
+ *
+ * Parameter names: backbone.* (timm's names), aux.layers.{i}.*, aux.norm.*, head.*, head_aux.*.
+ * With share_proj "last" one weight-normed last layer, head.last_layer, serves both projections; with
+ * "all" there is no head_aux. */
+#ifndef HSSL_SSL_NETWORK_H
+#define HSSL_SSL_NETWORK_H
+
+#include "nn/params.h"
+#include "ssl/config.h"
+#include "ssl/state.h"
+#include "tensor/tensor.h"
+
+typedef struct Network Network;
+
+enum { /* parts to build */
+    NETWORK_BACKBONE = 0,
+    NETWORK_AUX = 1,   /* the auxiliary head, when the configuration has one */
+    NETWORK_HEADS = 2, /* the projection heads */
+    NETWORK_ALL = 3,
+};
+
+/* Drop-path draws of one forward: a pure function of these, so a resumed run repeats them. */
+typedef struct {
+    bool on;
+    uint64_t seed, step;
+    uint32_t group; /* of views: 0 global, 1 local */
+} NetworkDrop;
+
+typedef struct {
+    Tensor *base, *aux;               /* image vectors [B, C]; aux NULL without a head */
+    Tensor *base_logits, *aux_logits; /* [B, K]; NULL where not asked for */
+} NetworkOut;
+
+enum { NETWORK_BASE_LOGITS = 1, NETWORK_AUX_LOGITS = 2 };
+
+/* Build a branch. Its parameters lie in one contiguous buffer: memory when not NULL (of network_bytes, borrowed,
+ * its contents kept as they are), else its own, set to the initial values drawn with c->seed.
+ * trains: with gradients. */
+Network *network_new(const TrainConfig *c, int parts, bool trains, void *memory);
+void network_free(Network *n);
+/* Bytes of the flat parameter buffer of such a network; 0 with an error. */
+size_t network_bytes(const TrainConfig *c, int parts);
+
+Params *network_params(Network *n);
+int network_dim(const Network *n); /* C */
+
+/* x: [B,3,H,W] f32 normalised, or [B,H,W,3] u8. logits: which to compute. 0, or -1 (see err.h). */
+int network_forward(Network *n, Tape *t, Tensor *x, int logits, const NetworkDrop *drop, NetworkOut *out);
+
+/* Image vectors [B, C] for evaluation, of the base or of the auxiliary head. NULL on failure. */
+Tensor *network_features(Network *n, Tape *t, Tensor *x, bool aux);
+
+/* Append the parameters to a list of state, names prefixed ("student.", "teacher."). */
+int network_state(Network *n, const char *prefix, StateList *l);
+
+/* The same for the base model alone, by its official names ("blocks.0.attn.qkv.weight"), after prefix: what
+ * export writes and --init-from reads. */
+int network_backbone_state(Network *n, const char *prefix, StateList *l);
+
+/* Set the parameters from stored state, e.g. prefix "teacher.". */
+int network_load(Network *n, const char *prefix, StateLookup lookup, void *arg);
+
+#endif

@@ -1,0 +1,49 @@
+/* The student: forward on all views, loss against the teacher's targets, backward, clip, AdamW.
+ *
+ * Student and teacher share nothing but the bytes of the batch, the targets, and the student's flat parameters,
+ * which the teacher reads: two processes can stand in for two objects.
+ *
+ *     student_forward(s, views, &rates)              // while the teacher works on the same views
+ *     student_finish(s, q, &rates, &report)          // loss, gradients, update
+ *     teacher_update(t, student_flat(s), rates.momentum) */
+#ifndef HSSL_SSL_STUDENT_H
+#define HSSL_SSL_STUDENT_H
+
+#include "ssl/batch.h"
+#include "ssl/config.h"
+#include "ssl/network.h"
+#include "ssl/state.h"
+
+typedef struct Student Student;
+
+typedef struct {
+    double loss;
+    double term_base, term_head; /* l(t, s^b) and l(t, s^h); without auxiliary head term_base is the loss, term_head 0 */
+    double grad_norm;            /* largest norm of a tensor's gradient before clipping */
+} StudentReport;
+
+/* memory: NULL, or student_bytes bytes for the flat parameters (e.g. shared memory), set to the initial values here. */
+Student *student_new(const TrainConfig *c, void *memory);
+size_t student_bytes(const TrainConfig *c);
+void student_free(Student *s);
+
+/* The forward pass; the activations are held until student_finish or the next student_forward. 0 or -1. */
+int student_forward(Student *s, const ViewBatch *views, const StepRates *rates);
+
+/* Loss and gradients, then the update; student_finish does both. Between the two the gradients can be looked at
+ * (student_network, params_at), or averaged over ranks.
+ *
+ * q: targets [2B, K]. A loss or gradient that is not finite: -1 with ERR_MATH, the text names the first tensor
+ * that is not (parameters, then activations in order, then gradients); parameters and moments are then those of
+ * before the step. */
+int student_backward(Student *s, const float *q, const StepRates *rates, StudentReport *report);
+int student_update(Student *s, const StepRates *rates);
+int student_finish(Student *s, const float *q, const StepRates *rates, StudentReport *report);
+
+const float *student_flat(const Student *s); /* the parameters, student_bytes long */
+Network *student_network(Student *s);
+
+/* The state: student.*, adamw.m.*, adamw.v.*, adamw.steps (I64, one count a parameter). */
+int student_state(Student *s, StateList *l);
+
+#endif

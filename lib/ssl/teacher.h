@@ -1,0 +1,39 @@
+/* The teacher: an exponential moving average of the student that gives the targets.
+ *
+ * It runs without drop path and without gradient, on the two global views only. */
+#ifndef HSSL_SSL_TEACHER_H
+#define HSSL_SSL_TEACHER_H
+
+#include "ssl/batch.h"
+#include "ssl/config.h"
+#include "ssl/network.h"
+#include "ssl/state.h"
+
+typedef struct Teacher Teacher;
+
+/* Means over the rows, natural logarithm. D = KL(base || head), both sharpened and centred as the teacher's
+ * targets are, each with its own centre [HSSL, Eq. 5]; D_role takes the base as the loss sees it,
+ * softmax(u_b / student_temp) without centre. */
+typedef struct {
+    double d, d_role;
+} Discrepancy;
+
+/* student: the flat parameters to start from (student_flat), or NULL to start from c->seed's initial values,
+ * which are the student's too. */
+Teacher *teacher_new(const TrainConfig *c, const float *student);
+void teacher_free(Teacher *t);
+
+/* Targets q [2B, K] = softmax((z - c) / temp) [Caron 2021, Eq. 1], computed with the centre as it stood; the
+ * centres then take this batch in [Caron 2021, Eq. 4]. d: NULL, or where D goes (NaN where the configuration
+ * has no auxiliary head or discrepancy is off). 0 or -1. */
+int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d);
+
+/* teacher <- m * teacher + (1 - m) * student, over the flat parameters. */
+int teacher_update(Teacher *t, const float *student, double m);
+
+Network *teacher_network(Teacher *t);
+
+/* The state: teacher.*, center [1, K] and, where D is computed, center_base [1, K]. */
+int teacher_state(Teacher *t, StateList *l);
+
+#endif
