@@ -39,6 +39,6 @@ typedef struct {
 AuxHead *aux_new(const AuxSpec *spec, Params *params, const char *prefix);
 void aux_free(AuxHead *h);
 
-int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches, const DropPath *drop, AuxOut *out);
+int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches, const Pass *pass, AuxOut *out);
 
 #endif

@@ -12,10 +12,12 @@ typedef struct {
     int dim, depth, heads;
 } BackboneDims;
 
+typedef struct BackboneFamily BackboneFamily;
+
 typedef struct {
-    const char *name;   /* timm's, without the patch and the size */
+    const char *name; /* timm's, without the patch and the size */
     BackboneDims dims;
-    const char *family; /* "vit" */
+    const BackboneFamily *family;
 } BackboneKind;
 
 const BackboneKind *backbone_find(const char *name); /* NULL with ERR_ABSENT */
@@ -25,11 +27,10 @@ const char *backbone_words(void);                    /* "vit_nano|vit_tiny|...",
 BackboneDims backbone_dims(const char *name, int dim, int depth, int heads);
 
 typedef struct {
+    const char *arch;
     BackboneDims dims;
-    int patch;        /* pixels */
-    int image;        /* side of a global view: gives the grid the position embedding is made for */
-    float drop_path;  /* rate of the last layer of base and head together */
-    int layers_total; /* depth of base and head: the rates rise linearly over all of them */
+    int patch; /* pixels */
+    int image; /* side of a global view: gives the grid the position embedding is made for */
 } BackboneSpec;
 
 typedef struct {
@@ -40,13 +41,28 @@ typedef struct {
     bool cls;       /* raw starts with a class token */
 } BackboneOut;
 
+/* What a family of architectures implements. A family's own struct starts with its Backbone. */
+struct Backbone {
+    const BackboneFamily *family;
+    BackboneSpec spec;
+};
+
+struct BackboneFamily {
+    Backbone *(*build)(const BackboneSpec *spec, Params *params, const char *prefix);
+    int (*forward)(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
+                   BackboneOut *out);
+    void (*free)(Backbone *b);
+};
+
+extern const BackboneFamily vit_family; /* Dosovitskiy 2021, as in DINO */
+
 /* Add the parameters under prefix ("backbone."). NULL on failure. */
 Backbone *backbone_new(const BackboneSpec *spec, Params *params, const char *prefix);
 void backbone_free(Backbone *b);
 
 /* x: [B,3,H,W] f32, H and W at least one patch. want_tokens: fill out->tokens; want_raw: fill out->raw (a head
- * follows). drop NULL: none. 0, or -1. */
-int backbone_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const DropPath *drop,
+ * follows). pass NULL: no drop path. 0, or -1. */
+int backbone_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
                      BackboneOut *out);
 
 #endif

@@ -1,4 +1,4 @@
-/* What base models and auxiliary heads have in common: drop path and the transformer block. */
+/* What base models and auxiliary heads have in common: the pass with its drop path, and the transformer block. */
 #ifndef HSSL_MODELS_LAYERS_H
 #define HSSL_MODELS_LAYERS_H
 
@@ -7,18 +7,31 @@
 
 #define NORM_EPS 1e-6f
 
-/* Draws of drop path. Layer l of `total` has the rate rate * l / (total - 1); each residual branch of a layer
- * draws for itself, a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). */
+/* Looks at activations as they come; made to run when a loss was not finite. */
+typedef struct {
+    char first[160]; /* the first that held a NaN or Inf, or "" */
+} Probe;
+
+/* What a forward pass is given beside its input.
+ *
+ * Drop path: layer l of `total` has the rate rate * l / (total - 1); each residual branch of a layer draws for itself,
+ * a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). rate 0: none. */
 typedef struct {
     float rate;
     int total;
     uint64_t seed, step;
     uint32_t group;
-} DropPath;
+    Probe *probe; /* or NULL */
+} Pass;
 
-/* Factors of a residual branch, [batch] floats that are 0 or 1/keep, in the tape's memory; NULL where nothing is
- * ever dropped (drop NULL or rate 0). */
-const float *drop_path_scales(Tape *t, const DropPath *drop, int layer, int branch, int64_t batch);
+/* Note x under the name if it is the first that isn't finite; x itself. Nothing without a probe (pass may be NULL). */
+Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+enum { DROP_PATH_BATCH = 16384 }; /* most samples of one forward */
+
+/* Factors of a residual branch, batch floats that are 0 or 1/keep. Returns whether any could be dropped; 0 (and
+ * scales untouched) where the rate is 0 or pass is NULL. [Huang 2016] */
+int drop_path_scales(const Pass *pass, int layer, int branch, int64_t batch, float *scales);
 
 typedef struct {
     Tensor *norm1_w, *norm1_b, *qkv_w, *qkv_b, *proj_w, *proj_b;
@@ -31,7 +44,7 @@ void block_add(Block *b, Params *params, int dim, int heads, const char *prefix)
 
 /* x = x + DP(attention(norm1(x))); x = x + DP(mlp(norm2(x))), x: [B, N, C] [Dosovitskiy 2021, Eq. 2 and 3].
  * shortcut false: the first x is left out of the first sum. layer: its place for drop path. */
-Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const DropPath *drop, int layer);
+Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer);
 
 /* Weight [out, in] normal 0.02 and bias 0, under prefix.weight and prefix.bias. */
 void linear_add(Params *params, int64_t out, int64_t in, const char *prefix, Tensor **w, Tensor **b);

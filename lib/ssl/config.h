@@ -42,6 +42,7 @@ typedef struct {
     double beta1, beta2, adam_eps;
     double clip_grad; /* each tensor's own norm; 0: none */
     int64_t seed;
+    const char *device; /* "cpu"; not an option and not stored: a run may go on elsewhere */
 } TrainConfig;
 
 /* The defaults. */

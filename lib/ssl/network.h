@@ -6,12 +6,13 @@
 #ifndef HSSL_SSL_NETWORK_H
 #define HSSL_SSL_NETWORK_H
 
+#include "models/layers.h"
 #include "nn/params.h"
 #include "ssl/config.h"
 #include "ssl/state.h"
 #include "tensor/tensor.h"
 
-typedef struct Network Network;
+typedef struct Network Network; /* lives on the device that the configuration names */
 
 enum { /* parts to build */
     NETWORK_BACKBONE = 0,
@@ -25,6 +26,7 @@ typedef struct {
     bool on;
     uint64_t seed, step;
     uint32_t group; /* of views: 0 global, 1 local */
+    Probe *probe;   /* or NULL; see models/layers.h */
 } NetworkDrop;
 
 typedef struct {
@@ -44,9 +46,15 @@ size_t network_bytes(const TrainConfig *c, int parts);
 
 Params *network_params(Network *n);
 int network_dim(const Network *n); /* C */
+bool network_has_aux(const Network *n);
 
-/* x: [B,3,H,W] f32 normalised, or [B,H,W,3] u8. logits: which to compute. 0, or -1 (see err.h). */
-int network_forward(Network *n, Tape *t, Tensor *x, int logits, const NetworkDrop *drop, NetworkOut *out);
+/* Image vectors: out->base, and out->aux if want_aux and there is a head. x: [B,3,H,W] f32 normalised, or
+ * [B,H,W,3] u8. 0, or -1. */
+int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkDrop *drop, NetworkOut *out);
+
+/* Logits of the image vectors in *out, which: NETWORK_BASE_LOGITS and/or NETWORK_AUX_LOGITS. The views of several
+ * sizes are put one behind the other first, so that the projection runs once. 0, or -1. */
+int network_logits(Network *n, Tape *t, int which, NetworkOut *out);
 
 /* Image vectors [B, C] for evaluation, of the base or of the auxiliary head. NULL on failure. */
 Tensor *network_features(Network *n, Tape *t, Tensor *x, bool aux);

@@ -9,7 +9,7 @@
 #ifndef HSSL_SSL_STUDENT_H
 #define HSSL_SSL_STUDENT_H
 
-#include "ssl/batch.h"
+#include "ssl/views.h"
 #include "ssl/config.h"
 #include "ssl/network.h"
 #include "ssl/state.h"
@@ -27,7 +27,8 @@ Student *student_new(const TrainConfig *c, void *memory);
 size_t student_bytes(const TrainConfig *c);
 void student_free(Student *s);
 
-/* The forward pass; the activations are held until student_finish or the next student_forward. 0 or -1. */
+/* The forward pass; the activations are held until student_backward or the next student_forward, and so must the
+ * views. 0 or -1. */
 int student_forward(Student *s, const ViewBatch *views, const StepRates *rates);
 
 /* Loss and gradients, then the update; student_finish does both. Between the two the gradients can be looked at

@@ -4,7 +4,7 @@
 #ifndef HSSL_SSL_TEACHER_H
 #define HSSL_SSL_TEACHER_H
 
-#include "ssl/batch.h"
+#include "ssl/views.h"
 #include "ssl/config.h"
 #include "ssl/network.h"
 #include "ssl/state.h"

@@ -1,0 +1,65 @@
+#include "models/backbone.h"
+
+#include "util/err.h"
+
+#include <string.h>
+
+static const BackboneKind kinds[] = {
+    { "vit_nano", { .dim = 128, .depth = 6, .heads = 2 }, &vit_family },
+    { "vit_tiny", { .dim = 192, .depth = 12, .heads = 3 }, &vit_family },
+    { "vit_small", { .dim = 384, .depth = 12, .heads = 6 }, &vit_family },
+    { "vit_base", { .dim = 768, .depth = 12, .heads = 12 }, &vit_family },
+    { "vit_large", { .dim = 1024, .depth = 24, .heads = 16 }, &vit_family },
+};
+
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+const BackboneKind *backbone_at(int i)
+{
+    return i >= 0 && i < KINDS ? &kinds[i] : NULL;
+}
+
+const BackboneKind *backbone_find(const char *name)
+{
+    for (int i = 0; i < KINDS; i++)
+        if (!strcmp(kinds[i].name, name))
+            return &kinds[i];
+    err_set(ERR_ABSENT, "%.60s: no such architecture (there are %s)", name, backbone_words());
+    return NULL;
+}
+
+const char *backbone_words(void)
+{
+    return "vit_nano|vit_tiny|vit_small|vit_base|vit_large";
+}
+
+BackboneDims backbone_dims(const char *name, int dim, int depth, int heads)
+{
+    const BackboneKind *k = backbone_find(name);
+    BackboneDims d = k ? k->dims : (BackboneDims){ 0 };
+    if (dim)
+        d.dim = dim;
+    if (depth)
+        d.depth = depth;
+    if (heads)
+        d.heads = heads;
+    return d;
+}
+
+Backbone *backbone_new(const BackboneSpec *spec, Params *params, const char *prefix)
+{
+    const BackboneKind *k = backbone_find(spec->arch);
+    return k ? k->family->build(spec, params, prefix) : NULL;
+}
+
+void backbone_free(Backbone *b)
+{
+    if (b)
+        b->family->free(b);
+}
+
+int backbone_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
+                     BackboneOut *out)
+{
+    return b->family->forward(b, t, x, want_raw, want_tokens, pass, out);
+}

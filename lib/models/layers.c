@@ -1,0 +1,85 @@
+#include "models/layers.h"
+
+#include "tensor/backend.h"
+#include "tensor/ops.h"
+#include "util/err.h"
+#include "util/rng.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...)
+{
+    bool finite = true;
+    Backend *be = tape_backend(t);
+    if (!pass || !pass->probe || pass->probe->first[0] || !x ||
+        be->all_finite(be, x->data, tensor_count(x), &finite) || finite)
+        return x;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(pass->probe->first, sizeof pass->probe->first, fmt, ap);
+    va_end(ap);
+    return x;
+}
+
+int drop_path_scales(const Pass *pass, int layer, int branch, int64_t batch, float *scales)
+{
+    if (!pass || pass->rate <= 0 || layer == 0 || pass->total < 2)
+        return 0;
+    float rate = pass->rate * (float)layer / (float)(pass->total - 1), keep = 1 - rate;
+    uint32_t key = pass->group << 16 | (uint32_t)layer << 1 | (uint32_t)branch;
+    Rng r = rng_make(pass->seed, RNG_DROP_PATH, pass->step, key);
+    for (int64_t b = 0; b < batch; b++)
+        scales[b] = floorf(keep + rng_uniform(&r)) / keep;
+    return 1;
+}
+
+void linear_add(Params *params, int64_t out, int64_t in, const char *prefix, Tensor **w, Tensor **b)
+{
+    *w = params_add(params, (Init){ INIT_NORMAL, 0.02f }, 2, (int64_t[]){ out, in }, "%s.weight", prefix);
+    *b = params_add(params, (Init){ INIT_ZERO, 0 }, 1, (int64_t[]){ out }, "%s.bias", prefix);
+}
+
+void norm_add(Params *params, int64_t n, const char *prefix, Tensor **w, Tensor **b)
+{
+    *w = params_add(params, (Init){ INIT_ONE, 0 }, 1, (int64_t[]){ n }, "%s.weight", prefix);
+    *b = params_add(params, (Init){ INIT_ZERO, 0 }, 1, (int64_t[]){ n }, "%s.bias", prefix);
+}
+
+void block_add(Block *b, Params *params, int dim, int heads, const char *prefix)
+{
+    char name[200];
+#define SUB(part) (snprintf(name, sizeof name, "%s%s", prefix, part), name)
+    b->heads = heads;
+    norm_add(params, dim, SUB("norm1"), &b->norm1_w, &b->norm1_b);
+    linear_add(params, 3 * dim, dim, SUB("attn.qkv"), &b->qkv_w, &b->qkv_b);
+    linear_add(params, dim, dim, SUB("attn.proj"), &b->proj_w, &b->proj_b);
+    norm_add(params, dim, SUB("norm2"), &b->norm2_w, &b->norm2_b);
+    linear_add(params, 4 * dim, dim, SUB("mlp.fc1"), &b->fc1_w, &b->fc1_b);
+    linear_add(params, dim, 4 * dim, SUB("mlp.fc2"), &b->fc2_w, &b->fc2_b);
+#undef SUB
+}
+
+Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer)
+{
+    if (!x)
+        return NULL;
+    int64_t batch = x->shape[0];
+    float scales[DROP_PATH_BATCH];
+    if (pass && batch > DROP_PATH_BATCH) {
+        err_set(ERR_SHAPE, "drop path: %lld samples, more than %d", (long long)batch, DROP_PATH_BATCH);
+        return tape_fail(t);
+    }
+    size_t mark = tape_mark(t);
+    /* Without its shortcut a branch is all there is: dropping it would leave nothing. */
+    bool dropped = shortcut && drop_path_scales(pass, layer, 0, batch, scales);
+    BranchArgs attention = { .norm_w = b->norm1_w, .norm_b = b->norm1_b, .eps = NORM_EPS,
+                             .scale = dropped ? scales : NULL, .residual = shortcut ? x : NULL };
+    Tensor *u = op_attention_branch(t, x, &attention, b->qkv_w, b->qkv_b, b->proj_w, b->proj_b, b->heads);
+    dropped = drop_path_scales(pass, layer, 1, batch, scales);
+    BranchArgs mlp = { .norm_w = b->norm2_w, .norm_b = b->norm2_b, .eps = NORM_EPS,
+                       .scale = dropped ? scales : NULL, .residual = u };
+    Tensor *y = op_mlp_branch(t, u, &mlp, b->fc1_w, b->fc1_b, b->fc2_w, b->fc2_b);
+    return tape_keep(t, mark, y);
+}

@@ -1,0 +1,92 @@
+/* Vision transformer [Dosovitskiy 2021] as DINO has it: class token, learned positions, norms before the branches.
+ * Names and shapes are timm's. */
+#include "models/backbone.h"
+#include "tensor/ops.h"
+#include "util/err.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct {
+    Backbone base;
+    int grid; /* side of the grid that pos_embed is made for */
+    Tensor *cls, *pos, *patch_w, *patch_b, *norm_w, *norm_b;
+    Block blocks[];
+} Vit;
+
+static Backbone *vit_build(const BackboneSpec *s, Params *params, const char *prefix)
+{
+    int64_t c = s->dims.dim, p = s->patch, grid = s->image / s->patch;
+    Vit *v = calloc(1, sizeof *v + (size_t)s->dims.depth * sizeof *v->blocks);
+    if (!v) {
+        err_set(ERR_MEMORY, "%s: out of memory", s->arch);
+        return NULL;
+    }
+    v->base = (Backbone){ .family = &vit_family, .spec = *s };
+    v->grid = (int)grid;
+    Init normal = { INIT_NORMAL, 0.02f };
+    /* The patch projection keeps PyTorch's initial values of a convolution: U(-1/sqrt(fan in), ..). */
+    Init conv = { INIT_UNIFORM, (float)(1 / sqrt(3.0 * (double)(p * p))) };
+    v->cls = params_add(params, normal, 3, (int64_t[]){ 1, 1, c }, "%scls_token", prefix);
+    v->pos = params_add(params, normal, 3, (int64_t[]){ 1, grid * grid + 1, c }, "%spos_embed", prefix);
+    v->patch_w = params_add(params, conv, 4, (int64_t[]){ c, 3, p, p }, "%spatch_embed.proj.weight", prefix);
+    v->patch_b = params_add(params, conv, 1, (int64_t[]){ c }, "%spatch_embed.proj.bias", prefix);
+    char name[160];
+    for (int i = 0; i < s->dims.depth; i++) {
+        snprintf(name, sizeof name, "%sblocks.%d.", prefix, i);
+        block_add(&v->blocks[i], params, s->dims.dim, s->dims.heads, name);
+    }
+    snprintf(name, sizeof name, "%snorm", prefix);
+    norm_add(params, c, name, &v->norm_w, &v->norm_b);
+    return &v->base;
+}
+
+static void vit_free(Backbone *b)
+{
+    free(b);
+}
+
+/* Positions for an image of height x width: as they are for the native square, else resized to the grid of patches with
+ * scale (n + 0.1) / G, the rule of DINO's interpolate_pos_encoding. */
+static Tensor *positions(Vit *v, Tape *t, int64_t height, int64_t width)
+{
+    int rows = (int)(height / v->base.spec.patch), cols = (int)(width / v->base.spec.patch);
+    if (rows * cols == v->grid * v->grid && height == width)
+        return v->pos;
+    return op_pos_resize(t, v->pos, 1, rows, cols, 0.1);
+}
+
+static int vit_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
+                       BackboneOut *out)
+{
+    Vit *v = (Vit *)b;
+    *out = (BackboneOut){ .cls = true };
+    if (!x)
+        return -1;
+    int64_t height = x->shape[2], width = x->shape[3], patch = b->spec.patch, c = b->spec.dims.dim;
+    out->rows = (int)(height / patch);
+    out->cols = (int)(width / patch);
+    int64_t n = (int64_t)out->rows * out->cols, batch = x->shape[0];
+    if (!n)
+        return err_set(ERR_SHAPE, "%s: an image of %lld x %lld is smaller than a patch of %lld", b->spec.arch,
+                       (long long)width, (long long)height, (long long)patch);
+
+    size_t mark = tape_mark(t);
+    Tensor *z = op_patch_embed(t, x, v->patch_w, v->patch_b, (int)patch);
+    z = tape_keep(t, mark, op_tokens(t, z, v->cls, positions(v, t, height, width)));
+    probe_see(pass, t, z, "tokens of %d x %d patches", out->rows, out->cols);
+    for (int i = 0; i < b->spec.dims.depth; i++) {
+        z = tape_keep(t, mark, block_forward(&v->blocks[i], t, z, true, pass, i));
+        probe_see(pass, t, z, "output of backbone.blocks.%d", i);
+    }
+    Tensor *cls = tape_view(t, op_slice_tokens(t, z, 0, 1), 2, (int64_t[]){ batch, c });
+    out->image = op_layer_norm(t, cls, v->norm_w, v->norm_b, NORM_EPS);
+    if (want_tokens)
+        out->tokens = op_layer_norm(t, op_slice_tokens(t, z, 1, n + 1), v->norm_w, v->norm_b, NORM_EPS);
+    if (want_raw)
+        out->raw = z;
+    return tape_failed(t) ? -1 : 0;
+}
+
+const BackboneFamily vit_family = { vit_build, vit_forward, vit_free };

@@ -1,0 +1,215 @@
+#include "ssl/network.h"
+
+#include "models/aux.h"
+#include "models/backbone.h"
+#include "ssl/head.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
+#include "util/err.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char BACKBONE[] = "backbone.";
+
+struct Network {
+    Params *params;
+    Backbone *backbone;
+    AuxHead *aux;
+    bool heads, aux_mlp, aux_last; /* which projections are there; the auxiliary one's own parts */
+    HeadMlp mlp_base, mlp_aux;
+    HeadLast last_base, last_own;
+    int dim, layers;
+    float drop_path;
+};
+
+void network_free(Network *n)
+{
+    if (!n)
+        return;
+    backbone_free(n->backbone);
+    aux_free(n->aux);
+    params_free(n->params);
+    free(n);
+}
+
+/* All of it but the memory of the parameters. */
+static Network *build(const TrainConfig *c, int parts)
+{
+    Network *n = calloc(1, sizeof *n);
+    if (!n) {
+        err_set(ERR_MEMORY, "network: out of memory");
+        return NULL;
+    }
+    BackboneSpec base = {
+        .arch = c->arch,
+        .dims = backbone_dims(c->arch, (int)c->dim, (int)c->depth, (int)c->heads),
+        .patch = (int)c->patch_size,
+        .image = (int)c->global_size,
+    };
+    bool has_aux = strcmp(c->aux, "none") != 0;
+    n->dim = base.dims.dim;
+    n->layers = base.dims.depth + (has_aux ? (int)c->aux_depth : 0);
+    n->drop_path = (float)c->drop_path;
+    if (!(n->params = params_new()) || !(n->backbone = backbone_new(&base, n->params, BACKBONE)))
+        goto fail;
+    if (has_aux && parts & NETWORK_AUX) {
+        AuxSpec spec = { .kind = c->aux, .dim = n->dim, .depth = (int)c->aux_depth,
+                         .first_shortcut = c->aux_first_shortcut, .first_layer = base.dims.depth };
+        if (!(n->aux = aux_new(&spec, n->params, "aux.")))
+            goto fail;
+    }
+    if (parts & NETWORK_HEADS) {
+        n->heads = true;
+        n->aux_mlp = n->aux && strcmp(c->share_proj, "all");
+        n->aux_last = n->aux && !strcmp(c->share_proj, "none");
+        head_mlp_add(&n->mlp_base, n->params, n->dim, c->head_hidden, c->head_bottleneck, "head.");
+        head_last_add(&n->last_base, n->params, c->head_bottleneck, c->out_dim, c->norm_last_layer, "head.");
+        if (n->aux_mlp)
+            head_mlp_add(&n->mlp_aux, n->params, n->dim, c->head_hidden, c->head_bottleneck, "head_aux.");
+        if (n->aux_last)
+            head_last_add(&n->last_own, n->params, c->head_bottleneck, c->out_dim, c->norm_last_layer, "head_aux.");
+    }
+    return n;
+fail:
+    network_free(n);
+    return NULL;
+}
+
+Network *network_new(const TrainConfig *c, int parts, bool trains, void *memory)
+{
+    if (config_check(c))
+        return NULL;
+    Backend *be = backend_open(c->device);
+    Network *n = be ? build(c, parts) : NULL;
+    if (n && (params_commit(n->params, be, memory, trains) ||
+              (!memory && params_init(n->params, (uint64_t)c->seed)))) {
+        network_free(n);
+        return NULL;
+    }
+    return n;
+}
+
+size_t network_bytes(const TrainConfig *c, int parts)
+{
+    if (config_check(c))
+        return 0;
+    Network *n = build(c, parts);
+    size_t bytes = n ? params_bytes(n->params) : 0;
+    network_free(n);
+    return bytes;
+}
+
+Params *network_params(Network *n)
+{
+    return n->params;
+}
+
+int network_dim(const Network *n)
+{
+    return n->dim;
+}
+
+bool network_has_aux(const Network *n)
+{
+    return n->aux != NULL;
+}
+
+int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkDrop *drop, NetworkOut *out)
+{
+    *out = (NetworkOut){ 0 };
+    if (!x)
+        return -1;
+    if (want_aux && !n->aux)
+        return err_set(ERR_ABSENT, "this network has no auxiliary head");
+    size_t mark = tape_mark(t);
+    if (x->dtype == DT_U8)
+        x = op_image_normalize(t, x);
+    Pass pass = { 0 };
+    if (drop)
+        pass = (Pass){ .rate = drop->on ? n->drop_path : 0, .total = n->layers, .seed = drop->seed, .step = drop->step,
+                       .group = drop->group, .probe = drop->probe };
+    probe_see(&pass, t, x, "views");
+    BackboneOut base;
+    if (backbone_forward(n->backbone, t, x, want_aux, false, &pass, &base))
+        return -1;
+    probe_see(&pass, t, base.image, "image vectors of the base");
+    if (!want_aux) {
+        out->base = tape_keep(t, mark, base.image);
+        return 0;
+    }
+    AuxOut head;
+    if (aux_forward(n->aux, t, &base, false, &pass, &head))
+        return -1;
+    probe_see(&pass, t, head.image, "image vectors of the auxiliary head");
+    if (tape_recording(t)) {
+        out->base = base.image;
+        out->aux = head.image;
+        return 0;
+    }
+    /* Keep the two vectors as one tensor, and give up all else. */
+    int64_t b = base.image->shape[0];
+    Tensor *both = tape_keep(t, mark, op_concat(t, 2, (Tensor *[]){ base.image, head.image }, 0));
+    if (!both)
+        return -1;
+    int64_t shape[] = { b, n->dim };
+    out->base = tape_wrap(t, DT_F32, 2, shape, both->data);
+    out->aux = tape_wrap(t, DT_F32, 2, shape, (float *)both->data + b * n->dim);
+    return tape_failed(t) ? -1 : 0;
+}
+
+int network_logits(Network *n, Tape *t, int which, NetworkOut *out)
+{
+    if (!n->heads)
+        return err_set(ERR_USAGE, "this network was built without projection heads");
+    bool base = which & NETWORK_BASE_LOGITS, aux = which & NETWORK_AUX_LOGITS;
+    Tensor *w = base || !n->aux_last ? head_last_weight(&n->last_base, t) : NULL;
+    if (base)
+        out->base_logits = head_forward(&n->mlp_base, t, out->base, w);
+    if (aux) {
+        Tensor *own = n->aux_last ? head_last_weight(&n->last_own, t) : w;
+        out->aux_logits = head_forward(n->aux_mlp ? &n->mlp_aux : &n->mlp_base, t, out->aux, own);
+    }
+    return tape_failed(t) ? -1 : 0;
+}
+
+Tensor *network_features(Network *n, Tape *t, Tensor *x, bool aux)
+{
+    NetworkOut out;
+    if (network_images(n, t, x, aux, NULL, &out))
+        return NULL;
+    return aux ? out.aux : out.base;
+}
+
+static int add_params(Network *n, const char *prefix, const char *only, StateList *l)
+{
+    size_t skip = only ? strlen(only) : 0;
+    for (size_t i = 0; i < params_count(n->params); i++) {
+        const Param *q = params_at(n->params, i);
+        if (only && strncmp(q->name, only, skip))
+            continue;
+        if (state_add(l, prefix, q->name + skip, STATE_F32, q->tensor->ndim, q->tensor->shape, q->tensor->data))
+            return -1;
+    }
+    return 0;
+}
+
+int network_state(Network *n, const char *prefix, StateList *l)
+{
+    return add_params(n, prefix, NULL, l);
+}
+
+int network_backbone_state(Network *n, const char *prefix, StateList *l)
+{
+    return add_params(n, prefix, BACKBONE, l);
+}
+
+int network_load(Network *n, const char *prefix, StateLookup lookup, void *arg)
+{
+    StateList l = { 0 };
+    int rc = network_state(n, prefix, &l);
+    if (!rc)
+        rc = state_load(&l, lookup, arg);
+    state_free(&l);
+    return rc;
+}

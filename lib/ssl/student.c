@@ -1,0 +1,200 @@
+#include "ssl/student.h"
+
+#include "nn/adamw.h"
+#include "ssl/method.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
+#include "util/err.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct Student {
+    TrainConfig config;
+    const Method *method;
+    Network *net;
+    AdamW *adamw;
+    Tape *tape;
+    int logits;
+    /* between forward and backward */
+    NetworkOut out;
+    ViewBatch views;
+    int64_t step;
+    bool pending;
+};
+
+size_t student_bytes(const TrainConfig *c)
+{
+    return network_bytes(c, NETWORK_ALL);
+}
+
+Student *student_new(const TrainConfig *c, void *memory)
+{
+    Student *s = calloc(1, sizeof *s);
+    if (!s) {
+        err_set(ERR_MEMORY, "student: out of memory");
+        return NULL;
+    }
+    s->config = *c;
+    if (!(s->tape = tape_new(c->device)) || !(s->method = method_find(c->method)) ||
+        !(s->net = network_new(c, NETWORK_ALL, true, memory)))
+        goto fail;
+    if (memory) {
+        memset(memory, 0, params_bytes(network_params(s->net)));
+        if (params_init(network_params(s->net), (uint64_t)c->seed))
+            goto fail;
+    }
+    s->logits = NETWORK_BASE_LOGITS | (network_has_aux(s->net) ? NETWORK_AUX_LOGITS : 0);
+    s->adamw = adamw_new(network_params(s->net), tape_backend(s->tape), c->beta1, c->beta2, c->adam_eps);
+    if (!s->adamw)
+        goto fail;
+    return s;
+fail:
+    student_free(s);
+    return NULL;
+}
+
+void student_free(Student *s)
+{
+    if (!s)
+        return;
+    adamw_free(s->adamw);
+    network_free(s->net);
+    tape_free(s->tape);
+    free(s);
+}
+
+Network *student_network(Student *s)
+{
+    return s->net;
+}
+
+const float *student_flat(const Student *s)
+{
+    return params_flat(network_params(s->net));
+}
+
+/* The image vectors of both groups of views, one behind the other, and their logits. */
+static int forward(Student *s, bool record, Probe *probe)
+{
+    const ViewBatch *v = &s->views;
+    Tape *t = s->tape;
+    bool aux = s->logits & NETWORK_AUX_LOGITS;
+    NetworkOut part[2];
+    int parts = v->locals ? 2 : 1;
+    tape_begin(t, record);
+    for (int i = 0; i < parts; i++) {
+        NetworkDrop drop = { .on = true, .seed = (uint64_t)s->config.seed, .step = (uint64_t)s->step,
+                             .group = (uint32_t)i, .probe = probe };
+        if (network_images(s->net, t, views_tensor(t, v, i), aux, &drop, &part[i]))
+            return -1;
+    }
+    s->out = part[0];
+    if (parts == 2) {
+        s->out.base = op_concat(t, 2, (Tensor *[]){ part[0].base, part[1].base }, 0);
+        if (aux)
+            s->out.aux = op_concat(t, 2, (Tensor *[]){ part[0].aux, part[1].aux }, 0);
+    }
+    return network_logits(s->net, t, s->logits, &s->out);
+}
+
+int student_forward(Student *s, const ViewBatch *views, const StepRates *rates)
+{
+    if (views_check(views))
+        return -1;
+    s->views = *views;
+    s->step = rates->step;
+    s->pending = !forward(s, true, NULL);
+    return s->pending ? 0 : -1;
+}
+
+/* Why a loss was not finite: the first tensor that isn't, in the order of use. */
+static int blame(Student *s, const float *q, double loss)
+{
+    Backend *be = tape_backend(s->tape);
+    Params *params = network_params(s->net);
+    char who[200] = "";
+    bool finite = true;
+    for (size_t i = 0; i < params_count(params) && !*who; i++) {
+        const Param *p = params_at(params, i);
+        if (!be->all_finite(be, p->tensor->data, (int64_t)p->count, &finite) && !finite)
+            snprintf(who, sizeof who, "parameter %s", p->name);
+    }
+    if (!*who && !be->all_finite(be, q, s->views.globals * s->views.batch * s->config.out_dim, &finite) && !finite)
+        snprintf(who, sizeof who, "the teacher's targets");
+    Probe probe = { "" };
+    if (!*who && !forward(s, false, &probe)) {
+        Pass pass = { .probe = &probe };
+        probe_see(&pass, s->tape, s->out.base_logits, "logits of the base");
+        probe_see(&pass, s->tape, s->out.aux_logits, "logits of the auxiliary head");
+        snprintf(who, sizeof who, "%s", probe.first);
+    }
+    return err_set(ERR_MATH, "step %lld: the loss is %g; first tensor that is not finite: %s", (long long)s->step, loss,
+                   *who ? who : "the loss itself");
+}
+
+int student_backward(Student *s, const float *q, const StepRates *rates, StudentReport *report)
+{
+    Tape *t = s->tape;
+    const ViewBatch *v = &s->views;
+    (void)rates;
+    if (!s->pending)
+        return err_set(ERR_USAGE, "student: no forward pass to go back from");
+    s->pending = false;
+    int64_t shape[] = { v->globals * v->batch, s->config.out_dim };
+    LossTerm term = { .targets = tape_wrap(t, DT_F32, 2, shape, (float *)(uintptr_t)q),
+                      .views = v->globals + v->locals, .batch = v->batch };
+    Tensor *terms[2] = { NULL, NULL }, *loss;
+    term.student = s->out.base_logits;
+    loss = terms[0] = s->method->term(t, &s->config, &term);
+    if (s->out.aux_logits) {
+        term.student = s->out.aux_logits;
+        terms[1] = s->method->term(t, &s->config, &term);
+        loss = op_scale(t, op_add(t, terms[0], terms[1]), (float)s->config.hssl_weight);
+    }
+    float value[3] = { 0 };
+    if (!loss || tape_read(t, loss, &value[0]) || tape_read(t, terms[0], &value[1]) ||
+        (terms[1] && tape_read(t, terms[1], &value[2])))
+        return -1;
+    *report = (StudentReport){ .loss = value[0], .term_base = value[1], .term_head = value[2] };
+    if (!isfinite(value[0]))
+        return blame(s, q, value[0]);
+    int worst;
+    if (tape_backward(t, loss) || adamw_norms(s->adamw, &report->grad_norm, &worst))
+        return -1;
+    if (worst >= 0) {
+        err_set(ERR_MATH, "step %lld: the loss is %g; first tensor that is not finite: gradient of %s",
+                (long long)s->step, value[0], params_at(network_params(s->net), (size_t)worst)->name);
+        params_zero_grad(network_params(s->net));
+        return -1;
+    }
+    return 0;
+}
+
+int student_update(Student *s, const StepRates *r)
+{
+    return adamw_step(s->adamw, r->lr, r->weight_decay, s->config.clip_grad, r->freeze_last);
+}
+
+int student_finish(Student *s, const float *q, const StepRates *rates, StudentReport *report)
+{
+    return student_backward(s, q, rates, report) ? -1 : student_update(s, rates);
+}
+
+int student_state(Student *s, StateList *l)
+{
+    Params *params = network_params(s->net);
+    if (network_state(s->net, "student.", l))
+        return -1;
+    for (size_t i = 0; i < params_count(params); i++) {
+        const Param *q = params_at(params, i);
+        if (q->trains &&
+            (state_add(l, "adamw.m.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape, adamw_m(s->adamw, i)) ||
+             state_add(l, "adamw.v.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape, adamw_v(s->adamw, i))))
+            return -1;
+    }
+    return state_add(l, "", "adamw.steps", STATE_I64, 1, (int64_t[]){ (int64_t)params_count(params) },
+                     adamw_steps(s->adamw));
+}

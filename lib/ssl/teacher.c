@@ -1,0 +1,128 @@
+#include "ssl/teacher.h"
+
+#include "nn/ema.h"
+#include "ssl/method.h"
+#include "tensor/backend.h"
+#include "util/err.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct Teacher {
+    TrainConfig config;
+    const Method *method;
+    Network *net;
+    Tape *tape;
+    Backend *be;
+    void *memory; /* of the parameters, where they started as a copy */
+    size_t bytes;
+    float *center, *center_base; /* [K]; center_base only where D is measured */
+    float *figures;              /* [2] on the device: D, D_role */
+    bool aux, measures;
+};
+
+Teacher *teacher_new(const TrainConfig *c, const float *student)
+{
+    Teacher *t = calloc(1, sizeof *t);
+    if (!t) {
+        err_set(ERR_MEMORY, "teacher: out of memory");
+        return NULL;
+    }
+    size_t k = (size_t)c->out_dim * sizeof(float);
+    t->config = *c;
+    if (!(t->tape = tape_new(c->device)) || !(t->method = method_find(c->method)))
+        goto fail;
+    t->be = tape_backend(t->tape);
+    if (student) {
+        t->bytes = network_bytes(c, NETWORK_ALL);
+        if (!t->bytes || !(t->memory = t->be->alloc(t->be, t->bytes)) ||
+            t->be->move(t->be, t->memory, student, t->bytes))
+            goto fail;
+    }
+    if (!(t->net = network_new(c, NETWORK_ALL, false, t->memory)))
+        goto fail;
+    t->aux = network_has_aux(t->net);
+    t->measures = t->aux && c->discrepancy;
+    if (!(t->center = t->be->alloc(t->be, k)) || t->be->zero(t->be, t->center, k))
+        goto fail;
+    if (t->measures && (!(t->center_base = t->be->alloc(t->be, k)) || t->be->zero(t->be, t->center_base, k) ||
+                        !(t->figures = t->be->alloc(t->be, 2 * sizeof(float)))))
+        goto fail;
+    return t;
+fail:
+    teacher_free(t);
+    return NULL;
+}
+
+void teacher_free(Teacher *t)
+{
+    if (!t)
+        return;
+    size_t k = (size_t)t->config.out_dim * sizeof(float);
+    network_free(t->net);
+    if (t->memory)
+        t->be->release(t->be, t->memory, t->bytes);
+    if (t->center)
+        t->be->release(t->be, t->center, k);
+    if (t->center_base)
+        t->be->release(t->be, t->center_base, k);
+    if (t->figures)
+        t->be->release(t->be, t->figures, 2 * sizeof(float));
+    tape_free(t->tape);
+    free(t);
+}
+
+Network *teacher_network(Teacher *t)
+{
+    return t->net;
+}
+
+int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d)
+{
+    if (d)
+        *d = (Discrepancy){ NAN, NAN };
+    if (views_check(views))
+        return -1;
+    int64_t rows = views->globals * views->batch, k = t->config.out_dim;
+    double m = t->config.center_momentum;
+    NetworkOut out;
+    tape_begin(t->tape, false);
+    if (network_images(t->net, t->tape, views_tensor(t->tape, views, 0), t->aux, NULL, &out) ||
+        network_logits(t->net, t->tape, t->aux ? NETWORK_AUX_LOGITS | (t->measures ? NETWORK_BASE_LOGITS : 0)
+                                               : NETWORK_BASE_LOGITS, &out))
+        return -1;
+    const float *z = (t->aux ? out.aux_logits : out.base_logits)->data;
+    if (t->method->targets(t->tape, z, t->center, temp, q, rows, k))
+        return -1;
+    if (t->measures && d) {
+        DiscrepancyArgs a = {
+            .rows = rows, .k = k, .base = out.base_logits->data, .head = z,
+            .center_base = t->center_base, .center_head = t->center,
+            .temp = temp, .student_temp = t->config.student_temp, .out = t->figures,
+        };
+        float value[2];
+        if (t->be->discrepancy(t->be, &a) || t->be->read(t->be, value, t->figures, sizeof value))
+            return -1;
+        *d = (Discrepancy){ .d = value[0], .d_role = value[1] };
+    }
+    if (t->method->center(t->tape, t->center, z, m, rows, k))
+        return -1;
+    if (t->measures && t->method->center(t->tape, t->center_base, out.base_logits->data, m, rows, k))
+        return -1;
+    return t->be->sync(t->be);
+}
+
+int teacher_update(Teacher *t, const float *student, double m)
+{
+    Params *params = network_params(t->net);
+    return ema_update(t->be, params_flat(params), student, params_bytes(params) / sizeof(float), m);
+}
+
+int teacher_state(Teacher *t, StateList *l)
+{
+    int64_t shape[] = { 1, t->config.out_dim };
+    if (network_state(t->net, "teacher.", l) || state_add(l, "", "center", STATE_F32, 2, shape, t->center))
+        return -1;
+    return t->measures ? state_add(l, "", "center_base", STATE_F32, 2, shape, t->center_base) : 0;
+}
