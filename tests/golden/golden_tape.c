@@ -1,0 +1,147 @@
+#include "golden_tape.h"
+
+#include "tensor/backend.h"
+#include "util/err.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+GoldenRun *golden_begin(Golden *g)
+{
+    GoldenRun *r = calloc(1, sizeof *r);
+    if (!r || !(r->tape = tape_new("cpu"))) {
+        golden_fail(g, "no tape: %s", err_text());
+        free(r);
+        return NULL;
+    }
+    r->g = g;
+    tape_begin(r->tape, true);
+    return r;
+}
+
+Tensor *golden_leaf_as(GoldenRun *r, const char *name, int ndim, const int64_t *shape)
+{
+    const GoldenTensor *t = golden_get(r->g, name);
+    int64_t count = 1;
+    for (int i = 0; t && i < ndim; i++)
+        count *= shape[i];
+    if (!t)
+        return NULL;
+    if (strcmp(t->dtype, "F32") || ndim > TENSOR_DIMS || (size_t)count != t->count || r->leaves == GOLDEN_LEAVES) {
+        golden_fail(r->g, "%s: no such shape", name);
+        return NULL;
+    }
+    int i = r->leaves++;
+    Tensor *x = &r->leaf[i].tensor, *d = &r->leaf[i].grad;
+    r->leaf[i].name = t->name;
+    *x = (Tensor){ .dtype = DT_F32, .ndim = ndim, .needs_grad = true, .grad = d };
+    memcpy(x->shape, shape, (size_t)ndim * sizeof *shape);
+    *d = *x;
+    d->grad = NULL;
+    d->needs_grad = false;
+    x->data = aligned_alloc(64, ((t->count * sizeof(float) + 63) / 64 + 1) * 64);
+    d->data = aligned_alloc(64, ((t->count * sizeof(float) + 63) / 64 + 1) * 64);
+    if (!x->data || !d->data) {
+        golden_fail(r->g, "out of memory");
+        return NULL;
+    }
+    memcpy(x->data, t->data, t->count * sizeof(float));
+    memset(d->data, 0, t->count * sizeof(float));
+    return x;
+}
+
+Tensor *golden_leaf(GoldenRun *r, const char *name)
+{
+    const GoldenTensor *t = golden_get(r->g, name);
+    return t ? golden_leaf_as(r, name, t->ndim, t->shape) : NULL;
+}
+
+Tensor *golden_leaf_opt(GoldenRun *r, const char *name)
+{
+    return golden_find(r->g, name) ? golden_leaf(r, name) : NULL;
+}
+
+void golden_out(GoldenRun *r, const char *name, Tensor *y)
+{
+    if (!y || r->outs == GOLDEN_OUTS) {
+        golden_fail(r->g, "out.%s: %s", name, y ? "too many results" : err_text());
+        return;
+    }
+    snprintf(r->out[r->outs].name, sizeof r->out[0].name, "%s", name);
+    r->out[r->outs++].tensor = y;
+}
+
+static void check_outs(GoldenRun *r)
+{
+    for (int i = 0; i < r->outs; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "out.%s", r->out[i].name);
+        const GoldenTensor *t = golden_get(r->g, name);
+        Tensor *y = r->out[i].tensor;
+        if (t && t->count != (size_t)tensor_count(y))
+            golden_fail(r->g, "%s has %lld elements, %zu wanted", name, (long long)tensor_count(y), t->count);
+        else if (t)
+            golden_check(r->g, name, y->data);
+    }
+}
+
+static void backward(GoldenRun *r)
+{
+    Tensor *outs[GOLDEN_OUTS], *gouts[GOLDEN_OUTS];
+    int n = 0;
+    for (int i = 0; i < r->outs; i++) {
+        const GoldenTensor *t = golden_findf(r->g, "in.gout.%s", r->out[i].name);
+        Tensor *y = r->out[i].tensor;
+        if (!t || t->count != (size_t)tensor_count(y))
+            continue;
+        Tensor *d = tape_tensor(r->tape, DT_F32, y->ndim, y->shape);
+        if (!d || tape_write(r->tape, d, t->data))
+            break;
+        outs[n] = y;
+        gouts[n++] = d;
+    }
+    if (n && tape_backward_from(r->tape, n, outs, gouts))
+        golden_fail(r->g, "backward: %s", err_text());
+}
+
+void golden_finish(GoldenRun *r, Params *params, const char *prefix)
+{
+    char name[256];
+    check_outs(r);
+    backward(r);
+    for (int i = 0; i < r->leaves; i++) {
+        snprintf(name, sizeof name, "grad.%s", r->leaf[i].name);
+        if (golden_find(r->g, name))
+            golden_check(r->g, name, r->leaf[i].grad.data);
+        free(r->leaf[i].tensor.data);
+        free(r->leaf[i].grad.data);
+    }
+    for (size_t i = 0; params && i < params_count(params); i++) {
+        const Param *q = params_at(params, i);
+        snprintf(name, sizeof name, "grad.param.%s%s", prefix, q->name);
+        if (golden_find(r->g, name))
+            golden_check(r->g, name, q->tensor->grad->data);
+    }
+    tape_free(r->tape);
+    free(r);
+}
+
+bool golden_params(Golden *g, Params *params, const char *prefix)
+{
+    bool good = true;
+    for (size_t i = 0; i < params_count(params); i++) {
+        const Param *q = params_at(params, i);
+        const GoldenTensor *t = golden_findf(g, "param.%s%s", prefix, q->name);
+        bool same = t && t->ndim == q->tensor->ndim && t->count == q->count;
+        for (int d = 0; same && d < t->ndim; d++)
+            same = t->shape[d] == q->tensor->shape[d];
+        if (!same) {
+            golden_fail(g, "param.%s%s: %s", prefix, q->name, t ? "has another shape" : "is not in the file");
+            good = false;
+            continue;
+        }
+        memcpy(q->tensor->data, t->data, t->count * sizeof(float));
+    }
+    return good;
+}
