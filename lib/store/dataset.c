@@ -1,0 +1,250 @@
+/* A dataset's databases:
+ *
+ *  meta     "header" -> sealed: "HSSLDATA", version (4), images (8), bytes of images (8)
+ *  images   id (8) -> record, below
+ *  names    XXH3-128 of the name, canonical (16) -> id (8)
+ *  classes  number (8), in order of first use -> sealed: images that have it (8), name
+ *
+ * A record:
+ *
+ *   0  class number, or -1 (4)        4  width (4)        8  height (4)
+ *  12  length of the name (2)        14  zero (2)
+ *  16  XXH3-64 of the image (8)      24  size of the image (4)
+ *  28  lower half of XXH3-64 of bytes 0..27 and the name (4)
+ *  32  the name, a zero byte, the image
+ *
+ * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
+#include "store/dataset.h"
+
+#include "store/dataset_layout.h"
+#include "util/err.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+typedef struct {
+    char *name;
+    uint64_t images;
+    uint32_t number;
+} Class;
+
+struct Dataset {
+    StoreEnv env;
+    MDB_txn *txn; /* one snapshot for the handle's life */
+    MDB_dbi images;
+    pthread_mutex_t lock; /* a transaction is for one thread at a time; what it handed out stays good */
+    uint64_t count, bytes;
+    Class *classes; /* by name */
+    int32_t *label; /* class number -> label */
+    int n_classes;
+};
+
+int dataset_open_dbs(StoreEnv *e, MDB_txn *txn, unsigned flags, DatasetDbs *dbs)
+{
+    int rc = mdb_dbi_open(txn, "meta", flags, &dbs->meta);
+    rc = rc ? rc : mdb_dbi_open(txn, "images", flags | MDB_INTEGERKEY, &dbs->images);
+    rc = rc ? rc : mdb_dbi_open(txn, "classes", flags | MDB_INTEGERKEY, &dbs->classes);
+    if (!rc && e->write)
+        rc = mdb_dbi_open(txn, "names", flags, &dbs->names);
+    if (rc == MDB_NOTFOUND || rc == MDB_INCOMPATIBLE)
+        return err_set(ERR_DATA, "%s: not a dataset", e->path);
+    return rc ? store_error(e, rc) : 0;
+}
+
+int dataset_read_header(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs, uint64_t *count, uint64_t *bytes)
+{
+    uint64_t extra[2];
+    MDB_stat stat;
+    int rc = store_header_get(e, txn, dbs->meta, DATASET_KIND, DATASET_VERSION, "dataset", extra, 2);
+    if (rc == MDB_NOTFOUND)
+        return err_set(ERR_DATA, "%s: not a dataset: no header", e->path);
+    if (rc)
+        return rc;
+    rc = mdb_stat(txn, dbs->images, &stat);
+    if (rc)
+        return store_error(e, rc);
+    if (stat.ms_entries != extra[0])
+        return err_set(ERR_DATA, "%s: damaged: %zu images where %" PRIu64 " are announced", e->path, stat.ms_entries,
+                       extra[0]);
+    *count = extra[0];
+    *bytes = extra[1];
+    return 0;
+}
+
+uint32_t dataset_record_seal(const unsigned char *record, const char *name, size_t length)
+{
+    return (uint32_t)XXH3_64bits_withSeed(name, length, XXH3_64bits(record, RECORD_SEAL));
+}
+
+int dataset_each_class(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs,
+                       int (*cb)(uint64_t number, uint64_t images, const char *name, size_t length, void *arg), void *arg)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    uint64_t expected = 0;
+    int rc = mdb_cursor_open(txn, dbs->classes, &cursor);
+    if (rc)
+        return store_error(e, rc);
+    for (rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST); !rc; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+        const void *p = NULL;
+        size_t n = 0;
+        if (sealed_parse(e, &v, &p, &n))
+            goto fail;
+        if (load64(k.mv_data) != expected++ || n < 9 || n > 8 + DATASET_NAME_MAX || memchr((const char *)p + 8, 0, n - 8)) {
+            err_set(ERR_DATA, "%s: damaged: its table of classes", e->path);
+            goto fail;
+        }
+        if (cb(load64(k.mv_data), load64(p), (const char *)p + 8, n - 8, arg))
+            goto fail;
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : store_error(e, rc);
+fail:
+    mdb_cursor_close(cursor);
+    return -1;
+}
+
+static int add_class(uint64_t number, uint64_t images, const char *name, size_t length, void *arg)
+{
+    Dataset *ds = arg;
+    ds->classes[number] = (Class){ strndup(name, length), images, (uint32_t)number };
+    if (!ds->classes[number].name)
+        return err_set(ERR_MEMORY, "%s: no memory for class names", ds->env.path);
+    ds->n_classes++;
+    return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const Class *)a)->name, ((const Class *)b)->name);
+}
+
+static int read_classes(Dataset *ds, const DatasetDbs *dbs)
+{
+    MDB_stat stat;
+    int rc = mdb_stat(ds->txn, dbs->classes, &stat);
+    if (rc)
+        return store_error(&ds->env, rc);
+    if (stat.ms_entries > DATASET_CLASSES_MAX)
+        return err_set(ERR_DATA, "%s: damaged: %zu classes", ds->env.path, stat.ms_entries);
+    ds->classes = calloc(stat.ms_entries + 1, sizeof *ds->classes);
+    ds->label = calloc(stat.ms_entries + 1, sizeof *ds->label);
+    if (!ds->classes || !ds->label)
+        return err_set(ERR_MEMORY, "%s: no memory for %zu classes", ds->env.path, stat.ms_entries);
+    if (dataset_each_class(&ds->env, ds->txn, dbs, add_class, ds))
+        return -1;
+    qsort(ds->classes, (size_t)ds->n_classes, sizeof *ds->classes, by_name);
+    for (int i = 0; i < ds->n_classes; i++) {
+        if (i && !strcmp(ds->classes[i].name, ds->classes[i - 1].name))
+            return err_set(ERR_DATA, "%s: damaged: class %s twice", ds->env.path, ds->classes[i].name);
+        ds->label[ds->classes[i].number] = i;
+    }
+    return 0;
+}
+
+Dataset *dataset_open(const char *path)
+{
+    DatasetDbs dbs;
+    Dataset *ds = calloc(1, sizeof *ds);
+    if (!ds) {
+        err_set(ERR_MEMORY, "%s: out of memory", path);
+        return NULL;
+    }
+    pthread_mutex_init(&ds->lock, NULL);
+    if (store_open(&ds->env, path, STORE_READ, "dataset", "names") || store_begin_read(&ds->env, &ds->txn) ||
+        dataset_open_dbs(&ds->env, ds->txn, 0, &dbs) ||
+        dataset_read_header(&ds->env, ds->txn, &dbs, &ds->count, &ds->bytes) || read_classes(ds, &dbs)) {
+        dataset_close(ds);
+        return NULL;
+    }
+    ds->images = dbs.images;
+    return ds;
+}
+
+void dataset_close(Dataset *ds)
+{
+    if (!ds)
+        return;
+    store_end_read(&ds->env, ds->txn);
+    store_close(&ds->env);
+    for (int i = 0; ds->classes && i < ds->n_classes; i++)
+        free(ds->classes[i].name);
+    free(ds->classes);
+    free(ds->label);
+    pthread_mutex_destroy(&ds->lock);
+    free(ds);
+}
+
+static int parse_record(const Dataset *ds, uint64_t id, const MDB_val *v, Record *rec)
+{
+    const unsigned char *p = v->mv_data;
+    if (v->mv_size <= RECORD_HEAD)
+        return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": a record of %zu bytes", ds->env.path, id, v->mv_size);
+    size_t length = load16(p + 12), size = load32(p + 24);
+    int32_t number = (int32_t)load32(p);
+    if (v->mv_size != RECORD_HEAD + length + 1 + size || p[RECORD_HEAD + length])
+        return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": its sizes disagree", ds->env.path, id);
+    *rec = (Record){ .bytes = p + RECORD_HEAD + length + 1, .size = size, .name = (const char *)p + RECORD_HEAD,
+                     .label = -1, .width = load32(p + 4), .height = load32(p + 8), .checksum = load64(p + 16) };
+    if (dataset_record_seal(p, rec->name, length) != load32(p + RECORD_SEAL) || memchr(rec->name, 0, length) ||
+        number < -1 || number >= ds->n_classes)
+        return err_set(ERR_DATA, "%s: damaged: the head of image %" PRIu64, ds->env.path, id);
+    if (number >= 0)
+        rec->label = ds->label[number];
+    return 0;
+}
+
+int dataset_get(Dataset *ds, uint64_t id, Record *rec)
+{
+    MDB_val k = { sizeof id, &id }, v;
+    pthread_mutex_lock(&ds->lock);
+    int rc = mdb_get(ds->txn, ds->images, &k, &v);
+    pthread_mutex_unlock(&ds->lock);
+    if (rc == MDB_NOTFOUND && id < ds->count)
+        return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 " is missing", ds->env.path, id);
+    if (rc == MDB_NOTFOUND)
+        return err_set(ERR_ABSENT, "%s: no image %" PRIu64 ": there are %" PRIu64, ds->env.path, id, ds->count);
+    if (rc)
+        return store_error(&ds->env, rc);
+    return parse_record(ds, id, &v, rec);
+}
+
+int dataset_verify(const Dataset *ds, const Record *rec)
+{
+    if (XXH3_64bits(rec->bytes, rec->size) != rec->checksum)
+        return err_set(ERR_DATA, "%s: damaged: %s: its checksum is wrong", ds->env.path, rec->name);
+    return 0;
+}
+
+const char *dataset_path(const Dataset *ds)
+{
+    return ds->env.path;
+}
+
+uint64_t dataset_count(const Dataset *ds)
+{
+    return ds->count;
+}
+
+uint64_t dataset_bytes(const Dataset *ds)
+{
+    return ds->bytes;
+}
+
+int dataset_classes(const Dataset *ds)
+{
+    return ds->n_classes;
+}
+
+const char *dataset_class_name(const Dataset *ds, int label)
+{
+    return label >= 0 && label < ds->n_classes ? ds->classes[label].name : NULL;
+}
+
+uint64_t dataset_class_count(const Dataset *ds, int label)
+{
+    return label >= 0 && label < ds->n_classes ? ds->classes[label].images : 0;
+}

@@ -1,0 +1,319 @@
+#include "store/dataset.h"
+
+#include "store/dataset_layout.h"
+#include "util/err.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <xxhash.h>
+
+/* A transaction ends after so many bytes, records or seconds. Each record may touch a few pages of each tree. */
+enum { COMMIT_BYTES = 32 << 20, COMMIT_RECORDS = 4096, COMMIT_SECONDS = 5, PAGES_A_RECORD = 16, PAGES_SPARE = 256 };
+
+typedef struct {
+    char *name;
+    uint64_t images;
+    bool changed;
+} Class;
+
+struct DatasetWriter {
+    StoreEnv env;
+    MDB_txn *txn;
+    DatasetDbs dbs;
+    uint64_t count, bytes;
+    size_t pending_bytes, pending;
+    time_t began;
+    Class *classes;
+    size_t n_classes, room;
+    uint32_t *slots; /* open addressing: class number + 1 */
+    size_t n_slots;  /* a power of two, more than twice the classes */
+    int32_t last;    /* class asked for last */
+    bool failed;     /* what was put since the last commit is lost */
+};
+
+static time_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec;
+}
+
+static size_t find_slot(const DatasetWriter *w, const char *name, size_t length)
+{
+    size_t i = XXH3_64bits(name, length) & (w->n_slots - 1);
+    while (w->slots[i]) {
+        const char *other = w->classes[w->slots[i] - 1].name;
+        if (!strncmp(other, name, length) && !other[length])
+            break;
+        i = (i + 1) & (w->n_slots - 1);
+    }
+    return i;
+}
+
+static int grow_classes(DatasetWriter *w)
+{
+    size_t room = w->room ? w->room * 2 : 64, n_slots = room * 4;
+    Class *classes = realloc(w->classes, room * sizeof *classes);
+    if (classes)
+        w->classes = classes;
+    uint32_t *slots = calloc(n_slots, sizeof *slots);
+    if (!classes || !slots) {
+        free(slots);
+        return err_set(ERR_MEMORY, "%s: no memory for %zu classes", w->env.path, room);
+    }
+    free(w->slots);
+    w->slots = slots;
+    w->n_slots = n_slots;
+    w->room = room;
+    for (size_t i = 0; i < w->n_classes; i++)
+        slots[find_slot(w, classes[i].name, strlen(classes[i].name))] = (uint32_t)i + 1;
+    return 0;
+}
+
+static int add_class(DatasetWriter *w, const char *name, size_t length, uint64_t images, bool changed)
+{
+    if (w->n_classes == w->room && grow_classes(w))
+        return -1;
+    char *copy = strndup(name, length);
+    if (!copy)
+        return err_set(ERR_MEMORY, "%s: no memory for class names", w->env.path);
+    w->slots[find_slot(w, name, length)] = (uint32_t)w->n_classes + 1;
+    w->classes[w->n_classes++] = (Class){ copy, images, changed };
+    return 0;
+}
+
+static int known_class(uint64_t number, uint64_t images, const char *name, size_t length, void *arg)
+{
+    DatasetWriter *w = arg;
+    if (w->n_slots && w->slots[find_slot(w, name, length)])
+        return err_set(ERR_DATA, "%s: damaged: class %" PRIu64 " has another's name", w->env.path, number);
+    return add_class(w, name, length, images, false);
+}
+
+static int begin(DatasetWriter *w, size_t size)
+{
+    if (w->failed)
+        return err_set(ERR_STORE, "%s: an earlier write failed", w->env.path);
+    size_t pages = PAGES_SPARE + COMMIT_RECORDS * (size_t)PAGES_A_RECORD;
+    if (store_begin_write(&w->env, pages * w->env.page + 2 * (size_t)COMMIT_BYTES + 2 * size, &w->txn))
+        return -1;
+    w->pending = w->pending_bytes = 0;
+    w->began = now();
+    return 0;
+}
+
+static void abandon(DatasetWriter *w)
+{
+    if (w->txn)
+        mdb_txn_abort(w->txn);
+    w->txn = NULL;
+    w->failed = true;
+}
+
+static int read_back(DatasetWriter *w)
+{
+    if (dataset_open_dbs(&w->env, w->txn, 0, &w->dbs) ||
+        dataset_read_header(&w->env, w->txn, &w->dbs, &w->count, &w->bytes) ||
+        dataset_each_class(&w->env, w->txn, &w->dbs, known_class, w))
+        return -1;
+    /* Ids must be the numbers below count, or the next one would collide. */
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    int rc = mdb_cursor_open(w->txn, w->dbs.images, &cursor);
+    if (rc)
+        return store_error(&w->env, rc);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_LAST);
+    uint64_t next = rc ? 0 : load64(k.mv_data) + 1;
+    mdb_cursor_close(cursor);
+    if (rc && rc != MDB_NOTFOUND)
+        return store_error(&w->env, rc);
+    return next == w->count ? 0 : err_set(ERR_DATA, "%s: damaged: its image numbers have gaps", w->env.path);
+}
+
+/* A file that LMDB made but that never saw our first commit: an import killed in its first moments. */
+static bool untouched(DatasetWriter *w)
+{
+    MDB_dbi main;
+    MDB_stat stat;
+    return !mdb_dbi_open(w->txn, NULL, 0, &main) && !mdb_stat(w->txn, main, &stat) && !stat.ms_entries;
+}
+
+DatasetWriter *dataset_create(const char *path, bool resume)
+{
+    struct stat st;
+    bool fresh = !resume || stat(path, &st) || !st.st_size;
+    DatasetWriter *w = calloc(1, sizeof *w);
+    if (!w) {
+        err_set(ERR_MEMORY, "%s: out of memory", path);
+        return NULL;
+    }
+    w->last = -1;
+    if (store_open(&w->env, path, fresh ? STORE_CREATE : STORE_WRITE, "dataset", NULL) || begin(w, 0))
+        goto fail;
+    if (fresh || untouched(w)) {
+        if (dataset_open_dbs(&w->env, w->txn, MDB_CREATE, &w->dbs) || dataset_commit(w))
+            goto fail;
+    } else if (read_back(w)) {
+        goto fail;
+    }
+    return w;
+fail:
+    dataset_discard(w);
+    return NULL;
+}
+
+void dataset_discard(DatasetWriter *w)
+{
+    if (!w)
+        return;
+    abandon(w);
+    store_close(&w->env);
+    for (size_t i = 0; i < w->n_classes; i++)
+        free(w->classes[i].name);
+    free(w->classes);
+    free(w->slots);
+    free(w);
+}
+
+int dataset_finish(DatasetWriter *w)
+{
+    int rc = w && (w->txn || w->failed) ? dataset_commit(w) : 0;
+    dataset_discard(w);
+    return rc;
+}
+
+int dataset_commit(DatasetWriter *w)
+{
+    uint64_t extra[2] = { w->count, w->bytes };
+    if (!w->txn && begin(w, 0))
+        return -1;
+    for (uint64_t i = 0; i < w->n_classes; i++) {
+        unsigned char value[8 + DATASET_NAME_MAX];
+        size_t n = strlen(w->classes[i].name);
+        MDB_val k = { sizeof i, &i };
+        if (!w->classes[i].changed)
+            continue;
+        store64(value, w->classes[i].images);
+        memcpy(value + 8, w->classes[i].name, n);
+        if (sealed_put(&w->env, w->txn, w->dbs.classes, &k, value, 8 + n))
+            goto fail;
+    }
+    if (store_header_put(&w->env, w->txn, w->dbs.meta, DATASET_KIND, DATASET_VERSION, extra, 2))
+        goto fail;
+    MDB_txn *txn = w->txn;
+    w->txn = NULL;
+    if (store_commit(&w->env, txn)) {
+        w->failed = true;
+        return -1;
+    }
+    for (size_t i = 0; i < w->n_classes; i++)
+        w->classes[i].changed = false;
+    return 0;
+fail:
+    abandon(w);
+    return -1;
+}
+
+int32_t dataset_class(DatasetWriter *w, const char *name)
+{
+    size_t n = strlen(name);
+    if (w->last >= 0 && !strcmp(w->classes[w->last].name, name))
+        return w->last;
+    if (!n || n > DATASET_NAME_MAX)
+        return err_set(ERR_USAGE, "a class name of %zu bytes; 1 to %d are possible", n, DATASET_NAME_MAX);
+    if (!w->n_slots && grow_classes(w))
+        return -1;
+    uint32_t known = w->slots[find_slot(w, name, n)];
+    if (!known) {
+        if (w->n_classes >= DATASET_CLASSES_MAX)
+            return err_set(ERR_DATA, "%s: more than %d classes", w->env.path, DATASET_CLASSES_MAX);
+        if (add_class(w, name, n, 0, true))
+            return -1;
+        known = (uint32_t)w->n_classes;
+    }
+    return w->last = (int32_t)known - 1;
+}
+
+static void name_key(const char *name, size_t length, XXH128_canonical_t *key)
+{
+    XXH128_canonicalFromHash(key, XXH3_128bits(name, length));
+}
+
+int dataset_has(DatasetWriter *w, const char *name)
+{
+    XXH128_canonical_t key;
+    MDB_val k = { sizeof key, &key }, v;
+    name_key(name, strlen(name), &key);
+    if (!w->txn && begin(w, 0))
+        return -1;
+    int rc = mdb_get(w->txn, w->dbs.names, &k, &v);
+    if (rc && rc != MDB_NOTFOUND)
+        return store_error(&w->env, rc);
+    return !rc;
+}
+
+static int append(DatasetWriter *w, const Record *rec, size_t length)
+{
+    XXH128_canonical_t hash;
+    uint64_t id = w->count;
+    MDB_val name_k = { sizeof hash, &hash }, id_v = { sizeof id, &id };
+    name_key(rec->name, length, &hash);
+    int rc = mdb_put(w->txn, w->dbs.names, &name_k, &id_v, MDB_NOOVERWRITE);
+    if (rc == MDB_KEYEXIST)
+        return err_set(ERR_EXISTS, "%s: is in %s already", rec->name, w->env.path);
+    MDB_val k = { sizeof id, &id }, v = { RECORD_HEAD + length + 1 + rec->size, NULL };
+    rc = rc ? rc : mdb_put(w->txn, w->dbs.images, &k, &v, MDB_RESERVE | MDB_APPEND);
+    if (rc) {
+        store_error(&w->env, rc);
+        abandon(w); /* the transaction is spoilt, and with it the names put */
+        return -1;
+    }
+    unsigned char *p = v.mv_data;
+    store32(p, (uint32_t)rec->label);
+    store32(p + 4, rec->width);
+    store32(p + 8, rec->height);
+    store16(p + 12, (uint16_t)length);
+    store16(p + 14, 0);
+    store64(p + 16, XXH3_64bits(rec->bytes, rec->size));
+    store32(p + 24, (uint32_t)rec->size);
+    store32(p + RECORD_SEAL, dataset_record_seal(p, rec->name, length));
+    memcpy(p + RECORD_HEAD, rec->name, length + 1);
+    memcpy(p + RECORD_HEAD + length + 1, rec->bytes, rec->size);
+    return 0;
+}
+
+int dataset_put(DatasetWriter *w, const Record *rec)
+{
+    size_t length = rec->name ? strlen(rec->name) : 0;
+    if (!length || length > DATASET_NAME_MAX)
+        return err_set(ERR_USAGE, "a name of %zu bytes; 1 to %d are possible", length, DATASET_NAME_MAX);
+    if (!rec->size || rec->size > DATASET_IMAGE_MAX)
+        return err_set(ERR_DATA, "%s: %zu bytes; 1 to %d are possible", rec->name, rec->size, DATASET_IMAGE_MAX);
+    if (rec->label < -1 || rec->label >= (int64_t)w->n_classes)
+        return err_set(ERR_USAGE, "%s: no class %" PRId32, rec->name, rec->label);
+    if (w->txn && (w->pending_bytes + rec->size > COMMIT_BYTES || w->pending >= COMMIT_RECORDS ||
+                   now() - w->began >= COMMIT_SECONDS) && dataset_commit(w))
+        return -1;
+    if (!w->txn && begin(w, rec->size))
+        return -1;
+    if (append(w, rec, length))
+        return -1;
+    w->count++;
+    w->bytes += rec->size;
+    w->pending++;
+    w->pending_bytes += rec->size + length;
+    if (rec->label >= 0) {
+        w->classes[rec->label].images++;
+        w->classes[rec->label].changed = true;
+    }
+    return 0;
+}
+
+uint64_t dataset_written(const DatasetWriter *w)
+{
+    return w->count;
+}

@@ -1,0 +1,368 @@
+/* A run's databases:
+ *
+ *  facts        "header" -> sealed: "HSSLRUN\0", version (4), number of the next set of tensors (8)
+ *               "config" -> sealed: JSON;  "fact/KEY" -> sealed: text
+ *  log          number (8), from 0 -> sealed: one JSON object
+ *  checkpoints  step (8) -> sealed: its set of tensors (8), number of tensors (8), bytes of their data (8), JSON
+ *  tensors      set, 16 hexadecimal digits, "/", name -> tensor (checkpoint.c)
+ *
+ * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
+#include "store/run.h"
+
+#include "store/run_layout.h"
+#include "util/err.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SMALL_WRITE = 1 << 20, KEY_MAX = 400, PENDING_MAX = 1 << 20 };
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int open_dbs(Run *run, MDB_txn *txn, unsigned flags)
+{
+    int rc = mdb_dbi_open(txn, "facts", flags, &run->facts);
+    rc = rc ? rc : mdb_dbi_open(txn, "log", flags | MDB_INTEGERKEY, &run->log);
+    rc = rc ? rc : mdb_dbi_open(txn, "checkpoints", flags | MDB_INTEGERKEY, &run->checkpoints);
+    rc = rc ? rc : mdb_dbi_open(txn, "tensors", flags, &run->tensors);
+    if (rc == MDB_NOTFOUND || rc == MDB_INCOMPATIBLE)
+        return err_set(ERR_DATA, "%s: not a run", run->env.path);
+    return rc ? store_error(&run->env, rc) : 0;
+}
+
+static Run *run_new(const char *path)
+{
+    Run *run = calloc(1, sizeof *run);
+    if (run)
+        pthread_mutex_init(&run->lock, NULL);
+    else
+        err_set(ERR_MEMORY, "%s: out of memory", path);
+    return run;
+}
+
+static void run_free(Run *run)
+{
+    store_close(&run->env);
+    pthread_mutex_destroy(&run->lock);
+    free(run->config);
+    free(run->pending);
+    free(run);
+}
+
+/* Takes an old run out of the way; only what surely is one, or an empty file. */
+static int clear(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) || !st.st_size)
+        return 0;
+    Run *old = run_open(path, false);
+    if (!old)
+        return err_prefix("it is not replaced");
+    run_free(old);
+    if (unlink(path))
+        return err_system("%s", path);
+    size_t n = strlen(path) + sizeof "-lock";
+    char *lock = malloc(n);
+    if (!lock)
+        return err_set(ERR_MEMORY, "%s: out of memory", path);
+    snprintf(lock, n, "%s-lock", path);
+    unlink(lock);
+    free(lock);
+    return 0;
+}
+
+Run *run_create(const char *path, const char *config_json, bool force)
+{
+    MDB_txn *txn = NULL;
+    MDB_val k = { 6, (void *)"config" };
+    uint64_t next = 0;
+    if (force && clear(path))
+        return NULL;
+    Run *run = run_new(path);
+    if (!run)
+        return NULL;
+    run->config = strdup(config_json);
+    if (!run->config) {
+        err_set(ERR_MEMORY, "%s: out of memory", path);
+        goto fail;
+    }
+    if (store_open(&run->env, path, STORE_CREATE, "run", NULL) ||
+        store_begin_write(&run->env, SMALL_WRITE + strlen(config_json), &txn) || open_dbs(run, txn, MDB_CREATE) ||
+        store_header_put(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, &next, 1) ||
+        sealed_put(&run->env, txn, run->facts, &k, config_json, strlen(config_json)))
+        goto fail;
+    int rc = store_commit(&run->env, txn);
+    txn = NULL;
+    if (!rc)
+        return run;
+fail:
+    if (txn)
+        mdb_txn_abort(txn);
+    run_free(run);
+    return NULL;
+}
+
+/* malloc'd text of a sealed value; NULL with ERR_ABSENT where there is none. */
+static char *get_text(Run *run, MDB_txn *txn, const char *name)
+{
+    const void *bytes = NULL;
+    size_t n = 0;
+    MDB_val k = { strlen(name), (void *)name };
+    int rc = sealed_get(&run->env, txn, run->facts, &k, &bytes, &n);
+    if (rc == MDB_NOTFOUND)
+        err_set(ERR_ABSENT, "%s: no %s", run->env.path, name);
+    if (rc)
+        return NULL;
+    char *text = malloc(n + 1);
+    if (!text) {
+        err_set(ERR_MEMORY, "%s: no memory for %zu bytes", run->env.path, n);
+        return NULL;
+    }
+    memcpy(text, bytes, n);
+    text[n] = 0;
+    return text;
+}
+
+Run *run_open(const char *path, bool write)
+{
+    MDB_txn *txn = NULL;
+    uint64_t next;
+    Run *run = run_new(path);
+    if (!run)
+        return NULL;
+    if (store_open(&run->env, path, write ? STORE_WRITE : STORE_READ, "run", NULL) ||
+        store_begin_read(&run->env, &txn) || open_dbs(run, txn, 0))
+        goto fail;
+    int rc = store_header_get(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, "run", &next, 1);
+    if (rc == MDB_NOTFOUND)
+        err_set(ERR_DATA, "%s: not a run: no header", path);
+    if (rc)
+        goto fail;
+    run->config = get_text(run, txn, "config");
+    if (!run->config)
+        goto fail;
+    /* Committing keeps the database handles; ending it otherwise would close them. */
+    run->env.readers--;
+    rc = mdb_txn_commit(txn);
+    txn = NULL;
+    if (!rc)
+        return run;
+    store_error(&run->env, rc);
+fail:
+    store_end_read(&run->env, txn);
+    run_free(run);
+    return NULL;
+}
+
+int run_close(Run *run)
+{
+    if (!run)
+        return 0;
+    int rc = run->env.write ? run_flush(run) : 0;
+    run_free(run);
+    return rc;
+}
+
+const char *run_path(const Run *run)
+{
+    return run->env.path;
+}
+
+const char *run_config(const Run *run)
+{
+    return run->config;
+}
+
+static int fact_name(const char *key, char *name, size_t size)
+{
+    if (!*key || strlen(key) > KEY_MAX)
+        return err_set(ERR_USAGE, "a key of %zu bytes; 1 to %d are possible", strlen(key), KEY_MAX);
+    snprintf(name, size, "fact/%s", key);
+    return 0;
+}
+
+int run_set(Run *run, const char *key, const char *text)
+{
+    char name[KEY_MAX + 8];
+    MDB_txn *txn;
+    int rc = -1;
+    if (fact_name(key, name, sizeof name))
+        return -1;
+    MDB_val k = { strlen(name), name };
+    pthread_mutex_lock(&run->lock);
+    if (store_begin_write(&run->env, SMALL_WRITE + (text ? strlen(text) : 0), &txn))
+        goto out;
+    if (text) {
+        rc = sealed_put(&run->env, txn, run->facts, &k, text, strlen(text));
+    } else {
+        rc = mdb_del(txn, run->facts, &k, NULL);
+        rc = rc && rc != MDB_NOTFOUND ? store_error(&run->env, rc) : 0;
+    }
+    if (rc)
+        mdb_txn_abort(txn);
+    else
+        rc = store_commit(&run->env, txn);
+out:
+    pthread_mutex_unlock(&run->lock);
+    return rc;
+}
+
+char *run_get(Run *run, const char *key)
+{
+    char name[KEY_MAX + 8], *text = NULL;
+    MDB_txn *txn;
+    if (fact_name(key, name, sizeof name))
+        return NULL;
+    pthread_mutex_lock(&run->lock);
+    if (!store_begin_read(&run->env, &txn)) {
+        text = get_text(run, txn, name);
+        store_end_read(&run->env, txn);
+    }
+    pthread_mutex_unlock(&run->lock);
+    return text;
+}
+
+/* ---------------------------------------------------------------- log */
+
+static int log_next(Run *run, MDB_txn *txn, uint64_t *next)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    int rc = mdb_cursor_open(txn, run->log, &cursor);
+    if (rc)
+        return store_error(&run->env, rc);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_LAST);
+    *next = rc ? 0 : load64(k.mv_data) + 1;
+    mdb_cursor_close(cursor);
+    return rc && rc != MDB_NOTFOUND ? store_error(&run->env, rc) : 0;
+}
+
+/* Lines wait in `pending`, each ended by a zero byte. */
+int run_flush_locked(Run *run)
+{
+    MDB_txn *txn;
+    uint64_t number;
+    if (!run->pending_size)
+        return 0;
+    if (store_begin_write(&run->env, SMALL_WRITE + 16 * run->pending_size + 64 * run->env.page, &txn))
+        return -1;
+    if (log_next(run, txn, &number))
+        goto fail;
+    for (size_t at = 0; at < run->pending_size; at += strlen(run->pending + at) + 1, number++) {
+        MDB_val k = { sizeof number, &number };
+        if (sealed_put(&run->env, txn, run->log, &k, run->pending + at, strlen(run->pending + at)))
+            goto fail;
+    }
+    if (store_commit(&run->env, txn))
+        return -1;
+    run->pending_size = 0;
+    run->flushed = seconds();
+    return 0;
+fail:
+    mdb_txn_abort(txn);
+    return -1;
+}
+
+int run_flush(Run *run)
+{
+    pthread_mutex_lock(&run->lock);
+    int rc = run_flush_locked(run);
+    pthread_mutex_unlock(&run->lock);
+    return rc;
+}
+
+int run_log(Run *run, const char *line)
+{
+    size_t n = strlen(line) + 1;
+    int rc = 0;
+    if (!run->env.write)
+        return err_set(ERR_USAGE, "%s: opened for reading only", run->env.path);
+    if (line[0] != '{' || strchr(line, '\n'))
+        return err_set(ERR_USAGE, "%s: a line of the log is one JSON object", run->env.path);
+    pthread_mutex_lock(&run->lock);
+    char *grown = realloc(run->pending, run->pending_size + n);
+    if (grown) {
+        run->pending = grown;
+        memcpy(run->pending + run->pending_size, line, n);
+        run->pending_size += n;
+        if (seconds() - run->flushed >= 1 || run->pending_size > PENDING_MAX)
+            rc = run_flush_locked(run);
+    } else {
+        rc = err_set(ERR_MEMORY, "%s: no memory for %zu bytes of log", run->env.path, n);
+    }
+    pthread_mutex_unlock(&run->lock);
+    return rc;
+}
+
+int64_t run_log_count(Run *run)
+{
+    MDB_txn *txn;
+    uint64_t next;
+    int64_t count = -1;
+    pthread_mutex_lock(&run->lock);
+    if (!store_begin_read(&run->env, &txn)) {
+        if (!log_next(run, txn, &next))
+            count = (int64_t)next;
+        store_end_read(&run->env, txn);
+    }
+    pthread_mutex_unlock(&run->lock);
+    return count;
+}
+
+static int log_lines(Run *run, MDB_cursor *cursor, uint64_t first, int (*cb)(int64_t, const char *, void *), void *arg)
+{
+    MDB_val k = { sizeof first, &first }, v;
+    int rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    for (; !rc; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+        const void *bytes = NULL;
+        size_t n = 0;
+        if (sealed_parse(&run->env, &v, &bytes, &n))
+            return -1;
+        char *line = strndup(bytes, n);
+        if (!line)
+            return err_set(ERR_MEMORY, "%s: no memory for %zu bytes", run->env.path, n);
+        int stop = cb((int64_t)load64(k.mv_data), line, arg);
+        free(line);
+        if (stop)
+            return stop;
+    }
+    return rc == MDB_NOTFOUND ? 0 : store_error(&run->env, rc);
+}
+
+int run_log_each(Run *run, int64_t from, int (*cb)(int64_t, const char *, void *), void *arg)
+{
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    uint64_t next, first = (uint64_t)from;
+    int rc;
+    pthread_mutex_lock(&run->lock);
+    rc = store_begin_read(&run->env, &txn);
+    if (rc)
+        goto out;
+    rc = log_next(run, txn, &next);
+    if (!rc && from < 0)
+        first = next > -(uint64_t)from ? next + (uint64_t)from : 0;
+    if (!rc) {
+        rc = mdb_cursor_open(txn, run->log, &cursor);
+        if (rc)
+            rc = store_error(&run->env, rc);
+        else {
+            rc = log_lines(run, cursor, first, cb, arg);
+            mdb_cursor_close(cursor);
+        }
+    }
+    store_end_read(&run->env, txn);
+out:
+    pthread_mutex_unlock(&run->lock);
+    return rc;
+}

@@ -1,0 +1,266 @@
+/* lib/store: runs and their checkpoints. */
+#include "../tap.h"
+
+#include "store/env.h"
+#include "store/run.h"
+#include "util/err.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char dir[] = "/tmp/hssl-run.XXXXXX";
+
+static const char *in_dir(const char *name)
+{
+    static char path[4][128];
+    static int i;
+    i = (i + 1) % 4;
+    snprintf(path[i], sizeof path[i], "%s/%s", dir, name);
+    return path[i];
+}
+
+enum { BIG = 1 << 20 };
+
+/* Tensors whose every byte depends on the step. */
+typedef struct {
+    float *big, small[6];
+    int64_t steps[1];
+    StoredTensor t[4];
+} State;
+
+static void make_state(State *s, uint64_t step)
+{
+    if (!s->big)
+        s->big = malloc(BIG * sizeof *s->big);
+    for (int i = 0; i < BIG; i++)
+        s->big[i] = (float)step;
+    for (int i = 0; i < 6; i++)
+        s->small[i] = (float)step + (float)i;
+    s->steps[0] = (int64_t)step;
+    s->t[0] = (StoredTensor){ "student.blocks.0.attn.qkv.weight", STORED_F32, 2, { 1024, BIG / 1024 }, s->big, 4 * BIG };
+    s->t[1] = (StoredTensor){ "student.norm.weight", STORED_F32, 1, { 6 }, s->small, 24 };
+    s->t[2] = (StoredTensor){ "adamw.steps", STORED_I64, 0, { 0 }, s->steps, 8 };
+    s->t[3] = (StoredTensor){ "queue", STORED_F32, 2, { 0, 256 }, NULL, 0 };
+}
+
+static bool state_is(Run *run, int64_t step, uint64_t want)
+{
+    StoredTensor t;
+    bool good = false;
+    Checkpoint *cp = run_checkpoint(run, step);
+    if (cp && checkpoint_step(cp) == want && checkpoint_count(cp) == 4 &&
+        !checkpoint_get(cp, "student.blocks.0.attn.qkv.weight", &t)) {
+        const float *x = t.data;
+        good = t.ndim == 2 && t.shape[0] == 1024 && t.bytes == 4 * BIG;
+        for (int i = 0; good && i < BIG; i++)
+            good = x[i] == (float)want;
+        good = good && !checkpoint_get(cp, "adamw.steps", &t) && t.ndim == 0 && *(const int64_t *)t.data == (int64_t)want;
+        good = good && !checkpoint_get(cp, "queue", &t) && t.bytes == 0 && t.shape[1] == 256;
+        good = good && !checkpoint_verify(cp);
+    }
+    checkpoint_close(cp);
+    return good;
+}
+
+static int last_line(int64_t number, const char *line, void *arg)
+{
+    snprintf(arg, 64, "%lld %s", (long long)number, line);
+    return 0;
+}
+
+static int count_lines(int64_t number, const char *line, void *arg)
+{
+    (void)number, (void)line;
+    return ++*(int *)arg == 3 ? 7 : 0;
+}
+
+static void test_facts_and_log(void)
+{
+    const char *path = in_dir("a.db");
+    char line[64] = "";
+    int lines = 0;
+    Run *run = run_create(path, "{\"lr\":0.5}", false);
+    ok(run && !strcmp(run_config(run), "{\"lr\":0.5}"), "create") || (diag("%s", err_text()), 0);
+    ok(!run_create(path, "{}", false) && err_code() == ERR_EXISTS, "an existing run is not overwritten");
+    ok(!run_get(run, "ticket") && err_code() == ERR_ABSENT, "no fact yet");
+    ok(!run_set(run, "ticket", "hssl/1 targets ipc:///x\n"), "set a fact");
+    char *text = run_get(run, "ticket");
+    is_str(text, "hssl/1 targets ipc:///x\n", "and read it");
+    free(text);
+    ok(!run_set(run, "ticket", NULL) && !run_get(run, "ticket"), "and remove it");
+
+    ok(!run_log(run, "{\"step\":0}") && !run_log(run, "{\"step\":1}") && !run_log(run, "{\"step\":2}") &&
+           !run_flush(run), "log");
+    ok(run_log(run, "no JSON") < 0 && run_log(run, "{\n}") < 0, "a line is one JSON object");
+    is_int(run_log_count(run), 3, "lines");
+    ok(!run_log_each(run, -1, last_line, line), "walk");
+    is_str(line, "2 {\"step\":2}", "the last line");
+    ok(run_log_each(run, 0, count_lines, &lines) == 7 && lines == 3, "a walk can be ended");
+    ok(!run_log(run, "{\"step\":3}") && !run_close(run), "closing flushes");
+
+    run = run_open(path, false);
+    ok(run && run_log_count(run) == 4 && !strcmp(run_config(run), "{\"lr\":0.5}"), "open again");
+    ok(run_set(run, "x", "y") < 0 && err_code() == ERR_USAGE, "a reader can't write");
+    ok(!run_checkpoint(run, -1) && err_code() == ERR_ABSENT, "no checkpoint yet");
+    ok(!run_close(run), "close");
+    run = run_create(path, "{}", true);
+    ok(run && run_log_count(run) == 0, "force makes a new one");
+    ok(!run_close(run), "close");
+    ok(!run_create("/dev/null", "{}", true), "but not of what is no run");
+}
+
+static void test_checkpoints(void)
+{
+    const char *path = in_dir("b.db");
+    State s = { 0 };
+    uint64_t *steps;
+    bool good = true;
+    Run *run = run_create(path, "{}", false);
+    for (uint64_t step = 10; good && step <= 50; step += 10) {
+        make_state(&s, step);
+        good = !run_save(run, step, "{\"epoch\":1}", s.t, 4, 2);
+    }
+    ok(good, "save five checkpoints, keep two") || (diag("%s", err_text()), 0);
+    ok(run_steps(run, &steps) == 2 && steps[0] == 40 && steps[1] == 50, "the last two are there");
+    free(steps);
+    ok(state_is(run, -1, 50) && state_is(run, 40, 40), "and are what was saved");
+    ok(!run_checkpoint(run, 30) && err_code() == ERR_ABSENT, "an older one is not");
+
+    Checkpoint *held = run_checkpoint(run, 40);
+    StoredTensor t;
+    ok(held && !checkpoint_get(held, "student.blocks.0.attn.qkv.weight", &t), "a reader holds one");
+    for (uint64_t step = 60; good && step <= 80; step += 10) {
+        make_state(&s, step);
+        good = !run_save(run, step, "{}", s.t, 4, 1);
+    }
+    ok(good && *(const float *)t.data == 40 && !checkpoint_verify(held), "which lasts while newer ones replace it");
+    checkpoint_close(held);
+
+    make_state(&s, 81);
+    ok(!run_save(run, 80, "{}", s.t, 4, 0), "a checkpoint is replaced by one of the same step");
+    held = run_checkpoint(run, 80);
+    ok(held && !checkpoint_get(held, "student.norm.weight", &t) && *(const float *)t.data == 81, "the new one counts");
+    checkpoint_close(held);
+
+    s.t[1].name = s.t[0].name;
+    ok(run_save(run, 90, "{}", s.t, 4, 0) < 0, "a name twice is refused");
+    make_state(&s, 91);
+    s.t[1].bytes = 20;
+    ok(run_save(run, 90, "{}", s.t, 4, 0) < 0 && err_code() == ERR_DATA, "a shape that does not fit the bytes is refused");
+    ok(run_steps(run, &steps) == 1 && steps[0] == 80, "and nothing came of them");
+    free(steps);
+    ok(!run_close(run), "close");
+    free(s.big);
+}
+
+static void test_killed(void)
+{
+    const char *path = in_dir("killed.db");
+    State s = { 0 };
+    bool good = true;
+    uint64_t last = 0;
+    Run *run = run_create(path, "{}", false);
+    make_state(&s, 1);
+    good = run && !run_save(run, 1, "{}", s.t, 4, 2) && !run_close(run);
+    for (int round = 0; good && round < 5; round++) {
+        pid_t child = fork();
+        if (!child) {
+            Run *mine = run_open(path, true);
+            for (uint64_t step = last + 1; mine; step++) {
+                make_state(&s, step);
+                if (run_log(mine, "{\"event\":\"saving\"}") || run_save(mine, step, "{}", s.t, 4, 2))
+                    break;
+            }
+            _exit(1);
+        }
+        usleep(30000 + 17000 * (unsigned)round);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        run = run_open(path, true);
+        Checkpoint *cp = run ? run_checkpoint(run, -1) : NULL;
+        good = cp && checkpoint_step(cp) >= last;
+        last = cp ? checkpoint_step(cp) : 0;
+        checkpoint_close(cp);
+        good = good && state_is(run, -1, last) && !run_close(run);
+    }
+    ok(good, "killed in mid-checkpoint, the last whole one is there (step %llu)", (unsigned long long)last) ||
+        (diag("%s", err_text()), 0);
+    free(s.big);
+}
+
+/* Two processes write at once, and the map of each is small, so that each sees the file outgrow it. */
+static void test_shared(void)
+{
+    const char *path = in_dir("shared.db");
+    State s = { 0 };
+    bool good = true;
+    store_map_reserve = 1 << 20;
+    Run *run = run_create(path, "{}", false);
+    ok(run && !run_close(run), "a small map");
+    pid_t child = fork();
+    if (!child) {
+        Run *mine = run_open(path, true);
+        int bad = !mine;
+        for (int i = 0; !bad && i < 200; i++)
+            bad = run_log(mine, "{\"from\":\"child\"}") || run_flush(mine);
+        _exit(bad || run_close(mine));
+    }
+    run = run_open(path, true);
+    for (uint64_t step = 1; good && step <= 6; step++) {
+        make_state(&s, step);
+        good = run && !run_save(run, step, "{}", s.t, 4, 0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    ok(good && state_is(run, -1, 6), "one saves") || (diag("%s", err_text()), 0);
+    ok(WIFEXITED(status) && !WEXITSTATUS(status) && run_log_count(run) == 200, "while another logs");
+    ok(!run_close(run), "close");
+    free(s.big);
+    store_map_reserve = (size_t)1 << 36;
+}
+
+/* A checkpoint of 512 MB from one buffer of 32 MB: memory must not follow the sum. */
+static void test_memory(void)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    skip("sanitizers hold on to freed memory", "memory of a large checkpoint");
+#else
+    enum { N = 16, BYTES = 32 << 20 };
+    StoredTensor t[N];
+    char names[N][16];
+    struct rusage before, after;
+    void *data = malloc(BYTES);
+    memset(data, 1, BYTES);
+    for (int i = 0; i < N; i++) {
+        snprintf(names[i], sizeof names[i], "t%d", i);
+        t[i] = (StoredTensor){ names[i], STORED_U8, 1, { BYTES }, data, BYTES };
+    }
+    Run *run = run_create(in_dir("large.db"), "{}", false);
+    getrusage(RUSAGE_SELF, &before);
+    bool good = run && !run_save(run, 1, "{}", t, N, 1);
+    getrusage(RUSAGE_SELF, &after);
+    long grown = (after.ru_maxrss - before.ru_maxrss) / 1024;
+    ok(good && grown < 100, "saving 512 MB takes %ld MB", grown);
+    ok(!run_close(run), "close");
+    free(data);
+#endif
+}
+
+int main(void)
+{
+    if (!mkdtemp(dir))
+        return 1;
+    test_facts_and_log();
+    test_checkpoints();
+    test_killed();
+    test_shared();
+    test_memory();
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    return system(command) ? 1 : tap_done();
+}
