@@ -18,6 +18,13 @@ Link *link_connect(const Ticket *t);
 /* The ticket's line with its newline; lives as long as the link. */
 const char *link_ticket(const Link *l);
 
+/* One to many, one way: a teacher that publishes to whoever watches. Sending never waits: a watcher that is slow
+ * misses messages, and without watchers nothing is sent. */
+Link *link_publish(const char *kind);
+Link *link_subscribe(const Ticket *t);
+/* How many watch a link_publish(); worth asking before a message is made. */
+int link_listeners(Link *l);
+
 /* Send m, which is empty afterwards (also on failure). Does not wait for the peer: it queues. */
 int link_send(Link *l, Message *m);
 

@@ -44,9 +44,6 @@ void sink_limit(Sink *s, uint64_t limit);
 /* Send pending acknowledgements now; sink_next() does so before it waits. */
 void sink_flush(Sink *s);
 
-/* For a poll() of one's own: becomes readable when sink_next(s, &m, 0) should be called until it returns 0. */
-int sink_fd(Sink *s);
-
 /* Says bye. */
 void sink_close(Sink **s);
 

@@ -4,7 +4,7 @@
  *     source_announce(s, STDOUT_FILENO);            ticket on standard output, which becomes the life line
  *     source_hello(s, &start);                      waits for the consumer
  *     source_welcome(s, &facts);
- *     while (...) { source_wait(s, -1); while (source_ready(s, seq)) source_send(s, &m); }
+ *     while (...) { stream_wait(NULL, s, -1, -1); while (source_ready(s, seq)) source_send(s, &m); }
  *     source_end(s, seq);
  *     source_close(&s);
  *
@@ -34,11 +34,7 @@ int source_hello(Source *s, uint64_t *start);
 /* Answer the hello: facts describe the stream (records_per_epoch, ...); m is empty afterwards. */
 int source_welcome(Source *s, Message *m);
 
-/* Wait for anything to happen up to timeout_ms, or until one of the extra descriptors is readable (-1: none).
- * Returns 1, 0 when the time is up, -1 with ERR_STOP after a signal. */
-int source_wait(Source *s, int timeout_ms, int extra_fd, int extra_fd2);
-
-/* Whether somebody wants record seq now. Reads what consumers have sent, never waits. */
+/* Whether the consumer asks for record seq now. Reads what consumers have sent, never waits. */
 bool source_ready(Source *s, uint64_t seq);
 /* Whether the consumer has left: bye, or its end of the life line is closed. */
 bool source_left(Source *s);
@@ -50,8 +46,11 @@ int source_send(Source *s, Message *m);
 /* The next sequence number that a consumer has taken over. false: none. */
 bool source_acked(Source *s, uint64_t *seq);
 
-/* Tell the consumer that seq is one past the last record, and wait until it has taken everything over or
- * has left. */
+/* Records handed out and not yet acknowledged. */
+uint64_t source_pending(const Source *s);
+
+/* Tell the consumer that seq is one past the last record. The tool then waits (stream_wait) until nothing is
+ * pending or the consumer has left. */
 int source_end(Source *s, uint64_t seq);
 /* Tell the consumer why there will be no more. Does not wait. */
 void source_fail(Source *s, const char *reason);

@@ -6,6 +6,7 @@
 #ifndef HSSL_TICKET_H
 #define HSSL_TICKET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { TICKET_VERSION = 1, TICKET_MAX_LINE = 2048, TICKET_MAX_PAIRS = 16 };
@@ -34,6 +35,9 @@ int ticket_set(Ticket *t, const char *key, const char *value);
  * ERR_USAGE: a terminal, some other text, or a stream of the wrong kind; the text names the program that
  * belongs there. ERR_PEER: end of file, that is, the program before ended without giving a ticket. */
 int ticket_read(int fd, const char *wanted, Ticket *out);
+
+/* Whether kind is one of wanted ("records|plans"). */
+bool ticket_kind_in(const char *kind, const char *wanted);
 
 /* The program that makes streams of this kind ("views": "hssl-augment"), or NULL. */
 const char *ticket_program(const char *kind);

@@ -1,0 +1,20 @@
+/* What stream_wait() needs of a sink and a source. Private to lib/stream. */
+#ifndef HSSL_ENDS_H
+#define HSSL_ENDS_H
+
+#include "stream/sink.h"
+#include "stream/source.h"
+#include "stream/wire.h"
+
+enum { END_ITEMS = 3 };
+
+/* Fill up to END_ITEMS poll items; returns how many. */
+int sink_items(Sink *s, zmq_pollitem_t *items);
+int source_items(Source *s, zmq_pollitem_t *items);
+/* Look at what happened. sink: -1 with ERR_PEER when the producer is gone and all it sent has been read. */
+int sink_look(Sink *s);
+void source_look(Source *s);
+/* Milliseconds after which sink_look() should be called even if nothing happens, or -1. */
+int sink_patience(const Sink *s);
+
+#endif

@@ -1,0 +1,35 @@
+/* What holds a message's memory. Private to lib/stream. */
+#ifndef HSSL_MESSAGE_INTERNAL_H
+#define HSSL_MESSAGE_INTERNAL_H
+
+#include "stream/message.h"
+
+#include <zmq.h>
+
+typedef struct MsgChunk {
+    struct MsgChunk *next;
+} MsgChunk;
+
+/* Strings and arrays live in chunks that go away with the message; the first is part of this block, so that
+ * an ordinary record costs one allocation and one a frame. */
+struct MessageParts {
+    MsgChunk *chunks;
+    char *at, *end; /* free bytes of the newest chunk */
+    int tensor_room, fact_room;
+    zmq_msg_t *frame[MSG_MAX_TENSORS]; /* by tensor; NULL where shared or where the caller keeps the frames */
+    _Alignas(16) char first[1600];
+};
+
+/* size bytes, 16-byte aligned, from the message's chunks; NULL with ERR_MEMORY. */
+void *message_alloc(Message *m, size_t size);
+/* A copy of n bytes with a NUL behind; refuses more than MSG_MAX_TEXT. */
+char *message_keep(Message *m, const char *text, size_t n);
+/* Room for one more; zeroed; NULL at the limit. */
+MsgTensor *message_new_tensor(Message *m, const char *name, size_t n);
+MsgFact *message_new_fact(Message *m, const char *key, size_t n);
+/* Check the shape and compute bytes. */
+int message_shape(MsgTensor *t, MsgDtype dtype, int ndim, const int64_t *shape);
+
+const char *message_type_name(MsgType t);
+
+#endif

@@ -1,0 +1,171 @@
+/* Messages as text: a line for people, a line of JSON for machines. */
+#include "stream/message_internal.h"
+
+#include "util/err.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void put_shape(FILE *f, const MsgTensor *t, const char *separator)
+{
+    for (int i = 0; i < t->ndim; i++)
+        fprintf(f, "%s%" PRId64, i ? separator : "", t->shape[i]);
+}
+
+/* Foreign text on a terminal: control bytes are shown, never obeyed. */
+static void put_plain(FILE *f, const char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s < 32 || *s == 127)
+            fprintf(f, "\\x%02x", (unsigned char)*s);
+        else
+            fputc(*s, f);
+}
+
+static void put_string(FILE *f, const char *s)
+{
+    fputc('"', f);
+    for (; *s; s++)
+        if ((unsigned char)*s < 32 || *s == 127)
+            fprintf(f, "\\u%04x", (unsigned char)*s);
+        else
+            fprintf(f, *s == '"' || *s == '\\' ? "\\%c" : "%c", *s);
+    fputc('"', f);
+}
+
+static void put_real(FILE *f, double x)
+{
+    if (isfinite(x))
+        fprintf(f, "%.17g", x);
+    else
+        fputs("null", f); /* JSON has no NaN */
+}
+
+static void describe(FILE *f, const Message *m)
+{
+    fprintf(f, "%s", message_type_name(m->type));
+    if (m->type == MSG_DATA)
+        fprintf(f, " seq %" PRIu64 " epoch %" PRIu64 " id %" PRIu64, m->seq, m->epoch, m->id);
+    else if (m->type == MSG_END || m->type == MSG_HELLO)
+        fprintf(f, " seq %" PRIu64, m->seq);
+    if (m->name) {
+        fputc(' ', f);
+        put_plain(f, m->name);
+    }
+    if (m->type == MSG_DATA && m->label >= 0)
+        fprintf(f, " label %" PRId32, m->label);
+    if (m->width)
+        fprintf(f, " %" PRIu32 "x%" PRIu32, m->width, m->height);
+    if (m->plan)
+        fprintf(f, " plan of %d views", m->views);
+    for (int i = 0; i < m->tensors; i++) {
+        const MsgTensor *t = &m->tensor[i];
+        fputc(' ', f);
+        put_plain(f, t->name);
+        fprintf(f, " %s[", msg_dtype_name(t->dtype));
+        put_shape(f, t, "x");
+        fprintf(f, "]%s", t->medium == MSG_SHARED ? " shared" : "");
+    }
+    if (m->bad) {
+        fputs(" bad: ", f);
+        put_plain(f, m->bad);
+    }
+    if (m->text) {
+        fputs(": ", f);
+        put_plain(f, m->text);
+    }
+    for (int i = 0; i < m->facts; i++) {
+        const MsgFact *k = &m->fact[i];
+        fputc(' ', f);
+        put_plain(f, k->key);
+        fputc('=', f);
+        if (k->type == FACT_TEXT)
+            put_plain(f, k->text);
+        else if (k->type == FACT_INT)
+            fprintf(f, "%" PRId64, k->integer);
+        else
+            fprintf(f, "%.9g", k->real);
+    }
+}
+
+static void json(FILE *f, const Message *m)
+{
+    fprintf(f, "{\"type\":\"%s\"", message_type_name(m->type));
+    if (m->type == MSG_DATA || m->type == MSG_END || m->type == MSG_HELLO)
+        fprintf(f, ",\"seq\":%" PRIu64, m->seq);
+    if (m->type == MSG_DATA)
+        fprintf(f, ",\"epoch\":%" PRIu64 ",\"id\":%" PRIu64 ",\"label\":%" PRId32, m->epoch, m->id, m->label);
+    if (m->width)
+        fprintf(f, ",\"width\":%" PRIu32 ",\"height\":%" PRIu32, m->width, m->height);
+    const char *const keys[] = { "name", "bad", "text" }, *const texts[] = { m->name, m->bad, m->text };
+    for (int i = 0; i < 3; i++)
+        if (texts[i]) {
+            fprintf(f, ",\"%s\":", keys[i]);
+            put_string(f, texts[i]);
+        }
+    if (m->plan) {
+        fputs(",\"plan\":[", f);
+        for (int v = 0; v < m->views; v++) {
+            fputs(v ? ",[" : "[", f);
+            for (int i = 0; i < m->numbers; i++) {
+                fputs(i ? "," : "", f);
+                put_real(f, m->plan[v * m->numbers + i]);
+            }
+            fputc(']', f);
+        }
+        fputc(']', f);
+    }
+    if (m->tensors)
+        fputs(",\"tensors\":[", f);
+    for (int i = 0; i < m->tensors; i++) {
+        const MsgTensor *t = &m->tensor[i];
+        fputs(i ? ",{\"name\":" : "{\"name\":", f);
+        put_string(f, t->name);
+        fprintf(f, ",\"dtype\":\"%s\",\"shape\":[", msg_dtype_name(t->dtype));
+        put_shape(f, t, ",");
+        fprintf(f, "],\"medium\":\"%s\",\"bytes\":%zu}%s", t->medium == MSG_SHARED ? "shared" : "inline", t->bytes,
+                i == m->tensors - 1 ? "]" : "");
+    }
+    if (m->facts)
+        fputs(",\"facts\":{", f);
+    for (int i = 0; i < m->facts; i++) {
+        const MsgFact *k = &m->fact[i];
+        fputs(i ? "," : "", f);
+        put_string(f, k->key);
+        fputc(':', f);
+        if (k->type == FACT_TEXT)
+            put_string(f, k->text);
+        else if (k->type == FACT_INT)
+            fprintf(f, "%" PRId64, k->integer);
+        else
+            put_real(f, k->real);
+    }
+    fputs(m->facts ? "}}" : "}", f);
+}
+
+static char *as_text(const Message *m, void (*write)(FILE *, const Message *))
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    if (f) {
+        write(f, m);
+        if (!fclose(f))
+            return text;
+    }
+    free(text);
+    err_set(ERR_MEMORY, "message: out of memory");
+    return NULL;
+}
+
+char *message_describe(const Message *m)
+{
+    return as_text(m, describe);
+}
+
+char *message_json(const Message *m)
+{
+    return as_text(m, json);
+}

@@ -1,0 +1,266 @@
+#include "stream/sink.h"
+
+#include "stream/ends.h"
+#include "stream/wire.h"
+#include "util/err.h"
+#include "util/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ACK_BATCH = 64, GRACE_MS = 1000, LINGER_MS = 200 };
+
+struct Sink {
+    void *socket;
+    WireWatch watch;
+    Ticket ticket;
+    Message welcome;
+    bool welcomed, ended, failed;
+    int life;            /* the ticket's way in, when it is a pipe; else -1 */
+    double life_ended;   /* when it came to its end; 0: it has not */
+    uint64_t limit, sent_limit, credit_due;
+    uint64_t ack[ACK_BATCH];
+    int acks;
+    char failure[512];
+};
+
+static int say_hello(Sink *s, const SinkConfig *c)
+{
+    Message m;
+    message_init(&m, MSG_HELLO);
+    m.seq = c->start;
+    m.credit = c->credit;
+    m.limit = c->limit;
+    if (message_set_int(&m, "version", TICKET_VERSION) || message_set_text(&m, "program", c->program) ||
+        message_set_text(&m, "kinds", c->kinds) || message_set_text(&m, "role", "consumer")) {
+        message_clear(&m);
+        return -1;
+    }
+    return wire_send(s->socket, NULL, &m) < 0 ? -1 : 0;
+}
+
+Sink *sink_open(const Ticket *t, const SinkConfig *c)
+{
+    Sink *s = calloc(1, sizeof *s);
+    if (!s) {
+        err_set(ERR_MEMORY, "stream: out of memory");
+        return NULL;
+    }
+    s->ticket = *t;
+    s->life = wire_is_pipe(c->life) ? c->life : -1;
+    s->limit = s->sent_limit = c->limit;
+    message_init(&s->welcome, MSG_NONE);
+    if (!(s->socket = wire_socket(ZMQ_DEALER)) || wire_watch(&s->watch, s->socket))
+        goto fail;
+    if (zmq_connect(s->socket, t->endpoint)) {
+        err_set(ERR_PEER, "%s: %s", t->endpoint, zmq_strerror(zmq_errno()));
+        goto fail;
+    }
+    if (!say_hello(s, c))
+        return s;
+fail:
+    sink_close(&s);
+    return NULL;
+}
+
+void sink_close(Sink **sink)
+{
+    Sink *s = *sink;
+    if (!s)
+        return;
+    if (s->socket && s->watch.events) {
+        wire_watch_read(&s->watch);
+        if (s->watch.connected && !s->watch.lost) {
+            Message bye;
+            sink_flush(s);
+            message_init(&bye, MSG_BYE);
+            wire_send(s->socket, NULL, &bye);
+        }
+        wire_watch_close(&s->watch, s->socket);
+    }
+    wire_close(&s->socket, LINGER_MS);
+    message_clear(&s->welcome);
+    free(s);
+    *sink = NULL;
+}
+
+void sink_flush(Sink *s)
+{
+    Message m;
+    if (!s->acks && s->limit == s->sent_limit)
+        return;
+    message_init(&m, MSG_WANT);
+    m.credit = s->credit_due;
+    m.limit = s->limit;
+    if (!message_set_acks(&m, s->acks, s->ack) && wire_send(s->socket, NULL, &m) > 0) {
+        s->acks = 0;
+        s->credit_due = 0;
+        s->sent_limit = s->limit;
+    }
+    message_clear(&m);
+}
+
+void sink_ack(Sink *s, uint64_t seq)
+{
+    if (s->acks == ACK_BATCH)
+        sink_flush(s);
+    if (s->acks < ACK_BATCH)
+        s->ack[s->acks++] = seq;
+    s->credit_due++;
+}
+
+void sink_limit(Sink *s, uint64_t limit)
+{
+    if (limit > s->limit)
+        s->limit = limit;
+}
+
+bool sink_ended(const Sink *s)
+{
+    return s->ended;
+}
+
+int sink_items(Sink *s, zmq_pollitem_t *items)
+{
+    int n = 0;
+    items[n++] = (zmq_pollitem_t){ .socket = s->socket, .events = ZMQ_POLLIN };
+    items[n++] = (zmq_pollitem_t){ .socket = s->watch.events, .events = ZMQ_POLLIN };
+    if (s->life >= 0 && !s->life_ended)
+        items[n++] = (zmq_pollitem_t){ .fd = s->life, .events = ZMQ_POLLIN };
+    return n;
+}
+
+static bool has_mail(void *socket)
+{
+    int events = 0;
+    size_t size = sizeof events;
+    return !zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) && (events & ZMQ_POLLIN);
+}
+
+/* The producer is dead when the connection is lost, or when standard input has come to its end and no connection
+ * was ever made. An end of standard input alone says little: `echo TICKET | hssl-tap` is at its end at once. */
+int sink_look(Sink *s)
+{
+    wire_watch_read(&s->watch);
+    if (s->life >= 0 && !s->life_ended && wire_writer_gone(s->life))
+        s->life_ended = log_seconds();
+    bool unmet = !s->watch.connected && s->life_ended && log_seconds() - s->life_ended > 1e-3 * GRACE_MS;
+    if (s->ended || (!s->watch.lost && !unmet) || has_mail(s->socket))
+        return 0;
+    const char *program = message_text(&s->welcome, "program", ticket_program(s->ticket.kind));
+    return err_set(ERR_PEER, "%s died: its stream of %s broke off without an end", program ? program : "the producer",
+                   s->ticket.kind);
+}
+
+int sink_patience(const Sink *s)
+{
+    return s->life_ended && !s->watch.connected && !s->ended ? 100 : -1;
+}
+
+/* 1: a record, 0: something else, -1: end or error. */
+static int take(Sink *s, Message *m)
+{
+    switch (m->type) {
+    case MSG_DATA:
+        if (s->welcomed)
+            return 1;
+        message_clear(m);
+        return err_set(ERR_PEER, "%s: a record before the stream's description", s->ticket.endpoint);
+    case MSG_WELCOME:
+        message_clear(&s->welcome);
+        s->welcome = *m;
+        message_init(m, MSG_NONE);
+        s->welcomed = true;
+        return 0;
+    case MSG_END:
+        s->ended = true;
+        break;
+    case MSG_FAIL:
+        s->failed = true;
+        snprintf(s->failure, sizeof s->failure, "%s", m->text ? m->text : "the producer gave up");
+        break;
+    default:
+        break;
+    }
+    message_clear(m);
+    return 0;
+}
+
+static int finished(Sink *s)
+{
+    if (s->failed)
+        return err_set(ERR_PEER, "%s", s->failure);
+    if (s->ended) {
+        err_clear();
+        return -1;
+    }
+    return 0;
+}
+
+static int wait_more(Sink *s, double until)
+{
+    zmq_pollitem_t items[END_ITEMS + 1];
+    int patience = sink_patience(s), timeout = -1;
+    if (until >= 0) {
+        double left = until - log_seconds();
+        if (left <= 0)
+            return 0;
+        timeout = (int)(left * 1000) + 1;
+    }
+    if (patience >= 0 && (timeout < 0 || patience < timeout))
+        timeout = patience;
+    if (wire_poll(items, sink_items(s, items), timeout, true) < 0)
+        return -1;
+    return 1;
+}
+
+int sink_next(Sink *s, Message *m, int timeout_ms)
+{
+    double until = timeout_ms < 0 ? -1 : log_seconds() + 1e-3 * timeout_ms;
+    message_init(m, MSG_NONE);
+    if (finished(s))
+        return -1;
+    for (;;) {
+        int rc;
+        while ((rc = wire_recv(s->socket, NULL, m)) == 1) {
+            rc = take(s, m);
+            if (rc)
+                return rc;
+            if (finished(s))
+                return -1;
+        }
+        if (rc < 0)
+            return -1;
+        sink_flush(s);
+        if (timeout_ms == 0)
+            return 0;
+        if (sink_look(s))
+            return -1;
+        if ((rc = wait_more(s, until)) <= 0)
+            return rc;
+    }
+}
+
+const Message *sink_welcome(Sink *s)
+{
+    Message m;
+    while (!s->welcomed) {
+        int rc;
+        if (finished(s)) {
+            if (s->ended)
+                err_set(ERR_PEER, "%s: the stream ended before it began", s->ticket.endpoint);
+            return NULL;
+        }
+        if ((rc = wire_recv(s->socket, NULL, &m)) < 0)
+            return NULL;
+        if (rc) {
+            if (take(s, &m) < 0)
+                return NULL;
+            continue;
+        }
+        if (sink_look(s) || wait_more(s, -1) < 0)
+            return NULL;
+    }
+    return &s->welcome;
+}

@@ -1,0 +1,132 @@
+#include "stream/sockdir.h"
+
+#include "util/err.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_PATH_IN_SOCKET = 90, GRACE_SECONDS = 60 };
+
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+static char dir[256];
+static int users, lock_fd = -1;
+static pid_t owner;
+
+static void remove_dir(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        return;
+    for (struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
+    rmdir(path);
+}
+
+/* Whether the directory's owner is gone: its lock is free, or it never came to make one. */
+static bool abandoned(const char *path)
+{
+    char lock[512];
+    struct stat st;
+    snprintf(lock, sizeof lock, "%s/lock", path);
+    int fd = open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT && !stat(path, &st) && time(NULL) - st.st_mtime > GRACE_SECONDS;
+    bool gone = !flock(fd, LOCK_EX | LOCK_NB);
+    close(fd);
+    return gone;
+}
+
+int sockdir_sweep(const char *base)
+{
+    char prefix[32];
+    int removed = 0;
+    DIR *d = opendir(base);
+    if (!d)
+        return 0;
+    snprintf(prefix, sizeof prefix, "hssl-%ld-", (long)getuid());
+    for (struct dirent *e; (e = readdir(d));) {
+        char path[400];
+        struct stat st;
+        if (strncmp(e->d_name, prefix, strlen(prefix)) ||
+            (size_t)snprintf(path, sizeof path, "%s/%s", base, e->d_name) >= sizeof path)
+            continue;
+        if (!lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == getuid() && abandoned(path)) {
+            remove_dir(path);
+            removed++;
+        }
+    }
+    closedir(d);
+    return removed;
+}
+
+static void remove_own(void)
+{
+    if (dir[0] && getpid() == owner) {
+        remove_dir(dir);
+        if (lock_fd >= 0)
+            close(lock_fd);
+    }
+    lock_fd = -1;
+    dir[0] = 0;
+}
+
+static int make_dir(void)
+{
+    const char *bases[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+    static bool registered;
+    for (int i = 0; i < 3; i++) {
+        char lock[300];
+        if (!bases[i] || bases[i][0] != '/' || strlen(bases[i]) > MAX_PATH_IN_SOCKET - 40 || access(bases[i], W_OK | X_OK))
+            continue;
+        sockdir_sweep(bases[i]);
+        snprintf(dir, sizeof dir, "%s/hssl-%ld-%ld-XXXXXX", bases[i], (long)getuid(), (long)getpid());
+        if (!mkdtemp(dir))
+            continue;
+        owner = getpid();
+        snprintf(lock, sizeof lock, "%s/lock", dir);
+        lock_fd = open(lock, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (lock_fd >= 0 && !flock(lock_fd, LOCK_EX | LOCK_NB)) {
+            if (!registered)
+                registered = !atexit(remove_own);
+            return 0;
+        }
+        remove_own();
+    }
+    dir[0] = 0;
+    return err_system("no directory for sockets (tried XDG_RUNTIME_DIR, TMPDIR, /tmp)");
+}
+
+int sockdir_acquire(const char *name, char *path, size_t size)
+{
+    static unsigned serial;
+    int rc = 0;
+    pthread_mutex_lock(&guard);
+    if (!users)
+        rc = make_dir();
+    if (!rc) {
+        users++;
+        snprintf(path, size, "%s/%s-%u", dir, name, serial++);
+    }
+    pthread_mutex_unlock(&guard);
+    return rc;
+}
+
+void sockdir_release(void)
+{
+    pthread_mutex_lock(&guard);
+    if (users && --users == 0)
+        remove_own();
+    pthread_mutex_unlock(&guard);
+}

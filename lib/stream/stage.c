@@ -1,0 +1,98 @@
+#include "stream/stage.h"
+
+#include "stream/ends.h"
+#include "util/err.h"
+#include "util/stop.h"
+
+#include <unistd.h>
+
+int stream_wait(Sink *in, Source *out, int fd, int timeout_ms)
+{
+    zmq_pollitem_t items[2 * END_ITEMS + 2];
+    int n = 0, timeout = timeout_ms;
+
+    if (in) {
+        sink_flush(in);
+        if (sink_look(in))
+            return -1;
+        int patience = sink_patience(in);
+        if (patience >= 0 && (timeout < 0 || patience < timeout))
+            timeout = patience;
+        n += sink_items(in, items + n);
+    }
+    if (out)
+        n += source_items(out, items + n);
+    if (fd >= 0)
+        items[n++] = (zmq_pollitem_t){ .fd = fd, .events = ZMQ_POLLIN };
+    int rc = wire_poll(items, n, timeout, true);
+    if (rc < 0)
+        return -1;
+    if (out)
+        source_look(out);
+    return rc > 0;
+}
+
+int stage_open(Stage *st, const char *program, const char *takes, const char *gives, uint64_t credit, bool alone)
+{
+    Ticket ticket;
+    uint64_t limit = UINT64_MAX;
+    *st = (Stage){ 0 };
+    if (ticket_read(STDIN_FILENO, takes, &ticket))
+        return -1;
+    if (!alone) {
+        if (!(st->out = source_open(gives ? gives : ticket.kind, program)) || source_announce(st->out, STDOUT_FILENO) < 0)
+            return -1;
+        int rc = source_hello(st->out, &st->start);
+        if (rc <= 0)
+            return rc;
+        limit = source_limit(st->out);
+    }
+    st->in = sink_open(&ticket, &(SinkConfig){ .program = program, .kinds = takes, .start = st->start, .credit = credit,
+                                               .limit = limit, .life = STDIN_FILENO });
+    return st->in && sink_welcome(st->in) ? 1 : -1;
+}
+
+static void pass_upstream(Stage *st)
+{
+    uint64_t seq;
+    while (source_acked(st->out, &seq))
+        sink_ack(st->in, seq);
+    sink_limit(st->in, source_limit(st->out));
+    sink_flush(st->in);
+    st->left = source_left(st->out);
+}
+
+int stage_wait(Stage *st, int fd, int timeout_ms)
+{
+    int rc = stream_wait(st->full ? NULL : st->in, st->out, fd, timeout_ms);
+    if (st->out)
+        pass_upstream(st);
+    return rc;
+}
+
+int stage_end(Stage *st, uint64_t seq)
+{
+    if (!st->out)
+        return 0;
+    if (source_end(st->out, seq))
+        return -1;
+    while (source_pending(st->out) && !st->left)
+        if (stage_wait(st, -1, -1) < 0)
+            return -1;
+    return 0;
+}
+
+void stage_close(Stage *st, const char *failure)
+{
+    if (failure && st->out)
+        source_fail(st->out, failure);
+    sink_close(&st->in);
+    source_close(&st->out);
+}
+
+int stream_status(void)
+{
+    if (err_code() == ERR_STOP && stop_status())
+        return stop_status();
+    return err_code() == ERR_USAGE ? 2 : 1;
+}

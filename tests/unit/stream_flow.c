@@ -1,0 +1,387 @@
+/* Sources, sinks, stages' flow rules, links, and the batch assembler, in threads of one process. */
+#include "../tap.h"
+
+#include "stream/batch.h"
+#include "stream/link.h"
+#include "stream/stage.h"
+#include "util/err.h"
+#include "util/rng.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SIDE = 4, GLOBALS = 2, LOCALS = 1 };
+
+typedef struct {
+    Source *source;
+    Ticket ticket;
+    uint64_t start, count, per_epoch;
+    unsigned shuffle;   /* records leave in blocks of so many, each in a random order; fewer than the window holds */
+    uint64_t twice;     /* every so many records are sent a second time */
+    uint64_t bad_every; /* image ids divisible by it are bad; 0: none */
+    bool die;           /* close without an end */
+    uint64_t last_limit_kept, beyond_limit;
+    uint64_t acked;
+    pthread_t thread;
+} Maker;
+
+static uint8_t pixel(uint64_t id, int view, int i)
+{
+    return (uint8_t)(id * 7 + (uint64_t)view * 31 + (uint64_t)i);
+}
+
+static void fill(Message *m, const char *name, int views, int first, uint64_t id)
+{
+    const int64_t shape[] = { views, SIDE, SIDE, 3 };
+    uint8_t *px = message_add(m, name, MSG_U8, 4, shape);
+    for (int v = 0; v < views; v++)
+        for (int i = 0; i < SIDE * SIDE * 3; i++)
+            px[v * SIDE * SIDE * 3 + i] = pixel(id, first + v, i);
+}
+
+static int send_record(Maker *k, uint64_t seq)
+{
+    Message m;
+    while (!source_ready(k->source, seq))
+        if (source_left(k->source) || stream_wait(NULL, k->source, -1, 2000) < 0)
+            return -1;
+    if (seq >= source_limit(k->source))
+        k->beyond_limit++;
+    message_init(&m, MSG_DATA);
+    m.seq = seq;
+    m.epoch = seq / k->per_epoch;
+    m.id = seq % k->per_epoch;
+    m.label = (int32_t)m.id;
+    if (k->bad_every && m.id % k->bad_every == 0) {
+        message_set_bad(&m, "JPEG truncated");
+    } else {
+        fill(&m, "global", GLOBALS, 0, m.id);
+        fill(&m, "local", LOCALS, GLOBALS, m.id);
+    }
+    return source_send(k->source, &m);
+}
+
+static void *make(void *arg)
+{
+    Maker *k = arg;
+    Message w;
+    Rng rng = rng_make(3, RNG_TEST, 0, 0);
+    uint64_t order[64], acked;
+    if (source_hello(k->source, &k->start) != 1)
+        return NULL;
+    message_init(&w, MSG_WELCOME);
+    message_set_int(&w, "records_per_epoch", (int64_t)k->per_epoch);
+    message_set_int(&w, "globals", GLOBALS);
+    message_set_int(&w, "global_size", SIDE);
+    message_set_int(&w, "locals", LOCALS);
+    message_set_int(&w, "local_size", SIDE);
+    source_welcome(k->source, &w);
+    unsigned block = k->shuffle ? k->shuffle : 1;
+    for (uint64_t at = k->start; at < k->count; at += block) {
+        unsigned n = at + block <= k->count ? block : (unsigned)(k->count - at);
+        for (unsigned i = 0; i < n; i++)
+            order[i] = at + i;
+        for (unsigned i = n; i > 1; i--) {
+            unsigned j = rng_below(&rng, i);
+            uint64_t t = order[i - 1];
+            order[i - 1] = order[j];
+            order[j] = t;
+        }
+        for (unsigned i = 0; i < n; i++) {
+            if (send_record(k, order[i]))
+                goto out;
+            if (k->twice && order[i] % k->twice == 0 && send_record(k, order[i]))
+                goto out;
+        }
+    }
+    if (!k->die) {
+        source_end(k->source, k->count);
+        while (source_pending(k->source) && !source_left(k->source))
+            if (stream_wait(NULL, k->source, -1, 5000) <= 0)
+                break;
+    }
+out:
+    while (source_acked(k->source, &acked))
+        k->acked++;
+    source_close(&k->source);
+    return NULL;
+}
+
+static void start_maker(Maker *k, const char *kind)
+{
+    k->source = source_open(kind, "maker");
+    if (!k->source) {
+        diag("%s", err_text());
+        exit(1);
+    }
+    const char *line = source_ticket(k->source);
+    ticket_parse(line, strlen(line), &k->ticket);
+    pthread_create(&k->thread, NULL, make, k);
+}
+
+static void stream_of_records(void)
+{
+    Maker k = { .count = 5000, .per_epoch = 100 };
+    uint64_t n = 0, wrong = 0;
+    Message m;
+    start_maker(&k, "records");
+    Sink *s = sink_open(&k.ticket, &(SinkConfig){ .program = "test", .kinds = "plans|records", .start = 17, .credit = 8,
+                                                  .limit = UINT64_MAX, .life = -1 });
+    const Message *w = s ? sink_welcome(s) : NULL;
+    if (!ok(w && message_int(w, "records_per_epoch", 0) == 100, "the welcome: %s", err_text()))
+        return;
+    is_str(message_text(w, "program", ""), "maker", "it names the producer");
+    while (sink_next(s, &m, 5000) == 1) {
+        const MsgTensor *t = message_tensor(&m, "global");
+        wrong += m.seq != 17 + n || !t || ((uint8_t *)t->data)[5] != pixel(m.id, 0, 5);
+        sink_ack(s, m.seq);
+        message_clear(&m);
+        n++;
+    }
+    ok(sink_ended(s), "the end comes: %s", err_text());
+    is_int((long long)n, 5000 - 17, "every record from the start asked for");
+    is_int((long long)wrong, 0, "in order and whole");
+    sink_flush(s);
+    pthread_join(k.thread, NULL);
+    is_int((long long)k.acked, 5000 - 17, "every acknowledgement arrives");
+    sink_close(&s);
+}
+
+static void wrong_kind(void)
+{
+    Maker k = { .count = 10, .per_epoch = 10 };
+    Message m;
+    start_maker(&k, "records");
+    Sink *s = sink_open(&k.ticket, &(SinkConfig){ .program = "hssl-train", .kinds = "views", .credit = 1,
+                                                  .limit = UINT64_MAX, .life = -1 });
+    ok(!sink_welcome(s) && err_code() == ERR_PEER && strstr(err_text(), "takes views"), "a consumer of another kind is refused");
+    diag("%s", err_text());
+    ok(sink_next(s, &m, 100) == -1, "and gets no record");
+    sink_close(&s);
+    /* The maker still waits for its first proper consumer. */
+    s = sink_open(&k.ticket, &(SinkConfig){ .program = "test", .kinds = "records", .credit = 20, .limit = UINT64_MAX, .life = -1 });
+    ok(sink_welcome(s), "which another consumer can be");
+    sink_close(&s);
+    pthread_join(k.thread, NULL);
+}
+
+static void credit_and_limit(void)
+{
+    Maker k = { .count = 1000, .per_epoch = 1000 };
+    Message m;
+    int n = 0;
+    start_maker(&k, "records");
+    Sink *s = sink_open(&k.ticket, &(SinkConfig){ .program = "test", .kinds = "records", .credit = 5, .limit = UINT64_MAX,
+                                                  .life = -1 });
+    sink_welcome(s);
+    while (sink_next(s, &m, 100) == 1)
+        message_clear(&m), n++;
+    is_int(n, 5, "no more than the credit comes unacknowledged");
+    sink_ack(s, 0);
+    sink_ack(s, 1);
+    while (sink_next(s, &m, 100) == 1)
+        message_clear(&m), n++;
+    is_int(n, 7, "each acknowledgement is good for one more");
+    sink_close(&s);
+    pthread_join(k.thread, NULL);
+
+    Maker l = { .count = 1000, .per_epoch = 1000 };
+    start_maker(&l, "records");
+    s = sink_open(&l.ticket, &(SinkConfig){ .program = "test", .kinds = "records", .credit = 500, .limit = 30, .life = -1 });
+    sink_welcome(s);
+    for (n = 0; sink_next(s, &m, 100) == 1; n++)
+        message_clear(&m);
+    is_int(n, 30, "nothing at or beyond the limit");
+    sink_limit(s, 40);
+    for (; sink_next(s, &m, 100) == 1; n++)
+        message_clear(&m);
+    is_int(n, 40, "a raised limit lets more through");
+    sink_close(&s);
+    pthread_join(l.thread, NULL);
+    is_int((long long)l.beyond_limit, 0, "the producer saw it so");
+}
+
+static void producer_dies(void)
+{
+    Maker k = { .count = 20, .per_epoch = 10, .die = true };
+    Message m;
+    int n = 0;
+    start_maker(&k, "records");
+    Sink *s = sink_open(&k.ticket, &(SinkConfig){ .program = "test", .kinds = "records", .credit = 100, .limit = UINT64_MAX,
+                                                  .life = -1 });
+    sink_welcome(s);
+    while (sink_next(s, &m, 5000) == 1)
+        message_clear(&m), n++;
+    ok(err_code() == ERR_PEER && !sink_ended(s), "a stream that breaks off is an error: %s", err_text());
+    is_int(n, 20, "after everything that was sent");
+    sink_close(&s);
+    pthread_join(k.thread, NULL);
+}
+
+static int check_batch(const Batch *b, const BatchShape *sh, uint64_t per_epoch, uint64_t bad_every)
+{
+    int wrong = 0;
+    size_t view = SIDE * SIDE * 3, B = (size_t)sh->batch_size;
+    for (size_t i = 0; i < B; i++) {
+        uint64_t seq = b->epoch * per_epoch + b->number % sh->batches_per_epoch * B + i, id = seq % per_epoch;
+        if (bad_every && id % bad_every == 0) /* isolated ones: the neighbour before, or after for the first */
+            id += i ? (uint64_t)-1 : 1;
+        wrong += b->seq[i] != seq || b->id[i] != id || b->label[i] != (int32_t)id;
+        for (int v = 0; v < GLOBALS; v++)
+            wrong += b->global[((size_t)v * B + i) * view + 11] != pixel(id, v, 11);
+        wrong += b->local[i * view + 47] != pixel(id, GLOBALS, 47);
+    }
+    return wrong;
+}
+
+static void batches(const char *what, Maker k, int64_t batch_size, uint64_t start, int slots)
+{
+    int wrong = 0;
+    uint64_t n = 0, next = start;
+    start_maker(&k, "views");
+    Batches *b = batches_open(&k.ticket, &(BatchesConfig){ .program = "test", .batch_size = batch_size, .start = start,
+                                                           .slots = slots, .life = -1, .max_bad = -1 });
+    const BatchShape *sh = batches_shape(b);
+    if (!ok(sh && sh->batches_per_epoch == k.per_epoch / (uint64_t)batch_size, "%s: %s", what, err_text()))
+        return;
+    uint64_t first = start / k.per_epoch * sh->batches_per_epoch + start % k.per_epoch / (uint64_t)batch_size;
+    for (Batch *x; (x = batches_next(b)); n++) {
+        wrong += x->number != first + n || check_batch(x, sh, k.per_epoch, k.bad_every);
+        next = x->next;
+        batches_release(b, x);
+    }
+    ok(batches_ended(b), "%s: ends: %s", what, err_text());
+    is_int((long long)(first + n), (long long)(k.count / k.per_epoch * sh->batches_per_epoch), "every whole batch");
+    is_int(wrong, 0, "each in its place");
+    is_int((long long)next, (long long)k.count, "the position after the last");
+    ok(batches_block(b) != NULL, "the pixels lie in memory that can be shared");
+    batches_close(&b);
+    pthread_join(k.thread, NULL);
+}
+
+static void batch_errors(void)
+{
+    Maker k = { .count = 300, .per_epoch = 100, .bad_every = 10 };
+    Batch *x;
+    start_maker(&k, "views");
+    Batches *b = batches_open(&k.ticket, &(BatchesConfig){ .program = "test", .batch_size = 8, .life = -1, .max_bad = 3 });
+    while ((x = batches_next(b)))
+        batches_release(b, x);
+    ok(!batches_ended(b) && err_code() == ERR_DATA && strstr(err_text(), "max-bad"), "too many bad images: %s", err_text());
+    batches_close(&b);
+    pthread_join(k.thread, NULL);
+
+    Maker l = { .count = 300, .per_epoch = 100, .bad_every = 1 };
+    start_maker(&l, "views");
+    b = batches_open(&l.ticket, &(BatchesConfig){ .program = "test", .batch_size = 8, .life = -1, .max_bad = -1 });
+    ok(!batches_next(b) && !batches_ended(b) && err_code() == ERR_DATA, "a batch without a good image: %s", err_text());
+    batches_close(&b);
+    pthread_join(l.thread, NULL);
+
+    Maker d = { .count = 150, .per_epoch = 100, .die = true };
+    start_maker(&d, "views");
+    b = batches_open(&d.ticket, &(BatchesConfig){ .program = "test", .batch_size = 100, .life = -1, .max_bad = -1 });
+    while ((x = batches_next(b)))
+        batches_release(b, x);
+    ok(!batches_ended(b) && err_code() == ERR_PEER, "a producer that dies: %s", err_text());
+    batches_close(&b);
+    pthread_join(d.thread, NULL);
+
+    Maker o = { .count = 150, .per_epoch = 100 };
+    start_maker(&o, "views");
+    b = batches_open(&o.ticket, &(BatchesConfig){ .program = "test", .batch_size = 101, .life = -1, .max_bad = -1 });
+    ok(!batches_shape(b) && err_code() == ERR_USAGE, "a batch larger than the epoch: %s", err_text());
+    batches_close(&b);
+    pthread_join(o.thread, NULL);
+}
+
+static void *teacher(void *arg)
+{
+    Link *l = arg;
+    Message m;
+    while (link_recv(l, &m, 5000) == 1) {
+        bool last = !strcmp(message_text(&m, "op", ""), "leave");
+        message_set_int(&m, "seen", message_int(&m, "step", 0) + 1);
+        link_send(l, &m);
+        if (last)
+            break;
+    }
+    link_close(&l);
+    return NULL;
+}
+
+static void links(void)
+{
+    pthread_t thread;
+    Ticket t;
+    Message m;
+    const int64_t shape[] = { 1000, 1000 };
+    Link *l = link_listen("teacher"), *far;
+    if (!ok(l && !ticket_parse(link_ticket(l), strlen(link_ticket(l)), &t), "a link listens: %s", err_text()))
+        return;
+    pthread_create(&thread, NULL, teacher, l);
+    far = link_connect(&t);
+    int wrong = 0;
+    for (int i = 0; i < 200; i++) {
+        message_init(&m, MSG_NOTE);
+        message_set_text(&m, "op", i == 199 ? "leave" : "step");
+        message_set_int(&m, "step", i);
+        if (i == 100)
+            ((float *)message_add(&m, "w", MSG_F32, 2, shape))[999999] = 4;
+        wrong += link_send(far, &m) || link_recv(far, &m, 5000) != 1 || message_int(&m, "seen", 0) != i + 1;
+        if (i == 100)
+            wrong += !message_tensor(&m, "w") || ((float *)message_tensor(&m, "w")->data)[999999] != 4;
+        message_clear(&m);
+    }
+    is_int(wrong, 0, "questions and answers");
+    ok(link_recv(far, &m, 5000) == -1 && err_code() == ERR_PEER, "a peer that leaves is noticed: %s", err_text());
+    pthread_join(thread, NULL);
+    link_close(&far);
+
+    Link *pub = link_publish("targets"), *sub;
+    message_init(&m, MSG_NOTE);
+    ok(pub && !link_listeners(pub) && !link_send(pub, &m), "publishing to nobody");
+    ticket_parse(link_ticket(pub), strlen(link_ticket(pub)), &t);
+    sub = link_subscribe(&t);
+    for (int i = 0; i < 500 && !link_listeners(pub); i++)
+        link_recv(sub, &m, 10);
+    ok(link_listeners(pub), "a watcher is seen");
+    message_init(&m, MSG_NOTE);
+    message_set_int(&m, "step", 5);
+    link_send(pub, &m);
+    ok(link_recv(sub, &m, 5000) == 1 && message_int(&m, "step", 0) == 5, "and served: %s", err_text());
+    message_clear(&m);
+    link_close(&sub);
+    link_close(&pub);
+}
+
+int main(void)
+{
+    char dir[] = "/tmp/hssl-flow-XXXXXX";
+    int left = 0;
+    if (!mkdtemp(dir))
+        return 1;
+    setenv("XDG_RUNTIME_DIR", dir, 1);
+    stream_of_records();
+    wrong_kind();
+    credit_and_limit();
+    producer_dies();
+    batches("in order", (Maker){ .count = 300, .per_epoch = 100 }, 10, 0, 0);
+    batches("shuffled, some twice, with a tail", (Maker){ .count = 515, .per_epoch = 103, .shuffle = 16, .twice = 3 }, 10, 0, 4);
+    batches("late ones are far behind", (Maker){ .count = 200, .per_epoch = 100, .shuffle = 16 }, 8, 0, 3);
+    batches("from the middle", (Maker){ .count = 300, .per_epoch = 100, .shuffle = 7 }, 7, 121, 2);
+    batches("bad ones are replaced", (Maker){ .count = 300, .per_epoch = 100, .shuffle = 5, .bad_every = 6 }, 10, 0, 0);
+    batch_errors();
+    links();
+    DIR *d = opendir(dir);
+    for (struct dirent *e; (e = readdir(d));)
+        left += e->d_name[0] != '.';
+    closedir(d);
+    is_int(left, 0, "nothing is left in the socket directory");
+    rmdir(dir);
+    return tap_done();
+}
