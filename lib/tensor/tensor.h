@@ -11,8 +11,9 @@
  *     tape_read(t, loss, &value);
  *
  * Ownership: what an op returns lives in the tape's step arena until the next tape_begin; nothing is
- * freed one by one, and the same sequence of ops gets the same addresses in each step. Parameters belong
- * to the caller, data and grad alike.
+ * freed one by one, and the same sequence of ops gets the same addresses in each step. tape_backward uses
+ * up the arena from its end: after it only results of up to 256 bytes (losses) can still be read, and what
+ * the caller owns. Parameters belong to the caller, data and grad alike.
  *
  * Errors are sticky: an op that fails records the error (util/err.h) and returns NULL, an op that is
  * given NULL returns NULL, and tape_backward of NULL fails. So a forward pass is checked once, at its end. */
@@ -38,6 +39,7 @@ typedef struct Tensor {
      * tape_backward; NULL outside of it, except for tensors named in tape_retain. */
     struct Tensor *grad;
     bool needs_grad; /* a parameter: the caller's choice; a result: whether any operand needs one */
+    void *tape_private; /* NULL in a tensor of the caller's making */
 } Tensor;
 
 size_t dtype_size(DType dtype);

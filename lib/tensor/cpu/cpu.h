@@ -1,0 +1,44 @@
+/* The inside of the CPU backend. */
+#ifndef HSSL_CPU_H
+#define HSSL_CPU_H
+
+#include "tensor/backend.h"
+#include "tensor/cpu/simd/kernels.h"
+
+#include <omp.h>
+
+/* The loops for this processor. */
+extern CpuKernels cpu;
+
+/* Memory of the calling thread that stays until the thread ends: each slot is one buffer of at least count
+ * floats, whose contents last until the slot is asked for again. NULL with an error. */
+enum { SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_D, SCRATCH_PARTIAL, SCRATCH_WEIGHT, SCRATCH_SLOTS };
+float *cpu_scratch(int slot, int64_t count);
+
+/* Below this many elements (or multiply-adds / 16) a second thread does not pay. */
+enum { CPU_SERIAL = 16384 };
+
+/* c[m,n] = op(a) op(b) + beta c by oneDNN; threaded outside of a parallel region, serial within one. */
+int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
+             float beta, float *c, int64_t ldc);
+
+/* The share [*from, *to) of thread i among n, in order. */
+static inline void cpu_share(int64_t count, int i, int n, int64_t *from, int64_t *to)
+{
+    int64_t each = count / n, rest = count % n;
+    *from = i * each + (i < rest ? i : rest);
+    *to = *from + each + (i < rest);
+}
+
+/* Each file fills its part of the table. */
+void cpu_linear_table(Backend *be);
+void cpu_mlp_table(Backend *be);
+void cpu_attention_table(Backend *be);
+void cpu_conv_table(Backend *be);
+void cpu_layout_table(Backend *be);
+void cpu_point_table(Backend *be);
+void cpu_row_table(Backend *be);
+void cpu_loss_table(Backend *be);
+void cpu_train_table(Backend *be);
+
+#endif

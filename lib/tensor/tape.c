@@ -1,0 +1,522 @@
+#include "tensor/tape.h"
+
+#include "util/err.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Results up to this size outlive tape_backward. */
+enum { SMALL_BYTES = 256, HOST_BLOCK = 1 << 18 };
+
+typedef struct HostBlock {
+    struct HostBlock *next;
+    size_t used, bytes;
+    char data[];
+} HostBlock;
+
+/* What the tape knows about a result, behind Tensor.tape_private. */
+typedef struct {
+    Tensor pub; /* first: a result's Tensor * is also a Result * */
+    Tensor grad;
+    Buffer *buffer;
+    bool retained;
+} Result;
+
+struct Tape {
+    Backend *be;
+    Arena arena, small;
+    Pool pool;
+    HostBlock *blocks, *block;
+    Node *last;
+    Result **with_grad; /* results that hold a gradient buffer */
+    size_t grads, grads_room;
+    bool record, failed;
+};
+
+size_t dtype_size(DType dtype)
+{
+    return dtype == DT_U8 ? 1 : dtype == DT_I64 ? 8 : 4;
+}
+
+int64_t tensor_count(const Tensor *x)
+{
+    int64_t n = 1;
+    for (int i = 0; i < x->ndim; i++)
+        n *= x->shape[i];
+    return n;
+}
+
+size_t tensor_bytes(const Tensor *x)
+{
+    return (size_t)tensor_count(x) * dtype_size(x->dtype);
+}
+
+int64_t tensor_dim(const Tensor *x, int axis)
+{
+    if (axis < 0)
+        axis += x->ndim;
+    return axis >= 0 && axis < x->ndim ? x->shape[axis] : 1;
+}
+
+int64_t tensor_rows(const Tensor *x)
+{
+    int64_t n = 1;
+    for (int i = 0; i + 1 < x->ndim; i++)
+        n *= x->shape[i];
+    return n;
+}
+
+Tape *tape_new(const char *device)
+{
+    Backend *be = backend_open(device);
+    if (!be)
+        return NULL;
+    Tape *t = calloc(1, sizeof *t);
+    if (!t) {
+        err_set(ERR_MEMORY, "out of memory for a tape");
+        return NULL;
+    }
+    t->be = be;
+    return t;
+}
+
+void tape_free(Tape *t)
+{
+    if (!t)
+        return;
+    arena_free(&t->arena, t->be);
+    arena_free(&t->small, t->be);
+    pool_free(&t->pool, t->be);
+    for (HostBlock *b = t->blocks, *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+    free(t->with_grad);
+    free(t);
+}
+
+Backend *tape_backend(Tape *t)
+{
+    return t->be;
+}
+
+static void drop_grads(Tape *t)
+{
+    for (size_t i = 0; i < t->grads; i++) {
+        pool_drop(&t->pool, t->with_grad[i]->buffer);
+        t->with_grad[i]->buffer = NULL;
+        t->with_grad[i]->pub.grad = NULL;
+    }
+    t->grads = 0;
+}
+
+void tape_begin(Tape *t, bool record)
+{
+    drop_grads(t);
+    arena_rewind(&t->arena, 0);
+    arena_rewind(&t->small, 0);
+    for (HostBlock *b = t->blocks; b; b = b->next)
+        b->used = 0;
+    t->block = t->blocks;
+    t->last = NULL;
+    t->record = record;
+    t->failed = false;
+}
+
+bool tape_recording(const Tape *t)
+{
+    return t->record;
+}
+
+bool tape_failed(const Tape *t)
+{
+    return t->failed;
+}
+
+Tensor *tape_fail(Tape *t)
+{
+    t->failed = true;
+    return NULL;
+}
+
+Tensor *tape_bad_shape(Tape *t, const char *op, const char *what, const Tensor *x)
+{
+    char shape[128] = "";
+    size_t used = 0;
+    for (int i = 0; x && i < x->ndim && used < sizeof shape; i++)
+        used += (size_t)snprintf(shape + used, sizeof shape - used, "%s%lld", i ? ", " : "", (long long)x->shape[i]);
+    err_set(ERR_SHAPE, "%s: %s, got [%s]", op, what, shape);
+    return tape_fail(t);
+}
+
+void *tape_host(Tape *t, size_t bytes)
+{
+    bytes = (bytes + 15) / 16 * 16;
+    while (t->block && t->block->bytes - t->block->used < bytes && t->block->next)
+        t->block = t->block->next;
+    if (!t->block || t->block->bytes - t->block->used < bytes) {
+        size_t room = bytes > HOST_BLOCK ? bytes : HOST_BLOCK;
+        HostBlock *b = malloc(sizeof *b + room);
+        if (!b) {
+            err_set(ERR_MEMORY, "out of memory for the tape's record");
+            t->failed = true;
+            return NULL;
+        }
+        *b = (HostBlock){ .bytes = room };
+        if (t->block)
+            t->block->next = b;
+        else
+            t->blocks = b;
+        t->block = b;
+    }
+    void *p = t->block->data + t->block->used;
+    t->block->used += bytes;
+    return memset(p, 0, bytes);
+}
+
+static Tensor *new_result(Tape *t, DType dtype, int ndim, const int64_t *shape, void *data, bool own)
+{
+    if (t->failed)
+        return NULL;
+    if (ndim < 0 || ndim > TENSOR_DIMS) {
+        err_set(ERR_SHAPE, "a tensor of %d dimensions", ndim);
+        return tape_fail(t);
+    }
+    int64_t count = 1;
+    for (int i = 0; i < ndim; i++)
+        if (shape[i] < 0 || (shape[i] && count > (INT64_MAX / 16) / shape[i])) {
+            err_set(ERR_SHAPE, "a tensor with a dimension of %lld", (long long)shape[i]);
+            return tape_fail(t);
+        } else
+            count *= shape[i];
+    Result *r = tape_host(t, sizeof *r);
+    if (!r)
+        return NULL;
+    r->pub.dtype = dtype;
+    r->pub.ndim = ndim;
+    for (int i = 0; i < ndim; i++)
+        r->pub.shape[i] = shape[i];
+    r->pub.tape_private = r;
+    size_t bytes = (size_t)count * dtype_size(dtype);
+    if (own && !(data = arena_take(bytes <= SMALL_BYTES ? &t->small : &t->arena, t->be, bytes)))
+        return tape_fail(t);
+    r->pub.data = data;
+    return &r->pub;
+}
+
+Tensor *tape_tensor(Tape *t, DType dtype, int ndim, const int64_t *shape)
+{
+    return new_result(t, dtype, ndim, shape, NULL, true);
+}
+
+Tensor *tape_zeros(Tape *t, DType dtype, int ndim, const int64_t *shape)
+{
+    Tensor *x = tape_tensor(t, dtype, ndim, shape);
+    if (x && t->be->zero(t->be, x->data, tensor_bytes(x)) < 0)
+        return tape_fail(t);
+    return x;
+}
+
+Tensor *tape_wrap(Tape *t, DType dtype, int ndim, const int64_t *shape, void *data)
+{
+    return new_result(t, dtype, ndim, shape, data, false);
+}
+
+Tensor *tape_like(Tape *t, const Tensor *x)
+{
+    return tape_tensor(t, x->dtype, x->ndim, x->shape);
+}
+
+float *tape_floats(Tape *t, int64_t count)
+{
+    float *p = arena_take(&t->arena, t->be, (size_t)count * sizeof(float));
+    if (!p)
+        t->failed = true;
+    return p;
+}
+
+void *tape_upload(Tape *t, const void *host, size_t bytes)
+{
+    void *p = arena_take(&t->arena, t->be, bytes);
+    if (!p || t->be->write(t->be, p, host, bytes) < 0) {
+        t->failed = true;
+        return NULL;
+    }
+    return p;
+}
+
+int tape_write(Tape *t, Tensor *x, const void *host)
+{
+    return x ? t->be->write(t->be, x->data, host, tensor_bytes(x)) : -1;
+}
+
+int tape_read(Tape *t, const Tensor *x, void *host)
+{
+    return x ? t->be->read(t->be, host, x->data, tensor_bytes(x)) : -1;
+}
+
+/* ---- recording */
+
+bool tape_wants(Tape *t, int n, Tensor *const *inputs)
+{
+    bool wants = false;
+    for (int i = 0; t->record && i < n; i++)
+        if (inputs[i] && inputs[i]->needs_grad) {
+            wants = true;
+            if (!inputs[i]->tape_private && !inputs[i]->grad) {
+                err_set(ERR_SHAPE, "a parameter needs a gradient and has no tensor for it");
+                t->failed = true;
+                return false;
+            }
+        }
+    return wants;
+}
+
+void *tape_record(Tape *t, size_t size, int (*backward)(Tape *, Node *, const float *), Tensor *out)
+{
+    Node *node = t->failed ? NULL : tape_host(t, size);
+    if (!node)
+        return NULL;
+    node->before = t->last;
+    node->backward = backward;
+    node->out = out;
+    node->end = t->arena.top;
+    out->needs_grad = true;
+    t->last = node;
+    return node;
+}
+
+static int hold(Tape *t, Result *r, Buffer *b)
+{
+    if (t->grads == t->grads_room) {
+        size_t room = t->grads_room ? 2 * t->grads_room : 256;
+        Result **grown = realloc(t->with_grad, room * sizeof *grown);
+        if (!grown) {
+            t->failed = true;
+            return err_set(ERR_MEMORY, "out of memory for gradients");
+        }
+        t->with_grad = grown;
+        t->grads_room = room;
+    }
+    t->with_grad[t->grads++] = r;
+    r->buffer = b;
+    r->grad = r->pub;
+    r->grad.data = b->data;
+    r->grad.grad = NULL;
+    r->grad.needs_grad = false;
+    r->pub.grad = &r->grad;
+    return 0;
+}
+
+float *tape_grad(Tape *t, Tensor *x, bool *add)
+{
+    bool dummy;
+    if (!add)
+        add = &dummy;
+    *add = false;
+    if (!x || !x->needs_grad || t->failed)
+        return NULL;
+    if (!x->tape_private) {
+        *add = true;
+        return x->grad->data;
+    }
+    Result *r = x->tape_private;
+    if (r->buffer && r->buffer->refs == 1) {
+        *add = true;
+        return r->buffer->data;
+    }
+    Buffer *b = pool_take(&t->pool, t->be, tensor_bytes(x));
+    if (!b) {
+        t->failed = true;
+        return NULL;
+    }
+    if (!r->buffer) {
+        if (hold(t, r, b) < 0)
+            return NULL;
+    } else {
+        /* Somebody else still reads the shared gradient: go on with a copy. */
+        if (t->be->move(t->be, b->data, r->buffer->data, tensor_bytes(x)) < 0) {
+            t->failed = true;
+            return NULL;
+        }
+        pool_drop(&t->pool, r->buffer);
+        r->buffer = b;
+        r->grad.data = b->data;
+        *add = true;
+    }
+    return b->data;
+}
+
+int tape_grad_pass(Tape *t, Tensor *x, Tensor *out)
+{
+    if (!x || !x->needs_grad)
+        return 0;
+    Result *from = out->tape_private;
+    Result *to = x->tape_private;
+    if (to && !to->buffer) {
+        from->buffer->refs++;
+        return hold(t, to, from->buffer);
+    }
+    bool add;
+    float *dx = tape_grad(t, x, &add);
+    if (!dx)
+        return -1;
+    PointArgs p = { .n = tensor_count(x), .x = from->buffer->data, .out = dx, .factor = 1, .add = true };
+    return t->be->add(t->be, &p);
+}
+
+float *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add)
+{
+    Result *to = x ? x->tape_private : NULL, *from = out->tape_private;
+    if (to && to != from && x->needs_grad && to->buffer == from->buffer && to->buffer->refs == 2 && !from->retained) {
+        *add = true;
+        return to->buffer->data;
+    }
+    return tape_grad(t, x, add);
+}
+
+float *tape_grad_added(Tape *t, Tensor *x)
+{
+    bool add;
+    float *dx = tape_grad(t, x, &add);
+    if (dx && !add && t->be->zero(t->be, dx, tensor_bytes(x)) < 0)
+        t->failed = true;
+    return dx;
+}
+
+void tape_retain(Tape *t, Tensor *x)
+{
+    (void)t;
+    if (x && x->tape_private)
+        ((Result *)x->tape_private)->retained = true;
+}
+
+static int run_backward(Tape *t)
+{
+    for (Node *n = t->last; n && !t->failed; n = n->before) {
+        Result *r = n->out->tape_private;
+        if (!r->buffer)
+            continue;
+        arena_rewind(&t->arena, n->end);
+        Buffer *b = r->buffer;
+        if (n->backward(t, n, b->data) < 0)
+            t->failed = true;
+        /* Its consumers came before it in this order, so nobody will ask for the gradient again. The entry stays
+         * in with_grad with its buffer gone. */
+        if (!r->retained) {
+            pool_drop(&t->pool, r->buffer);
+            r->buffer = NULL;
+            r->pub.grad = NULL;
+        }
+    }
+    t->last = NULL;
+    return t->failed ? -1 : 0;
+}
+
+int tape_backward_from(Tape *t, int n, Tensor *const *outs, Tensor *const *gouts)
+{
+    for (int i = 0; i < n; i++) {
+        if (t->failed || !outs[i] || !gouts[i])
+            return -1;
+        if (!outs[i]->needs_grad || !outs[i]->tape_private)
+            continue;
+        if (tensor_count(outs[i]) != tensor_count(gouts[i])) {
+            tape_bad_shape(t, "backward", "a gradient must have its output's shape", gouts[i]);
+            return -1;
+        }
+        bool add;
+        float *dx = tape_grad(t, outs[i], &add);
+        PointArgs p = { .n = tensor_count(outs[i]), .x = gouts[i]->data, .out = dx, .factor = 1, .add = add };
+        if (!dx || t->be->add(t->be, &p) < 0)
+            return -1;
+    }
+    return run_backward(t);
+}
+
+int tape_backward(Tape *t, Tensor *loss)
+{
+    if (t->failed || !loss)
+        return -1;
+    if (tensor_count(loss) != 1) {
+        tape_bad_shape(t, "backward", "the loss must be one number", loss);
+        return -1;
+    }
+    static const float one = 1;
+    Tensor *seed = tape_tensor(t, DT_F32, loss->ndim, loss->shape);
+    if (!seed || tape_write(t, seed, &one) < 0)
+        return -1;
+    return tape_backward_from(t, 1, &loss, &seed);
+}
+
+/* ---- inference */
+
+size_t tape_mark(Tape *t)
+{
+    return t->arena.top;
+}
+
+Tensor *tape_keep(Tape *t, size_t mark, Tensor *y)
+{
+    if (!y || t->record || t->failed)
+        return y;
+    size_t bytes = tensor_bytes(y);
+    if (bytes <= SMALL_BYTES) {
+        arena_rewind(&t->arena, mark);
+        return y;
+    }
+    arena_rewind(&t->arena, mark);
+    void *to = arena_take(&t->arena, t->be, bytes);
+    if (!to || (to != y->data && t->be->move(t->be, to, y->data, bytes) < 0))
+        return tape_fail(t);
+    y->data = to;
+    return y;
+}
+
+size_t tape_peak_bytes(const Tape *t)
+{
+    return t->arena.peak + t->small.peak + pool_reserved(&t->pool);
+}
+
+/* ---- views */
+
+typedef struct {
+    Node node;
+    Tensor *x;
+} ViewNode;
+
+static int view_backward(Tape *t, Node *node, const float *dy)
+{
+    (void)dy;
+    return tape_grad_pass(t, ((ViewNode *)node)->x, node->out);
+}
+
+Tensor *tape_view(Tape *t, Tensor *x, int ndim, const int64_t *shape)
+{
+    if (!x || t->failed)
+        return NULL;
+    int64_t s[TENSOR_DIMS], known = 1;
+    int open = -1;
+    if (ndim < 0 || ndim > TENSOR_DIMS)
+        return tape_bad_shape(t, "view", "at most 5 dimensions", x);
+    for (int i = 0; i < ndim; i++) {
+        s[i] = shape[i];
+        if (s[i] == -1 && open < 0)
+            open = i;
+        else
+            known *= s[i];
+    }
+    int64_t count = tensor_count(x);
+    if (open >= 0)
+        s[open] = known ? count / known : 0;
+    if ((open >= 0 ? known * s[open] : known) != count)
+        return tape_bad_shape(t, "view", "the number of elements must stay", x);
+    Tensor *y = tape_wrap(t, x->dtype, ndim, s, x->data);
+    if (y && TAPE_WANTS(t, x)) {
+        ViewNode *n = tape_record(t, sizeof *n, view_backward, y);
+        if (!n)
+            return NULL;
+        n->x = x;
+    }
+    return t->failed ? NULL : y;
+}

@@ -1,0 +1,91 @@
+/* The inside of a tape, for the ops. */
+#ifndef HSSL_TAPE_H
+#define HSSL_TAPE_H
+
+#include "tensor/backend.h"
+#include "tensor/tensor.h"
+
+/* Device memory handed out from its low end, in chunks that are kept. A position is bytes from the start of
+ * the first chunk, and going back to one releases all that came after it. */
+typedef struct {
+    struct { char *base; size_t start, bytes; } chunk[64];
+    int chunks, current;
+    size_t top, peak;
+} Arena;
+
+void *arena_take(Arena *a, Backend *be, size_t bytes);
+void arena_rewind(Arena *a, size_t position);
+size_t arena_reserved(const Arena *a);
+void arena_free(Arena *a, Backend *be);
+
+/* Gradients: buffers that come and go in no order. Released ones are kept and given again, the smallest
+ * that fits, so that the same requests get the same addresses in each step. */
+typedef struct {
+    void *data;
+    size_t bytes;
+    int refs; /* 0: free */
+} Buffer;
+
+typedef struct {
+    Buffer **buffers;
+    size_t count, room, live, peak;
+} Pool;
+
+Buffer *pool_take(Pool *p, Backend *be, size_t bytes);
+void pool_drop(Pool *p, Buffer *b);
+size_t pool_reserved(const Pool *p);
+void pool_free(Pool *p, Backend *be);
+
+/* One recorded op. Ops embed it as the first member of a struct of their own. */
+typedef struct Node {
+    struct Node *before;
+    int (*backward)(Tape *t, struct Node *node, const float *dy); /* dy: gradient of out */
+    Tensor *out;
+    size_t end; /* of the arena when the op was done: what follows is dead when it runs backwards */
+} Node;
+
+/* Host memory until the next tape_begin, zeroed. */
+void *tape_host(Tape *t, size_t bytes);
+/* A result of x's shape. */
+Tensor *tape_like(Tape *t, const Tensor *x);
+/* F32 device memory in the step arena; in a backward function it lasts until that function returns. */
+float *tape_floats(Tape *t, int64_t count);
+/* The same with the contents of a host array. */
+void *tape_upload(Tape *t, const void *host, size_t bytes);
+
+/* Whether an op on these inputs must be able to run backwards. An input that needs a gradient and has
+ * no place for one is an error: then false, and the tape has failed. */
+bool tape_wants(Tape *t, int n, Tensor *const *inputs);
+#define TAPE_WANTS(t, ...)                                                            \
+    tape_wants(t, (int)(sizeof((Tensor *[]){ __VA_ARGS__ }) / sizeof(Tensor *)), (Tensor *[]){ __VA_ARGS__ })
+
+/* Record an op that was run and whose inputs want gradients: a zeroed struct of `size` bytes that starts with a
+ * Node, linked to the tape, out->needs_grad set. NULL with the tape failed. */
+void *tape_record(Tape *t, size_t size, int (*backward)(Tape *, Node *, const float *), Tensor *out);
+
+/* Where the gradient of x goes: NULL when it needs none (or on failure: check tape_failed). *add tells whether
+ * something is there already. */
+float *tape_grad(Tape *t, Tensor *x, bool *add);
+/* Pass the gradient of out on to x unchanged, without a copy where possible. */
+int tape_grad_pass(Tape *t, Tensor *x, Tensor *out);
+
+/* tape_grad for a kernel that reads out's gradient before it writes x's, row by row: where that gradient was
+ * passed on to x (tape_grad_pass), the two may be one buffer. */
+float *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add);
+/* A gradient that kernels only add to: new ones are cleared. */
+float *tape_grad_added(Tape *t, Tensor *x);
+
+/* err_set for ops: records a shape error and fails the tape. Returns NULL. */
+Tensor *tape_bad_shape(Tape *t, const char *op, const char *what, const Tensor *x);
+
+static inline int64_t tensor_last(const Tensor *x)
+{
+    return x->ndim ? x->shape[x->ndim - 1] : 1;
+}
+
+static inline float *f32(const Tensor *x)
+{
+    return x ? x->data : NULL;
+}
+
+#endif
