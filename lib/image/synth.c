@@ -262,7 +262,7 @@ static void paint_motif(const Synth *s, const Canvas *cv, Rng *r, int label, flo
     float under = luminance(cv->rgb + 3 * ((size_t)py * (size_t)n + (size_t)px));
     /* Lighter or darker than the ground, wherever there is room. */
     bool lighter = under < .35f || (under < .65f && hue_draws[0] < .5f);
-    float reach = .32f + .2f * hue_draws[1];
+    float reach = .35f + .2f * hue_draws[1];
     tint(r, lighter ? under + reach : under - reach, colour[0]);
     tint(r, lighter ? under - .15f : under + .15f, colour[1]);
 
@@ -349,8 +349,8 @@ int synth_draw(const Synth *s, uint32_t part, uint64_t i, uint8_t *rgb)
         return err_set(ERR_MEMORY, "no memory for %zu bytes", count * sizeof(float));
     for (size_t k = 0; k < count; k++)
         cv.rgb[k] = .5f;
-    add_clouds(&cv, &r, 2, .5f);
-    add_clouds(&cv, &r, 4 + (int)rng_below(&r, 4), .45f);
+    add_clouds(&cv, &r, 2, .3f);
+    add_clouds(&cv, &r, 4 + (int)rng_below(&r, 4), .25f);
     paint_motifs(s, &cv, &r, synth_label(s, i));
     paint_distractors(&cv, &r);
     finish(&cv, &r, rgb);
