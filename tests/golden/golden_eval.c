@@ -49,7 +49,7 @@ static void check_votes(Golden *g, const Knn *k, int classes)
 static void check_scores(Golden *g, const Knn *k, const int32_t *labels, const GoldenTensor *ks)
 {
     enum { MOST = 16 };
-    int list[MOST], n = ks->count < MOST ? (int)ks->count : MOST;
+    int list[MOST] = { 0 }, n = ks->count < MOST ? (int)ks->count : MOST;
     KnnScore scores[MOST] = { 0 };
     float top1[MOST], top5[MOST];
 
