@@ -49,7 +49,9 @@ static int parse_json(SafeTensors *st, size_t length)
     size_t end = json_tokener_get_parse_end(tok);
     while (end < length && text[end] == ' ')
         end++;
-    if (json_tokener_get_error(tok) == json_tokener_error_depth)
+    if (json_tokener_get_error(tok) == json_tokener_continue)
+        wrong(st, "", "its header ends too early");
+    else if (json_tokener_get_error(tok) == json_tokener_error_depth)
         wrong(st, "", "its header is nested too deeply");
     else if (!st->header || !json_object_is_type(st->header, json_type_object))
         wrong(st, json_tokener_get_error(tok) ? json_tokener_error_desc(json_tokener_get_error(tok)) : "",
