@@ -32,8 +32,8 @@ endif
 # Contracting a*b+c changes bits: allowed in the tensor kernels only (below).
 CFLAGS   += -std=c11 $(OPT) $(WARN) -ffp-contract=off -fopenmp -fno-math-errno $(SANFLAGS)
 CPPFLAGS += -D_GNU_SOURCE -Ilib -DHSSL_VERSION='"$(VERSION)"'
-LDFLAGS  += -fopenmp $(SANFLAGS)
-LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -lm -lpthread
+LDFLAGS  += -fopenmp -Wl,--as-needed $(SANFLAGS)
+LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -larchive -lm -lpthread
 
 # Files in a directory called simd/ are compiled once for each instruction set
 # and chosen at run time (lib/util/isa.h).
