@@ -1,0 +1,62 @@
+/* Pictures of 8-bit RGB: decoding, encoding, resizing and colour, with the bytes that Pillow gives.
+ *
+ * Nothing here knows where bytes come from or where pixels go. Rows are contiguous, w * 3 bytes, top first.
+ * Functions return 0, or -1 with ERR_DATA (foreign bytes that are no picture, or too large a one) or ERR_MEMORY. */
+#ifndef HSSL_IMAGE_H
+#define HSSL_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Larger pictures are refused: a decompression bomb, by Pillow's measure. */
+#define IMAGE_MAX_PIXELS 178956970
+/* A progressive JPEG of more scans is refused: each one costs a pass over all coefficients. */
+#define IMAGE_MAX_SCANS 500
+
+typedef struct {
+    int w, h;
+    uint8_t *rgb; /* w * h * 3 bytes; malloc'd by whoever made it */
+} Image;
+
+void image_free(Image *im); /* of the pixels; harmless on an empty one */
+
+typedef enum { IMAGE_JPEG, IMAGE_PNG } ImageType;
+typedef struct {
+    ImageType type;
+    int w, h;
+} ImageInfo;
+
+/* Type and size from the first bytes, without decoding. */
+int image_probe(const void *bytes, size_t n, ImageInfo *info);
+
+/* Decode to RGB as Pillow's open(...).convert("RGB"): gray, CMYK, palette, alpha (dropped) and 16-bit pictures
+ * included; an EXIF orientation is not applied. JPEG: accurate integer DCT, fancy upsampling. A picture whose
+ * data end early is an error that says at which byte. */
+int image_decode(const void *bytes, size_t n, Image *im);
+
+/* The same into memory kept from call to call: *capacity bytes at im->rgb, grown as needed. scale: the decoder may
+ * shrink a JPEG to scale/8 of its size (1..8; 8: whole). */
+int image_decode_into(const void *bytes, size_t n, int scale, Image *im, size_t *capacity);
+
+/* malloc'd bytes. quality 1..100. */
+int image_encode_jpeg(const Image *im, int quality, void **bytes, size_t *n);
+int image_encode_png(const Image *im, void **bytes, size_t *n);
+
+/* ---- resizing */
+
+typedef enum { FILTER_BILINEAR, FILTER_BICUBIC } ImageFilter;
+typedef struct {
+    int x, y, w, h;
+} ImageBox;
+
+/* Crop the box, then resize the crop to w x h: antialiased, two passes, the borders of the box being the borders
+ * of the resampling. out: w * h * 3 bytes. The box must lie in the picture. */
+int image_resize(const Image *im, ImageBox box, int w, int h, ImageFilter filter, uint8_t *out);
+
+/* The evaluation view: short side to `resize` (bicubic; long side truncated), then the central crop x crop box.
+ * crop <= resize. out: crop * crop * 3 bytes. resize 0: the whole picture to crop x crop. */
+int image_eval_view(const Image *im, int resize, int crop, uint8_t *out);
+/* The same with a choice of filter. */
+int image_eval_view_filter(const Image *im, int resize, int crop, ImageFilter filter, uint8_t *out);
+
+#endif
