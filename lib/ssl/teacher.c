@@ -78,6 +78,27 @@ Network *teacher_network(Teacher *t)
     return t->net;
 }
 
+static int logits(Teacher *t, Tensor *x, NetworkOut *out)
+{
+    int which = t->aux ? NETWORK_AUX_LOGITS | (t->measures ? NETWORK_BASE_LOGITS : 0) : NETWORK_BASE_LOGITS;
+    return network_images(t->net, t->tape, x, t->aux, NULL, out) || network_logits(t->net, t->tape, which, out) ? -1
+                                                                                                                : 0;
+}
+
+static int measure(Teacher *t, const NetworkOut *out, int64_t rows, double temp, Discrepancy *d)
+{
+    DiscrepancyArgs a = {
+        .rows = rows, .k = t->config.out_dim, .base = out->base_logits->data, .head = out->aux_logits->data,
+        .center_base = t->center_base, .center_head = t->center,
+        .temp = temp, .student_temp = t->config.student_temp, .out = t->figures,
+    };
+    float value[2];
+    if (t->be->discrepancy(t->be, &a) || t->be->read(t->be, value, t->figures, sizeof value))
+        return -1;
+    *d = (Discrepancy){ .d = value[0], .d_role = value[1] };
+    return 0;
+}
+
 int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d)
 {
     if (d)
@@ -88,29 +109,24 @@ int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, D
     double m = t->config.center_momentum;
     NetworkOut out;
     tape_begin(t->tape, false);
-    if (network_images(t->net, t->tape, views_tensor(t->tape, views, 0), t->aux, NULL, &out) ||
-        network_logits(t->net, t->tape, t->aux ? NETWORK_AUX_LOGITS | (t->measures ? NETWORK_BASE_LOGITS : 0)
-                                               : NETWORK_BASE_LOGITS, &out))
+    if (logits(t, views_tensor(t->tape, views, 0), &out))
         return -1;
     const float *z = (t->aux ? out.aux_logits : out.base_logits)->data;
-    if (t->method->targets(t->tape, z, t->center, temp, q, rows, k))
-        return -1;
-    if (t->measures && d) {
-        DiscrepancyArgs a = {
-            .rows = rows, .k = k, .base = out.base_logits->data, .head = z,
-            .center_base = t->center_base, .center_head = t->center,
-            .temp = temp, .student_temp = t->config.student_temp, .out = t->figures,
-        };
-        float value[2];
-        if (t->be->discrepancy(t->be, &a) || t->be->read(t->be, value, t->figures, sizeof value))
-            return -1;
-        *d = (Discrepancy){ .d = value[0], .d_role = value[1] };
-    }
-    if (t->method->center(t->tape, t->center, z, m, rows, k))
-        return -1;
-    if (t->measures && t->method->center(t->tape, t->center_base, out.base_logits->data, m, rows, k))
+    if (t->method->targets(t->tape, z, t->center, temp, q, rows, k) ||
+        (t->measures && d && measure(t, &out, rows, temp, d)) || t->method->center(t->tape, t->center, z, m, rows, k) ||
+        (t->measures && t->method->center(t->tape, t->center_base, out.base_logits->data, m, rows, k)))
         return -1;
     return t->be->sync(t->be);
+}
+
+int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, double temp, Discrepancy *d)
+{
+    if (!t->measures)
+        return err_set(ERR_USAGE, "no discrepancy without an auxiliary head, or where it was switched off");
+    NetworkOut out;
+    tape_begin(t->tape, false);
+    Tensor *x = tape_wrap(t->tape, DT_U8, 4, (int64_t[]){ n, size, size, 3 }, (void *)(uintptr_t)images);
+    return logits(t, x, &out) ? -1 : measure(t, &out, n, temp, d);
 }
 
 int teacher_update(Teacher *t, const float *student, double m)

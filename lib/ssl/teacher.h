@@ -28,6 +28,9 @@ void teacher_free(Teacher *t);
  * has no auxiliary head or discrepancy is off). 0 or -1. */
 int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d);
 
+/* D over n images [n][size][size][3], one view each, for the centres as they stand; nothing changes. 0 or -1. */
+int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, double temp, Discrepancy *d);
+
 /* teacher <- m * teacher + (1 - m) * student, over the flat parameters. */
 int teacher_update(Teacher *t, const float *student, double m);
 

@@ -145,6 +145,9 @@ static void test_training(const char *aux)
            fabs(r.loss - (has ? (r.term_base + r.term_head) / 2 : r.term_base)) < 1e-5,
        "%s: the first loss is near ln K", aux);
     ok(has ? d.d >= 0 && d.d_role >= 0 && isfinite(d.d + d.d_role) : isnan(d.d), "%s: D where there is a head", aux);
+    Discrepancy again;
+    int measured = teacher_measure(t, globals, B, SIZE, 0.04, &again);
+    ok(has ? !measured && again.d >= 0 && again.d_role >= 0 : measured == -1, "%s: D of images on their own", aux);
     ok(((float *)last->tensor->data)[3] == before, "%s: the last layer is frozen in the first epoch", aux);
     ok(!step(s, t, &c, 1, &r, &d) && !step(s, t, &c, 2, &r, &d) && ((float *)last->tensor->data)[3] != before,
        "%s: and moves in the second", aux);
