@@ -41,7 +41,7 @@ static void adamw_span(const AdamwArgs *a, int i, int64_t from, int64_t n)
         clip = fmin(1, a->clip / ((double)a->norm[i] + 1e-6));
     double k = (double)s->step;
     cpu.adamw(a->p + at, a->g + at, a->m + at, a->v + at, n, (float)clip,
-              (float)(1 - a->lr * a->weight_decay * (double)s->decay), (float)a->beta1, (float)a->beta2,
+              (float)(1 - a->lr * a->weight_decay * (double)s->decay), a->beta1, a->beta2,
               (float)(a->lr / (1 - pow(a->beta1, k))), (float)(1 / sqrt(1 - pow(a->beta2, k))), (float)a->eps, a->zero_grad);
 }
 

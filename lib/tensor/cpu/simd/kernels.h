@@ -71,8 +71,8 @@ typedef struct {
                               int64_t ho, int64_t wo, int kh, int kw, int stride, int pad);
 
     /* ---- optimiser (point.c) */
-    void (*adamw)(float *p, float *g, float *m, float *v, int64_t n, float clip, float shrink, float beta1,
-                  float beta2, float step, float root, float eps, bool zero_grad);
+    void (*adamw)(float *p, float *g, float *m, float *v, int64_t n, float clip, float shrink, double beta1,
+                  double beta2, float step, float root, float eps, bool zero_grad);
 } CpuKernels;
 
 ISA_DECLARE(void, cpu_point_kernels, (CpuKernels *k));

@@ -179,10 +179,11 @@ static bool all_finite(const float *x, int64_t n)
 }
 
 /* shrink is 1 - lr wd, step lr / (1 - beta1^k), root 1 / sqrt(1 - beta2^k). */
-static void adamw(float *p, float *g, float *m, float *v, int64_t n, float clip, float shrink, float beta1, float beta2,
+static void adamw(float *p, float *g, float *m, float *v, int64_t n, float clip, float shrink, double b1, double b2,
                   float step, float root, float eps, bool zero_grad)
 {
-    float a = 1 - beta1, b = 1 - beta2;
+    /* 1 - beta2 is small: taken in float it would be off by 1e-5 of itself. */
+    float beta1 = (float)b1, beta2 = (float)b2, a = (float)(1 - b1), b = (float)(1 - b2);
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         float d = g[i] * clip;
