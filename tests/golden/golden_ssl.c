@@ -324,7 +324,7 @@ static void whole_steps(Golden *g)
         golden_list(g, "teacher_momentum", m, MAX_STEPS) != n || golden_list(g, "epoch", epoch, MAX_STEPS) != n ||
         golden_list(g, "teacher_temp", temp, MAX_STEPS) != n)
         return golden_fail(g, "its schedules don't go together");
-    if (golden_real(g, "aux_ln_eps", NORM_EPS) != 1e-6)
+    if (golden_real(g, "aux_ln_eps", 1e-6) != 1e-6)
         return golden_fail(g, "another epsilon in the head");
     Student *s = student_new(&c, NULL);
     Teacher *t = NULL;

@@ -30,7 +30,7 @@ static TrainConfig small(const char *aux)
     c.aux_depth = 2;
     c.out_dim = K;
     c.head_hidden = 48;
-    c.head_bottleneck = 16;
+    c.head_bottleneck = 256; /* as many dimensions as keep the first logits small */
     c.batch_size = B;
     c.epochs = 4;
     c.warmup_epochs = 0;
