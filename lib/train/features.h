@@ -1,0 +1,60 @@
+/* Feature vectors of a dataset's images: what every evaluation starts from.
+ *
+ * Images are decoded, resized (bicubic, shorter side) and cropped from the centre in threads, and go through
+ * a network of a run in batches, without recording. Memory is that of one batch; the dataset is streamed. */
+#ifndef HSSL_FEATURES_H
+#define HSSL_FEATURES_H
+
+#include "ssl/config.h"
+#include "store/dataset.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    const char *run; /* path; may be NULL for pixels */
+    int64_t step;    /* of the checkpoint; -1: the last */
+    bool student;    /* else the teacher */
+    bool aux;        /* the auxiliary head's image vector, else the base model's */
+    bool random_init; /* the run's network as it was before the first step */
+    bool pixels;      /* no network: the normalised pixels themselves */
+    int image_size;   /* side of the square; 0: as the run was trained, or 32 without a run */
+    int resize;       /* shorter side before the crop; 0: features_resize(image_size) */
+    int batch;
+    const char *device;
+} FeatureConfig;
+
+typedef struct Extractor Extractor;
+
+/* 256 for 224, and so in proportion; small pictures, below 96 pixels, are not cropped. */
+int features_resize(int image_size);
+
+Extractor *extractor_open(const FeatureConfig *c) __attribute__((warn_unused_result));
+void extractor_close(Extractor *e);
+int extractor_dim(const Extractor *e);
+int extractor_image_size(const Extractor *e);
+int extractor_resize(const Extractor *e);
+/* For instance "teacher base of vit_nano at step 400". */
+const char *extractor_text(const Extractor *e);
+int64_t extractor_step(const Extractor *e); /* -1 for baselines */
+
+typedef struct {
+    int64_t n;
+    const float *features; /* [n, dim] */
+    const int64_t *ids;    /* [n] */
+    const int32_t *labels; /* [n]; never -1 */
+} FeatureBatch;
+
+typedef struct {
+    /* Takes a batch, which is good during the call. A result below 0 ends the walk. */
+    int (*batch)(void *arg, const FeatureBatch *b);
+    /* Hears of an image that can't be used. A result below 0 ends the walk; NULL: skip silently. */
+    int (*bad)(void *arg, const Record *rec, uint64_t id, const char *why);
+    void *arg;
+} FeatureSink;
+
+/* Features of the labelled images among ids[0 .. n - 1], in this order. ids NULL: 0 .. n - 1. */
+int extractor_each(Extractor *e, Dataset *ds, const int64_t *ids, int64_t n, const FeatureSink *sink)
+    __attribute__((warn_unused_result));
+
+#endif

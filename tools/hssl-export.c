@@ -1,0 +1,140 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "models/backbone.h"
+#include "ssl/config.h"
+#include "store/run.h"
+#include "store/safetensors.h"
+#include "util/err.h"
+#include "util/log.h"
+#include "util/opt.h"
+
+static struct {
+    const char *which;
+    int64_t step;
+    bool aux, heads, force;
+} o = { .which = "teacher", .step = -1 };
+
+static const Opt opts[] = {
+    OPT_INT("step", 0, &o.step, -1, 9e15, "N", "checkpoint of step N (-1: the last)"),
+    OPT_CHOICE("which", 0, &o.which, "teacher|student", "whose weights"),
+    OPT_FLAG("with-aux", 0, &o.aux, "also the auxiliary head, as aux.*"),
+    OPT_FLAG("with-heads", 0, &o.heads, "also the projection heads, as projection.* and projection_aux.*"),
+    OPT_FLAG("force", 'f', &o.force, "replace FILE if it is there"),
+    OPT_END
+};
+
+static const OptProgram program = {
+    "hssl-export", "[OPTION]... RUN FILE.safetensors", "write a run's weights for timm", .opts = opts,
+    .examples = "  hssl-export run.db vit_small.safetensors\n"
+};
+
+/* What a checkpoint calls a tensor and what the file calls it. The base model's names are timm's as they are;
+ * "head." would be timm's classifier. */
+static const struct {
+    const char *from, *to;
+    const bool *wanted;
+} parts[] = {
+    { "backbone.", "", NULL },
+    { "aux.", "aux.", &o.aux },
+    { "head.", "projection.", &o.heads },
+    { "head_aux.", "projection_aux.", &o.heads },
+};
+
+typedef struct {
+    char prefix[16]; /* "teacher." */
+    StoredTensor *items;
+    size_t count, room, of_base;
+} List;
+
+static int add(List *l, const StoredTensor *t, const char *name)
+{
+    if (l->count == l->room) {
+        size_t room = l->room ? 2 * l->room : 256;
+        StoredTensor *items = realloc(l->items, room * sizeof *items);
+        if (!items)
+            return err_set(ERR_MEMORY, "no memory for a list of %zu tensors", room);
+        l->items = items;
+        l->room = room;
+    }
+    l->items[l->count] = *t;
+    l->items[l->count].name = name;
+    l->count++;
+    return 0;
+}
+
+static int consider(const StoredTensor *t, void *arg)
+{
+    List *l = arg;
+    size_t skip = strlen(l->prefix);
+
+    if (strncmp(t->name, l->prefix, skip))
+        return 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        size_t from = strlen(parts[i].from);
+        if (strncmp(t->name + skip, parts[i].from, from) || (parts[i].wanted && !*parts[i].wanted))
+            continue;
+        char *name;
+        if (asprintf(&name, "%s%s", parts[i].to, t->name + skip + from) < 0)
+            return err_set(ERR_MEMORY, "no memory for a name");
+        l->of_base += i == 0;
+        return add(l, t, name);
+    }
+    return 0;
+}
+
+static int write_file(const char *path, const List *l, const TrainConfig *c, const char *source, uint64_t step)
+{
+    char patch[24], size[24], steps[24], heads[24];
+    const char *const meta[][2] = {
+        { "format", "pt" },         { "arch", c->arch },     { "patch_size", patch }, { "img_size", size },
+        { "num_heads", heads },     { "method", c->method }, { "aux", c->aux },       { "which", o.which },
+        { "step", steps },          { "source", source },    { "producer", "hssl-export " HSSL_VERSION },
+    };
+
+    snprintf(patch, sizeof patch, "%" PRId64, c->patch_size);
+    snprintf(size, sizeof size, "%" PRId64, c->global_size);
+    snprintf(heads, sizeof heads, "%d", backbone_dims(c->arch, (int)c->dim, (int)c->depth, (int)c->heads).heads);
+    snprintf(steps, sizeof steps, "%" PRIu64, step);
+    return safetensors_write(path, l->items, l->count, meta, sizeof meta / sizeof *meta);
+}
+
+int main(int argc, char **argv)
+{
+    List l = { 0 };
+    TrainConfig c;
+
+    if (opt_parse(&program, argc, argv) != 2)
+        opt_usage("name a run and the file to write");
+    const char *path = argv[2];
+    if (!o.force && access(path, F_OK) == 0)
+        die_with("%s: there already; --force replaces it", path);
+
+    Run *run = run_open(argv[1], false);
+    if (!run)
+        die();
+    if (config_from_json(&c, run_config(run)) < 0) {
+        err_prefix("%s", argv[1]);
+        die();
+    }
+    Checkpoint *cp = run_checkpoint(run, o.step);
+    if (!cp)
+        die();
+    snprintf(l.prefix, sizeof l.prefix, "%s.", o.which);
+    if (checkpoint_each(cp, consider, &l) < 0)
+        die();
+    if (!l.of_base)
+        die_with("%s: step %" PRIu64 " has no weights of the %s", argv[1], checkpoint_step(cp), o.which);
+    if (write_file(path, &l, &c, argv[1], checkpoint_step(cp)) < 0)
+        die();
+
+    for (size_t i = 0; i < l.count; i++)
+        free((void *)(uintptr_t)l.items[i].name);
+    free(l.items);
+    checkpoint_close(cp);
+    run_close(run);
+    return 0;
+}
