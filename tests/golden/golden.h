@@ -78,6 +78,8 @@ bool golden_check(Golden *g, const char *name, const float *got);
 bool golden_check_scalar(Golden *g, const char *name, double got);
 /* The same, leaving out elements where skip(i) tells so. */
 bool golden_check_except(Golden *g, const char *name, const float *got, bool (*skip)(size_t i, size_t count));
+/* Statistics of random draws: |got[i] - stored[i]| <= allowed[i]. */
+bool golden_check_within(Golden *g, const char *name, const float *got, const double *allowed);
 /* U8, I32 or I64: equality. bytes is the size of what is handed over, and must be the stored one's. */
 bool golden_check_equal(Golden *g, const char *name, const void *got, size_t bytes);
 
