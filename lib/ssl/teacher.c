@@ -19,6 +19,7 @@ struct Teacher {
     size_t bytes;
     float *center, *center_base; /* [K]; center_base only where D is measured */
     float *figures;              /* [2] on the device: D, D_role */
+    const float *head_logits, *base_logits; /* of the last step, in the tape's arena */
     bool aux, measures;
 };
 
@@ -112,6 +113,8 @@ int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, D
     if (logits(t, views_tensor(t->tape, views, 0), &out))
         return -1;
     const float *z = (t->aux ? out.aux_logits : out.base_logits)->data;
+    t->head_logits = t->aux ? z : NULL;
+    t->base_logits = out.base_logits ? out.base_logits->data : NULL;
     if (t->method->targets(t->tape, z, t->center, temp, q, rows, k) ||
         (t->measures && d && measure(t, &out, rows, temp, d)) || t->method->center(t->tape, t->center, z, m, rows, k) ||
         (t->measures && t->method->center(t->tape, t->center_base, out.base_logits->data, m, rows, k)))
@@ -127,6 +130,11 @@ int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, 
     tape_begin(t->tape, false);
     Tensor *x = tape_wrap(t->tape, DT_U8, 4, (int64_t[]){ n, size, size, 3 }, (void *)(uintptr_t)images);
     return logits(t, x, &out) ? -1 : measure(t, &out, n, temp, d);
+}
+
+const float *teacher_logits(const Teacher *t, bool head)
+{
+    return head ? t->head_logits : t->base_logits;
 }
 
 int teacher_update(Teacher *t, const float *student, double m)

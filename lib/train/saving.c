@@ -1,0 +1,250 @@
+#include "train/saving.h"
+
+#include "store/safetensors.h"
+#include "util/err.h"
+
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* ---------------------------------------------------------------- state */
+
+/* Everything that a checkpoint holds, with the teacher's part in *ts. */
+static int list_state(Student *s, TeachState *ts, int64_t k, StateList *l)
+{
+    Params *params = network_params(student_network(s));
+    int64_t center[] = { 1, k };
+    if (student_state(s, l))
+        return -1;
+    for (size_t i = 0; i < params_count(params); i++) {
+        const Param *p = params_at(params, i);
+        if (state_add(l, "teacher.", p->name, STATE_F32, p->tensor->ndim, p->tensor->shape, ts->params + p->offset))
+            return -1;
+    }
+    if (state_add(l, "", "center", STATE_F32, 2, center, ts->center))
+        return -1;
+    return ts->center_base ? state_add(l, "", "center_base", STATE_F32, 2, center, ts->center_base) : 0;
+}
+
+static void make_digest(Student *s, const TeachState *ts, char out[17])
+{
+    size_t bytes = params_bytes(network_params(student_network(s)));
+    XXH3_state_t *h = XXH3_createState();
+    if (!h) {
+        out[0] = 0;
+        return;
+    }
+    XXH3_64bits_reset(h);
+    XXH3_64bits_update(h, student_flat(s), bytes);
+    XXH3_64bits_update(h, ts->params, bytes);
+    snprintf(out, 17, "%016" PRIx64, (uint64_t)XXH3_64bits_digest(h));
+    XXH3_freeState(h);
+}
+
+static int all_finite(const StateList *l)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        const StateTensor *t = &l->items[i];
+        const float *x = t->data;
+        size_t n = t->type == STATE_F32 ? t->bytes / sizeof(float) : 0, bad = 0;
+        for (size_t j = 0; j < n; j++)
+            bad += !isfinite(x[j]);
+        if (bad)
+            return err_set(ERR_MATH, "%s: %zu of its %zu values are not finite", t->name, bad, n);
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------- meta */
+
+static char *to_meta(const Progression *p)
+{
+    char *text = NULL;
+    json_object *o = json_object_new_object(), *e = json_object_new_object();
+    if (o && e) {
+        json_object_object_add(o, "step", json_object_new_int64(p->step));
+        json_object_object_add(o, "position", json_object_new_int64((int64_t)p->position));
+        json_object_object_add(o, "records_per_epoch", json_object_new_int64((int64_t)p->records_per_epoch));
+        json_object_object_add(o, "steps_per_epoch", json_object_new_int64(p->steps_per_epoch));
+        json_object_object_add(o, "images", json_object_new_int64(p->images));
+        json_object_object_add(o, "threads", json_object_new_int64(p->threads));
+        json_object_object_add(o, "seconds", json_object_new_double(p->seconds));
+        json_object_object_add(o, "digest", json_object_new_string(p->digest));
+        json_object_object_add(e, "steps", json_object_new_int64(p->epoch.steps));
+        json_object_object_add(e, "loss", json_object_new_double(p->epoch.loss));
+        json_object_object_add(e, "d", json_object_new_double(p->epoch.d));
+        json_object_object_add(e, "d_role", json_object_new_double(p->epoch.d_role));
+        json_object_object_add(o, "epoch_sums", json_object_get(e));
+        text = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+    }
+    json_object_put(e);
+    json_object_put(o);
+    if (!text)
+        err_set(ERR_MEMORY, "checkpoint: out of memory");
+    return text;
+}
+
+static int64_t whole(json_object *o, const char *key)
+{
+    json_object *v;
+    return json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_int) ? json_object_get_int64(v) : -1;
+}
+
+static double real(json_object *o, const char *key)
+{
+    json_object *v;
+    return json_object_object_get_ex(o, key, &v) ? json_object_get_double(v) : 0;
+}
+
+static int from_meta(const char *text, uint64_t step, Progression *p)
+{
+    json_object *o = json_tokener_parse(text), *e = NULL, *digest = NULL;
+    int rc = -1;
+    *p = (Progression){ 0 };
+    if (o && json_object_is_type(o, json_type_object) && json_object_object_get_ex(o, "epoch_sums", &e) &&
+        json_object_object_get_ex(o, "digest", &digest) && whole(o, "step") == (int64_t)step &&
+        whole(o, "position") >= 0 && whole(o, "records_per_epoch") > 0 && whole(o, "steps_per_epoch") > 0) {
+        *p = (Progression){ .step = (int64_t)step, .position = (uint64_t)whole(o, "position"),
+                            .records_per_epoch = (uint64_t)whole(o, "records_per_epoch"),
+                            .steps_per_epoch = whole(o, "steps_per_epoch"), .images = whole(o, "images"),
+                            .threads = whole(o, "threads"), .seconds = real(o, "seconds"),
+                            .epoch = { .steps = whole(e, "steps"), .loss = real(e, "loss"), .d = real(e, "d"),
+                                       .d_role = real(e, "d_role") } };
+        snprintf(p->digest, sizeof p->digest, "%s", json_object_get_string(digest));
+        rc = 0;
+    }
+    json_object_put(o);
+    return rc ? err_set(ERR_DATA, "checkpoint of step %" PRIu64 ": its description is not one of a training", step) : 0;
+}
+
+/* ---------------------------------------------------------------- out */
+
+static int write_state(Run *run, const StateList *l, const Progression *p, int keep)
+{
+    StoredTensor *out = calloc(l->count, sizeof *out);
+    char *meta = to_meta(p);
+    int rc = -1;
+    if (!out)
+        err_set(ERR_MEMORY, "checkpoint: out of memory");
+    if (out && meta) {
+        for (size_t i = 0; i < l->count; i++) {
+            const StateTensor *t = &l->items[i];
+            out[i] = (StoredTensor){ .name = t->name, .dtype = t->type == STATE_F32 ? STORED_F32 : STORED_I64,
+                                     .ndim = t->ndim, .data = t->data, .bytes = t->bytes };
+            for (int d = 0; d < t->ndim; d++)
+                out[i].shape[d] = t->shape[d];
+        }
+        rc = run_save(run, (uint64_t)p->step, meta, out, l->count, keep);
+    }
+    free(meta);
+    free(out);
+    return rc;
+}
+
+static int64_t prototypes(Student *s)
+{
+    const Param *v = params_find(network_params(student_network(s)), "head.last_layer.weight_v");
+    return v ? v->tensor->shape[0] : err_set(ERR_ABSENT, "the student has no projection head");
+}
+
+int saving_write(Run *run, Student *s, Teach *t, Progression *p, int keep)
+{
+    TeachState ts;
+    StateList l = { 0 };
+    int64_t k = prototypes(s);
+    if (k < 0 || teach_state_open(t, &ts))
+        return -1;
+    int rc = teach_save(t, &ts) || list_state(s, &ts, k, &l) || all_finite(&l) ? -1 : 0;
+    if (!rc) {
+        make_digest(s, &ts, p->digest);
+        rc = write_state(run, &l, p, keep);
+    }
+    state_free(&l);
+    teach_state_close(&ts);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- in */
+
+static int fill(const StoredTensor *got, StateTensor *found)
+{
+    if (got->dtype != STORED_F32 && got->dtype != STORED_I64)
+        return err_set(ERR_DATA, "%s: elements of type %s, not F32", got->name, stored_type_name(got->dtype));
+    if (got->ndim > 5)
+        return err_set(ERR_DATA, "%s: %d dimensions", got->name, got->ndim);
+    found->type = got->dtype == STORED_F32 ? STATE_F32 : STATE_I64;
+    found->ndim = got->ndim;
+    for (int d = 0; d < got->ndim; d++)
+        found->shape[d] = got->shape[d];
+    found->data = (void *)(uintptr_t)got->data; /* state_load only reads it */
+    found->bytes = got->bytes;
+    return 0;
+}
+
+static int look_up_checkpoint(void *arg, const char *name, StateTensor *found)
+{
+    StoredTensor got;
+    return checkpoint_get(arg, name, &got) || fill(&got, found) ? -1 : 0;
+}
+
+int saving_peek(Run *run, Progression *p)
+{
+    Checkpoint *cp = run_checkpoint(run, -1);
+    if (!cp)
+        return err_code() == ERR_ABSENT ? 1 : -1;
+    int rc = from_meta(checkpoint_meta(cp), checkpoint_step(cp), p);
+    checkpoint_close(cp);
+    return rc;
+}
+
+int saving_read(Run *run, Student *s, Teach *t, Progression *p)
+{
+    TeachState ts;
+    StateList l = { 0 };
+    int64_t k = prototypes(s);
+    Checkpoint *cp = k < 0 ? NULL : run_checkpoint(run, -1);
+    if (!cp)
+        return -1;
+    if (teach_state_open(t, &ts)) {
+        checkpoint_close(cp);
+        return -1;
+    }
+    int rc = from_meta(checkpoint_meta(cp), checkpoint_step(cp), p) || list_state(s, &ts, k, &l) ||
+                     state_load(&l, look_up_checkpoint, cp)
+                 ? -1 : 0;
+    if (!rc) {
+        char digest[17];
+        make_digest(s, &ts, digest);
+        rc = strcmp(digest, p->digest) ? err_set(ERR_DATA, "checkpoint of step %" PRId64 ": digest %s, not %s: damaged",
+                                                 p->step, digest, p->digest)
+                                       : teach_load(t, &ts);
+    }
+    state_free(&l);
+    teach_state_close(&ts);
+    checkpoint_close(cp);
+    return rc ? err_prefix("%s", run_path(run)) : 0;
+}
+
+static int look_up_file(void *arg, const char *name, StateTensor *found)
+{
+    const StoredTensor *got = safetensors_get(arg, name);
+    return got ? fill(got, found) : -1;
+}
+
+int saving_init_from(const char *path, Student *s)
+{
+    StateList l = { 0 };
+    SafeTensors *st = safetensors_open(path);
+    if (!st)
+        return -1;
+    int rc = network_backbone_state(student_network(s), "", &l) || state_load(&l, look_up_file, st) ? -1 : 0;
+    if (!rc)
+        rc = (int)(safetensors_count(st) - l.count);
+    state_free(&l);
+    safetensors_close(st);
+    return rc < 0 ? err_prefix("%s", path) : rc;
+}

@@ -1,0 +1,90 @@
+/* The protocol between a trainer and its teacher, two processes joined by a link; see hssl-stream(7).
+ *
+ *     trainer -> teacher  start    config, threads; tensors params, targets    -> started (or fail)
+ *                         step     step, temp; tensor global                   -> targets: d, d_role
+ *                         update   step, momentum; tensor params where inline
+ *                         save     tensor state                                -> saved
+ *                         load     tensor state                                -> loaded
+ *                         bye
+ *
+ * The tensors lie in memory that the trainer owns and shares: the student's weights and the batch are read in
+ * place, the targets written in place. Where the teacher cannot map them they travel inside the messages. The
+ * bits are the same either way.
+ *
+ * The trainer must not change the student's weights between teach_update() and the answer to the teach_step() or
+ * teach_save() that follows, and must keep the batch until the targets are there. */
+#ifndef HSSL_TEACH_H
+#define HSSL_TEACH_H
+
+#include "ssl/config.h"
+#include "ssl/teacher.h"
+#include "ssl/views.h"
+#include "stream/link.h"
+#include "stream/shm.h"
+
+#include <sys/types.h>
+
+/* ---------------------------------------------------------------- the trainer's end */
+
+typedef struct Teach Teach;
+
+typedef struct {
+    const char *program; /* path of hssl-teach; NULL: the one beside this program */
+    const char *ticket;  /* a teacher that runs already, its ticket's line; NULL: start program */
+    bool inline_only;    /* send everything inside the messages */
+} TeachConfig;
+
+/* Start or connect to the teacher. Returns at once: the teacher gets ready meanwhile. */
+Teach *teach_open(const TeachConfig *c);
+
+/* Memory for the student's flat parameters, shared with the teacher where that is possible; it lives as long as t.
+ * bytes: student_bytes(). NULL on failure. */
+float *teach_memory(Teach *t, size_t bytes);
+
+/* Hand over the configuration and the student's initial weights, in teach_memory(), and wait for the teacher's word
+ * that it has a copy. */
+int teach_start(Teach *t, const TrainConfig *c, int threads);
+/* Ticket of what the teacher publishes, after teach_start(). */
+const char *teach_published(const Teach *t);
+/* Whether weights, batches and targets are shared in place. */
+bool teach_shares(const Teach *t);
+/* The teacher's process if it is a child of this one, else 0. */
+pid_t teach_pid(const Teach *t);
+
+/* Ask for the targets of step. The views' globals lie offset bytes into block, or anywhere when block is NULL. */
+int teach_step(Teach *t, const ViewBatch *views, const ShmBlock *block, size_t offset, const StepRates *r);
+/* Wait for them: [2B, K], good until the next teach_step(). d is NaN where there is no discrepancy. */
+const float *teach_targets(Teach *t, Discrepancy *d);
+/* The student has new weights: fold them in. Does not wait. */
+int teach_update(Teach *t, const StepRates *r);
+
+/* The teacher's own state, on its way to or from a checkpoint: parameters as flat as the student's and the centres
+ * [K]; center_base is NULL where the configuration measures no discrepancy. */
+typedef struct {
+    float *params, *center, *center_base;
+    size_t floats; /* params, center and center_base lie one behind the other */
+    ShmBlock *block;
+} TeachState;
+bool teach_measures(const TrainConfig *c);
+int teach_state_open(Teach *t, TeachState *s);
+void teach_state_close(TeachState *s);
+int teach_save(Teach *t, TeachState *s);       /* fill s from the teacher */
+int teach_load(Teach *t, const TeachState *s); /* set the teacher from s */
+
+/* Say bye, and wait for a child to end. */
+void teach_close(Teach **t);
+
+/* ---------------------------------------------------------------- the teacher's end */
+
+typedef struct {
+    Link *trainer;   /* link_listen() */
+    Link *published; /* link_publish(), or NULL */
+    int threads;     /* 0: as the trainer says */
+    int64_t every;   /* the logits are published each so many steps, the figures at every step */
+} TeachServer;
+
+/* Serve one trainer until it leaves: 0. -1 with ERR_PEER when it died, ERR_STOP when a signal came while no trainer
+ * was there. */
+int teach_serve(const TeachServer *s);
+
+#endif
