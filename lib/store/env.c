@@ -102,8 +102,8 @@ static int open_env(StoreEnv *e, StoreMode mode)
             return 0;
         mdb_env_close(e->mdb);
         e->mdb = NULL;
-        if (rc == ENOMEM && e->map > (size_t)1 << 24) {
-            e->map = (e->map / 2 + 0xffff) & ~(size_t)0xffff; /* a limit on address space */
+        if ((rc == ENOMEM || rc == EINVAL) && e->map > (size_t)1 << 24) {
+            e->map = (e->map / 2 + 0xffff) & ~(size_t)0xffff; /* a limit on address space; valgrind says EINVAL */
         } else if ((rc == EACCES || rc == EROFS) && mode == STORE_READ && !(flags & MDB_NOLOCK)) {
             flags |= MDB_NOLOCK; /* somebody else's directory: nobody writes there while we read */
         } else {

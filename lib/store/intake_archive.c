@@ -103,7 +103,7 @@ static int archive_next(void *state, IntakeItem *item)
             continue;
         if (rc < ARCHIVE_WARN)
             return failed(ar);
-        if (archive_entry_filetype(ar->entry) != AE_IFREG || archive_entry_hardlink(ar->entry))
+        if (archive_entry_filetype(ar->entry) == AE_IFDIR)
             continue;
         /* In a locale without UTF-8 libarchive does not give such names as plain text. */
         const char *name = archive_entry_pathname(ar->entry);
@@ -130,6 +130,10 @@ static int archive_load(void *state, IntakeImage *image)
     Archive *ar = state;
     size_t n = 0, room = 0;
     char *bytes = NULL;
+    if (archive_entry_hardlink(ar->entry) || archive_entry_symlink(ar->entry))
+        return err_set(ERR_DATA, "a link; its bytes are not in the tar (tar -h --hard-dereference puts them there)");
+    if (archive_entry_filetype(ar->entry) != AE_IFREG)
+        return err_set(ERR_DATA, "not a regular file");
     if (archive_entry_size_is_set(ar->entry) && archive_entry_size(ar->entry) > DATASET_IMAGE_MAX)
         return err_set(ERR_DATA, "%lld bytes are too many for an image", (long long)archive_entry_size(ar->entry));
     for (;;) {

@@ -257,8 +257,26 @@ static void test_memory(void)
 #endif
 }
 
-int main(void)
+/* A small run for the tests of the programs. */
+static int make_sample(const char *path)
 {
+    State s = { 0 };
+    char line[32];
+    Run *run = run_create(path, "{\"arch\":\"vit_nano\"}", false);
+    int bad = !run || run_set(run, "ticket", "hssl/1 targets ipc:///nobody");
+    for (uint64_t step = 10; !bad && step <= 50; step += 10) {
+        make_state(&s, step);
+        snprintf(line, sizeof line, "{\"step\":%d}", (int)step);
+        bad = run_log(run, line) || run_save(run, step, "{\"epoch\":5}", s.t, 4, 2);
+    }
+    free(s.big);
+    return run_close(run) || bad;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && !strcmp(argv[1], "--make"))
+        return make_sample(argv[2]);
     if (!mkdtemp(dir))
         return 1;
     test_facts_and_log();
