@@ -142,6 +142,14 @@ int params_commit(Params *p, Backend *be, void *memory, bool grads)
     return 0;
 }
 
+/* Two uniform values in [0, 1) to two normal ones, cut off at +-2 (Box-Muller). */
+static void normals(float v[2], float scale)
+{
+    float length = scale * sqrtf(-2 * logf(1 - v[0])), angle = 2 * (float)M_PI * v[1];
+    v[0] = fmaxf(-2, fminf(2, length * cosf(angle)));
+    v[1] = fmaxf(-2, fminf(2, length * sinf(angle)));
+}
+
 static void init_one(const Param *q, uint64_t seed, float *x)
 {
     int64_t n = (int64_t)q->count;
@@ -154,24 +162,20 @@ static void init_one(const Param *q, uint64_t seed, float *x)
             x[i] = q->init.kind == INIT_ONE;
         break;
     case INIT_UNIFORM:
-#pragma omp parallel for schedule(static) if (n > 65536)
-        for (int64_t i = 0; i < n; i++) {
-            Rng r = base;
-            r.n = (uint32_t)i;
-            x[i] = (2 * rng_uniform(&r) - 1) * scale;
-        }
-        break;
     case INIT_NORMAL:
 #pragma omp parallel for schedule(static) if (n > 65536)
-        for (int64_t i = 0; i < n; i += 2) { /* Box-Muller gives two values from two draws */
-            Rng r = base;
-            r.n = (uint32_t)i;
-            float u = 1 - rng_uniform(&r), v = rng_uniform(&r); /* u in (0, 1] */
-            float length = sqrtf(-2 * logf(u)), angle = 2 * (float)M_PI * v;
-            float a = length * cosf(angle) * scale, b = length * sinf(angle) * scale;
-            x[i] = fmaxf(-2, fminf(2, a));
-            if (i + 1 < n)
-                x[i + 1] = fmaxf(-2, fminf(2, b));
+        for (int64_t i = 0; i < n; i += 4) {
+            uint32_t words[4];
+            float v[4];
+            rng_four(&base, (uint32_t)(i / 4), words);
+            for (int j = 0; j < 4; j++) /* [0, 1), 24 bits */
+                v[j] = (float)(words[j] >> 8) * 0x1p-24f;
+            if (q->init.kind == INIT_NORMAL) {
+                normals(v, scale);
+                normals(v + 2, scale);
+            }
+            for (int j = 0; j < 4 && i + j < n; j++)
+                x[i + j] = q->init.kind == INIT_NORMAL ? v[j] : (2 * v[j] - 1) * scale;
         }
         break;
     }

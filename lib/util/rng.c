@@ -23,14 +23,21 @@ Rng rng_make(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b)
     return (Rng){ .seed = seed, .a = a, .b = b, .purpose = (uint32_t)purpose };
 }
 
-uint32_t rng_u32(Rng *r)
+void rng_four(const Rng *r, uint32_t i, uint32_t out[4])
 {
     /* 128 bits of counter: a (64), b (32), purpose (6) with the draw's block (26). */
-    uint32_t block = r->n >> 2, word = r->n & 3;
-    uint32_t ctr[4] = { (uint32_t)r->a, (uint32_t)(r->a >> 32), r->b, r->purpose << 26 | (block & 0x3FFFFFF) };
-    philox(ctr, (uint32_t)r->seed, (uint32_t)(r->seed >> 32));
-    r->n++;
-    return ctr[word];
+    out[0] = (uint32_t)r->a;
+    out[1] = (uint32_t)(r->a >> 32);
+    out[2] = r->b;
+    out[3] = r->purpose << 26 | (i & 0x3FFFFFF);
+    philox(out, (uint32_t)r->seed, (uint32_t)(r->seed >> 32));
+}
+
+uint32_t rng_u32(Rng *r)
+{
+    uint32_t words[4];
+    rng_four(r, r->n >> 2, words);
+    return words[r->n++ & 3];
 }
 
 float rng_uniform(Rng *r)

@@ -27,6 +27,8 @@ typedef struct {
 Rng rng_make(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b);
 
 uint32_t rng_u32(Rng *r);
+/* Draws 4 i .. 4 i + 3 of the sequence at once, wherever r stands: four for the price of one. */
+void rng_four(const Rng *r, uint32_t i, uint32_t out[4]);
 /* Uniform in [0, 1), 24 bits, exact in float32. */
 float rng_uniform(Rng *r);
 /* Uniform in [0, 1), 53 bits (two draws). */
