@@ -24,7 +24,7 @@ B       := build$(addprefix /,$(subst $(EMPTY) ,-,$(strip $(VARIANT))))
 # ---------------------------------------------------------------- flags
 
 WARN     := -Wall -Wextra -Wmissing-prototypes -Wvla -Wwrite-strings -Wshadow \
-            $(if $(filter 1,$(WERROR)),-Werror)
+            $(if $(findstring clang,$(CC)),-Wno-pass-failed) $(if $(filter 1,$(WERROR)),-Werror)
 OPT      := $(if $(filter 1,$(DEBUG)),-O1,-O3) -g
 ifeq ($(SAN),1)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -45,8 +45,8 @@ ISA_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
 
 # ---------------------------------------------------------------- files
 
-LIBSRC   := $(filter-out %/simd/%,$(wildcard lib/*/*.c lib/*/*/*.c))
 SIMDSRC  := $(wildcard lib/*/simd/*.c lib/*/*/simd/*.c)
+LIBSRC   := $(filter-out $(SIMDSRC),$(wildcard lib/*/*.c lib/*/*/*.c))
 TOOLSRC  := $(wildcard tools/hssl-*.c)
 TOOLS    := $(TOOLSRC:tools/%.c=$B/%)
 UNITSRC  := $(wildcard tests/unit/*.c)
