@@ -1,0 +1,74 @@
+#include "image/image.h"
+
+#include "image/codec.h"
+#include "util/err.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { READ_MARGIN = 64 };
+
+void image_free(Image *im)
+{
+    free(im->rgb);
+    *im = (Image){ 0 };
+}
+
+int image_reserve(Image *im, int w, int h, size_t *capacity)
+{
+    if (w < 1 || h < 1 || (int64_t)w * h > IMAGE_MAX_PIXELS)
+        return err_set(ERR_DATA, "%d x %d pixels: more than %d, or none", w, h, IMAGE_MAX_PIXELS);
+    size_t need = (size_t)w * (size_t)h * 3 + READ_MARGIN;
+    if (need > *capacity) {
+        free(im->rgb);
+        *capacity = 0;
+        if (!(im->rgb = calloc(1, need)))
+            return err_set(ERR_MEMORY, "image of %d x %d pixels: out of memory", w, h);
+        *capacity = need;
+    }
+    im->w = w;
+    im->h = h;
+    return 0;
+}
+
+static int sniff(const void *bytes, size_t n, ImageType *type)
+{
+    if (n == 0)
+        return err_set(ERR_DATA, "empty: 0 bytes");
+    if (n >= 3 && !memcmp(bytes, "\xff\xd8\xff", 3))
+        *type = IMAGE_JPEG;
+    else if (n >= 8 && !memcmp(bytes, "\x89PNG\r\n\x1a\n", 8))
+        *type = IMAGE_PNG;
+    else
+        return err_set(ERR_DATA, "neither JPEG nor PNG");
+    return 0;
+}
+
+int image_probe(const void *bytes, size_t n, ImageInfo *info)
+{
+    ImageType type;
+    if (sniff(bytes, n, &type))
+        return -1;
+    int rc = type == IMAGE_JPEG ? jpeg_probe(bytes, n, info) : png_probe(bytes, n, info);
+    if (!rc && (int64_t)info->w * info->h > IMAGE_MAX_PIXELS)
+        return err_set(ERR_DATA, "%d x %d pixels: more than %d", info->w, info->h, IMAGE_MAX_PIXELS);
+    return rc;
+}
+
+int image_decode_into(const void *bytes, size_t n, int scale, Image *im, size_t *capacity)
+{
+    ImageType type;
+    if (sniff(bytes, n, &type))
+        return -1;
+    return type == IMAGE_JPEG ? jpeg_decode(bytes, n, scale, im, capacity) : png_decode(bytes, n, im, capacity);
+}
+
+int image_decode(const void *bytes, size_t n, Image *im)
+{
+    size_t capacity = 0;
+    *im = (Image){ 0 };
+    if (image_decode_into(bytes, n, 8, im, &capacity) == 0)
+        return 0;
+    image_free(im);
+    return -1;
+}

@@ -1,0 +1,173 @@
+#include "image/codec.h"
+
+#include "util/err.h"
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jerror.h>
+#include <jpeglib.h>
+
+/* libjpeg's error manager with a way back. */
+typedef struct {
+    struct jpeg_error_mgr base;
+    jmp_buf back;
+    bool truncated;
+    char text[JMSG_LENGTH_MAX];
+} ErrorManager;
+
+static void error_exit(j_common_ptr info)
+{
+    ErrorManager *e = (ErrorManager *)info->err;
+    info->err->format_message(info, e->text);
+    longjmp(e->back, 1);
+}
+
+/* Warnings are tolerated, as Pillow does, but for the end of the data. */
+static void note_message(j_common_ptr info, int level)
+{
+    ErrorManager *e = (ErrorManager *)info->err;
+    if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) {
+        e->truncated = true;
+        error_exit(info);
+    }
+}
+
+static void count_scans(j_common_ptr info)
+{
+    j_decompress_ptr d = (j_decompress_ptr)info;
+    if (d->input_scan_number > IMAGE_MAX_SCANS) {
+        ErrorManager *e = (ErrorManager *)info->err;
+        snprintf(e->text, sizeof e->text, "more than %d scans", IMAGE_MAX_SCANS);
+        longjmp(e->back, 1);
+    }
+}
+
+static void error_manager_init(ErrorManager *e)
+{
+    jpeg_std_error(&e->base);
+    e->base.error_exit = error_exit;
+    e->base.emit_message = note_message;
+    e->truncated = false;
+    e->text[0] = 0;
+}
+
+static int jpeg_fail(const ErrorManager *e, size_t n)
+{
+    if (e->truncated)
+        return err_set(ERR_DATA, "JPEG truncated at byte %zu", n);
+    return err_set(ERR_DATA, "JPEG: %s", e->text);
+}
+
+int jpeg_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
+{
+    struct jpeg_decompress_struct d;
+    ErrorManager e;
+    error_manager_init(&e);
+    d.err = &e.base;
+    if (setjmp(e.back)) {
+        jpeg_destroy_decompress(&d);
+        return jpeg_fail(&e, n);
+    }
+    jpeg_create_decompress(&d);
+    jpeg_mem_src(&d, bytes, n);
+    jpeg_read_header(&d, TRUE);
+    *info = (ImageInfo){ IMAGE_JPEG, (int)d.image_width, (int)d.image_height };
+    jpeg_destroy_decompress(&d);
+    return 0;
+}
+
+/* Four inks, inverted as Adobe writes them, to RGB in place of the row's first three quarters. */
+static void cmyk_to_rgb(const uint8_t *cmyk, uint8_t *rgb, int w)
+{
+    for (int x = 0; x < w; x++, cmyk += 4, rgb += 3) {
+        int nk = cmyk[3]; /* 255 - k, where k = 255 - stored */
+        for (int c = 0; c < 3; c++) {
+            int t = (255 - cmyk[c]) * nk + 128;
+            int v = nk - (((t >> 8) + t) >> 8);
+            rgb[c] = (uint8_t)(v < 0 ? 0 : v);
+        }
+    }
+}
+
+int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *capacity)
+{
+    struct jpeg_decompress_struct d;
+    struct jpeg_progress_mgr progress = { .progress_monitor = count_scans };
+    ErrorManager e;
+    uint8_t *volatile inks = NULL;
+
+    error_manager_init(&e);
+    d.err = &e.base;
+    if (setjmp(e.back)) {
+        jpeg_destroy_decompress(&d);
+        free(inks);
+        return jpeg_fail(&e, n);
+    }
+    jpeg_create_decompress(&d);
+    d.progress = &progress;
+    jpeg_mem_src(&d, bytes, n);
+    jpeg_read_header(&d, TRUE);
+    bool cmyk = d.jpeg_color_space == JCS_CMYK || d.jpeg_color_space == JCS_YCCK;
+    d.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+    d.dct_method = JDCT_ISLOW;
+    d.scale_num = (unsigned)scale;
+    d.scale_denom = 8;
+    jpeg_calc_output_dimensions(&d);
+    if (image_reserve(im, (int)d.output_width, (int)d.output_height, capacity)) {
+        jpeg_destroy_decompress(&d);
+        return -1;
+    }
+    jpeg_start_decompress(&d);
+    if (cmyk && !(inks = malloc((size_t)im->w * 4))) {
+        jpeg_destroy_decompress(&d);
+        return err_set(ERR_MEMORY, "image of %d x %d pixels: out of memory", im->w, im->h);
+    }
+    while (d.output_scanline < d.output_height) {
+        uint8_t *row = im->rgb + (size_t)d.output_scanline * (size_t)im->w * 3;
+        JSAMPROW line = cmyk ? inks : row;
+        jpeg_read_scanlines(&d, &line, 1);
+        if (cmyk)
+            cmyk_to_rgb(inks, row, im->w);
+    }
+    jpeg_destroy_decompress(&d);
+    free(inks);
+    return 0;
+}
+
+int image_encode_jpeg(const Image *im, int quality, void **bytes, size_t *n)
+{
+    struct jpeg_compress_struct c;
+    ErrorManager e;
+    unsigned char *volatile out = NULL;
+    unsigned long size = 0;
+
+    error_manager_init(&e);
+    c.err = &e.base;
+    if (setjmp(e.back)) {
+        jpeg_destroy_compress(&c);
+        free(out);
+        return err_set(ERR_DATA, "encoding a JPEG of %d x %d: %s", im->w, im->h, e.text);
+    }
+    jpeg_create_compress(&c);
+    jpeg_mem_dest(&c, (unsigned char **)&out, &size);
+    c.image_width = (JDIMENSION)im->w;
+    c.image_height = (JDIMENSION)im->h;
+    c.input_components = 3;
+    c.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&c);
+    jpeg_set_quality(&c, quality, TRUE);
+    jpeg_start_compress(&c, TRUE);
+    while (c.next_scanline < c.image_height) {
+        JSAMPROW row = im->rgb + (size_t)c.next_scanline * (size_t)im->w * 3;
+        jpeg_write_scanlines(&c, &row, 1);
+    }
+    jpeg_finish_compress(&c);
+    jpeg_destroy_compress(&c);
+    *bytes = out;
+    *n = size;
+    return 0;
+}

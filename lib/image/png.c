@@ -1,0 +1,162 @@
+#include "image/codec.h"
+
+#include "util/err.h"
+
+#include <png.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Where libpng reads and writes. */
+typedef struct {
+    const uint8_t *bytes;
+    size_t n, at;
+    uint8_t *out;
+    size_t capacity;
+    bool truncated;
+    char text[128];
+} PngState;
+
+static void on_error(png_structp png, png_const_charp text)
+{
+    PngState *s = png_get_error_ptr(png);
+    strncpy(s->text, text, sizeof s->text - 1);
+    png_longjmp(png, 1);
+}
+
+static void on_warning(png_structp png, png_const_charp text)
+{
+    (void)png;
+    (void)text;
+}
+
+static void read_bytes(png_structp png, png_bytep to, size_t size)
+{
+    PngState *s = png_get_io_ptr(png);
+    if (size > s->n - s->at) {
+        s->truncated = true;
+        png_error(png, "truncated");
+    }
+    memcpy(to, s->bytes + s->at, size);
+    s->at += size;
+}
+
+static int png_fail(const PngState *s)
+{
+    if (s->truncated)
+        return err_set(ERR_DATA, "PNG truncated at byte %zu", s->n);
+    return err_set(ERR_DATA, "PNG: %s", s->text);
+}
+
+static png_structp reader_new(PngState *s, png_infop *info)
+{
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, s, on_error, on_warning);
+    *info = png ? png_create_info_struct(png) : NULL;
+    if (!*info) {
+        png_destroy_read_struct(&png, NULL, NULL);
+        return NULL;
+    }
+    png_set_read_fn(png, s, read_bytes);
+    png_set_user_limits(png, 1 << 20, 1 << 20);
+    png_set_chunk_cache_max(png, 128);
+    png_set_chunk_malloc_max(png, 16 << 20);
+    return png;
+}
+
+int png_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
+{
+    PngState s = { .bytes = bytes, .n = n };
+    png_infop head;
+    png_structp png = reader_new(&s, &head);
+    if (!png)
+        return err_set(ERR_MEMORY, "PNG: out of memory");
+    if (setjmp(png_jmpbuf(png))) {
+        png_destroy_read_struct(&png, &head, NULL);
+        return png_fail(&s);
+    }
+    png_read_info(png, head);
+    *info = (ImageInfo){ IMAGE_PNG, (int)png_get_image_width(png, head), (int)png_get_image_height(png, head) };
+    png_destroy_read_struct(&png, &head, NULL);
+    return 0;
+}
+
+int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity)
+{
+    PngState s = { .bytes = bytes, .n = n };
+    png_infop info;
+    png_structp png = reader_new(&s, &info);
+    if (!png)
+        return err_set(ERR_MEMORY, "PNG: out of memory");
+    if (setjmp(png_jmpbuf(png))) {
+        png_destroy_read_struct(&png, &info, NULL);
+        return png_fail(&s);
+    }
+    png_read_info(png, info);
+    if (image_reserve(im, (int)png_get_image_width(png, info), (int)png_get_image_height(png, info), capacity)) {
+        png_destroy_read_struct(&png, &info, NULL);
+        return -1;
+    }
+    png_set_strip_16(png);
+    png_set_palette_to_rgb(png);
+    png_set_expand_gray_1_2_4_to_8(png);
+    png_set_gray_to_rgb(png);
+    png_set_strip_alpha(png);
+    int passes = png_set_interlace_handling(png);
+    png_read_update_info(png, info);
+    if (png_get_rowbytes(png, info) != (size_t)im->w * 3)
+        png_error(png, "rows are not 8-bit RGB");
+    while (passes--)
+        for (int y = 0; y < im->h; y++)
+            png_read_row(png, im->rgb + (size_t)y * (size_t)im->w * 3, NULL);
+    png_read_end(png, NULL);
+    png_destroy_read_struct(&png, &info, NULL);
+    return 0;
+}
+
+static void write_bytes(png_structp png, png_bytep from, size_t size)
+{
+    PngState *s = png_get_io_ptr(png);
+    if (size > s->capacity - s->n) {
+        size_t more = s->capacity * 2 + size;
+        uint8_t *p = realloc(s->out, more);
+        if (!p)
+            png_error(png, "out of memory");
+        s->out = p;
+        s->capacity = more;
+    }
+    memcpy(s->out + s->n, from, size);
+    s->n += size;
+}
+
+static void flush_bytes(png_structp png)
+{
+    (void)png;
+}
+
+int image_encode_png(const Image *im, void **bytes, size_t *n)
+{
+    PngState s = { .capacity = 0 };
+    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning);
+    png_infop info = png ? png_create_info_struct(png) : NULL;
+    if (!info) {
+        png_destroy_write_struct(&png, NULL);
+        return err_set(ERR_MEMORY, "PNG: out of memory");
+    }
+    if (setjmp(png_jmpbuf(png))) {
+        png_destroy_write_struct(&png, &info);
+        free(s.out);
+        return err_set(ERR_DATA, "encoding a PNG of %d x %d: %s", im->w, im->h, s.text);
+    }
+    png_set_write_fn(png, &s, write_bytes, flush_bytes);
+    png_set_IHDR(png, info, (png_uint_32)im->w, (png_uint_32)im->h, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_write_info(png, info);
+    for (int y = 0; y < im->h; y++)
+        png_write_row(png, im->rgb + (size_t)y * (size_t)im->w * 3);
+    png_write_end(png, NULL);
+    png_destroy_write_struct(&png, &info);
+    *bytes = s.out;
+    *n = s.n;
+    return 0;
+}
