@@ -1,13 +1,12 @@
 #include <inttypes.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <jpeglib.h>
 #include <omp.h>
 
+#include "image/image.h"
 #include "image/synth.h"
 #include "store/dataset.h"
 #include "util/err.h"
@@ -50,45 +49,6 @@ static uint32_t part_number(const char *name)
     return !strcmp(name, "train") ? 0 : !strcmp(name, "test") ? 1 : 2;
 }
 
-/* libjpeg's own handler would exit; nothing but memory can fail here. */
-static void encoder_failed(j_common_ptr c)
-{
-    longjmp(*(jmp_buf *)c->client_data, 1);
-}
-
-static int encode(uint8_t *rgb, int size, Encoded *out)
-{
-    struct jpeg_compress_struct c;
-    struct jpeg_error_mgr errors;
-    jmp_buf failed;
-    unsigned char *bytes = NULL;
-    unsigned long length = 0;
-
-    c.err = jpeg_std_error(&errors);
-    errors.error_exit = encoder_failed;
-    c.client_data = &failed;
-    if (setjmp(failed)) {
-        jpeg_destroy_compress(&c);
-        return err_set(ERR_MEMORY, "no memory to encode an image of %d pixels", size);
-    }
-    jpeg_create_compress(&c);
-    jpeg_mem_dest(&c, &bytes, &length);
-    c.image_width = c.image_height = (JDIMENSION)size;
-    c.input_components = 3;
-    c.in_color_space = JCS_RGB;
-    jpeg_set_defaults(&c);
-    jpeg_set_quality(&c, (int)o.quality, TRUE);
-    jpeg_start_compress(&c, TRUE);
-    while (c.next_scanline < c.image_height) {
-        JSAMPROW row = rgb + 3 * (size_t)c.next_scanline * (size_t)size;
-        jpeg_write_scanlines(&c, &row, 1);
-    }
-    jpeg_finish_compress(&c);
-    jpeg_destroy_compress(&c);
-    *out = (Encoded){ bytes, length };
-    return 0;
-}
-
 /* Draw and encode images first .. first + count - 1. Errors are a thread's own, so the first one's text is
  * carried over to the caller. */
 static int draw_block(const Synth *s, uint64_t first, int count, Encoded *out)
@@ -99,17 +59,17 @@ static int draw_block(const Synth *s, uint64_t first, int count, Encoded *out)
 
 #pragma omp parallel for schedule(dynamic, 8)
     for (int i = 0; i < count; i++) {
-        uint8_t *rgb = malloc((size_t)size * (size_t)size * 3);
-        int rc = rgb ? synth_draw(s, part, first + (uint64_t)i, rgb)
-                     : err_set(ERR_MEMORY, "no memory for an image of %d pixels", size);
+        Image im = { size, size, malloc((size_t)size * (size_t)size * 3) };
+        int rc = im.rgb ? synth_draw(s, part, first + (uint64_t)i, im.rgb)
+                        : err_set(ERR_MEMORY, "no memory for an image of %d pixels", size);
         if (rc == 0)
-            rc = encode(rgb, size, &out[i]);
+            rc = image_encode_jpeg(&im, (int)o.quality, &out[i].bytes, &out[i].size);
         if (rc < 0) {
 #pragma omp critical
             if (!failed++)
                 snprintf(why, sizeof why, "%s", err_text());
         }
-        free(rgb);
+        free(im.rgb);
     }
     return failed ? err_set(ERR_MEMORY, "%s", why) : 0;
 }

@@ -244,9 +244,9 @@ static float second_colour(int fill, float x, float d, float edge)
     }
 }
 
-static void paint_motif(const Synth *s, const Canvas *cv, Rng *r, int label, float cx, float cy)
+static void paint_motif(const Synth *s, const Canvas *cv, Rng *r, int label, float pitch, float cx, float cy)
 {
-    float radius = (float)cv->size * range(r, .125f, .175f), angle = range(r, 0, TAU);
+    float radius = pitch * range(r, .33f, .45f), angle = range(r, 0, TAU);
     float ca = cosf(angle) / radius, sa = sinf(angle) / radius, edge = 1 / radius;
     float mirror = rng_below(r, 2) ? -1.f : 1.f;
     float colour[2][3];
@@ -287,13 +287,15 @@ static void paint_motif(const Synth *s, const Canvas *cv, Rng *r, int label, flo
 /* The motif on a turned lattice with jitter, over the whole picture and beyond its border. */
 static void paint_motifs(const Synth *s, const Canvas *cv, Rng *r, int label)
 {
-    float n = (float)cv->size, pitch = n * range(r, .36f, .44f), angle = range(r, 0, TAU);
+    static const float pitches[3] = { .4f, .22f, .62f };
+    float n = (float)cv->size, pitch = n * pitches[label % 3] * range(r, .9f, 1.1f), angle = range(r, 0, TAU);
     float ca = pitch * cosf(angle), sa = pitch * sinf(angle), ox = range(r, 0, n), oy = range(r, 0, n);
 
-    for (int j = -4; j <= 4; j++)
-        for (int i = -4; i <= 4; i++) {
+    int cells = (int)(1.5f * n / pitch) + 1;
+    for (int j = -cells; j <= cells; j++)
+        for (int i = -cells; i <= cells; i++) {
             float u = (float)i + range(r, -.12f, .12f), v = (float)j + range(r, -.12f, .12f);
-            paint_motif(s, cv, r, label, ox + ca * u - sa * v, oy + sa * u + ca * v);
+            paint_motif(s, cv, r, label, pitch, ox + ca * u - sa * v, oy + sa * u + ca * v);
         }
 }
 
