@@ -72,7 +72,7 @@ static void test_geometry_variants(const PixelKernels *a, const PixelKernels *b,
         n[i] = 1 + (int)rng_below(&r, WIDTH - 1);
         lo[i] = (int)rng_below(&r, W - (uint32_t)n[i] + 1);
         for (int j = 0; j < n[i]; j++) {
-            k[i * WIDTH + j] = (int32_t)rng_below(&r, 1 << 21) - (1 << 19);
+            k[i * WIDTH + j] = (int32_t)rng_below(&r, 1 << 18) - (1 << 16);
             kh[i * WIDTH + j] = (int16_t)(k[i * WIDTH + j] >> 12);
             kl[i * WIDTH + j] = (int16_t)(k[i * WIDTH + j] & 4095);
         }
