@@ -81,6 +81,8 @@ $B/obj/%.o: %.c Makefile
 # The tensor kernels may fuse multiply-adds and ignore traps: no result of
 # theirs is compared bit by bit with another program's.
 $B/obj/lib/tensor/%.o: KERNEL_FLAGS := -ffp-contract=fast -fno-trapping-math
+# The pixel loops keep every rounding; they only may compute both sides of a choice.
+$B/obj/lib/image/simd/%.o: KERNEL_FLAGS := -fno-trapping-math
 
 define isa_rule
 $B/obj/%.$1.o: %.c Makefile

@@ -93,12 +93,11 @@ static void from_hsv(const int *restrict hs, const int *restrict ss, const int *
         int q = (int)round_positive((double)v * (1.0 - (double)(fs * f)));
         int t = (int)round_positive((double)v * (1.0 - (double)fs * (1.0 - (double)f)));
         i = i == 6 ? 0 : i;
-        int r = i == 0 ? v : i == 1 ? q : i == 2 ? p : i == 3 ? p : i == 4 ? t : v;
-        int g = i == 0 ? t : i == 1 ? v : i == 2 ? v : i == 3 ? q : p;
-        int b = i == 0 ? p : i == 1 ? p : i == 2 ? t : i == 3 ? v : i == 4 ? v : q;
-        r8[j] = (uint8_t)(ss[j] ? r : v);
-        g8[j] = (uint8_t)(ss[j] ? g : v);
-        b8[j] = (uint8_t)(ss[j] ? b : v);
+        /* one of six sextants, chosen by masks so that the loop has no branch; gray pixels have q = p = t = v */
+        int m0 = -(i == 0), m1 = -(i == 1), m2 = -(i == 2), m3 = -(i == 3), m4 = -(i == 4), m5 = -(i == 5);
+        r8[j] = (uint8_t)((v & (m0 | m5)) | (q & m1) | (p & (m2 | m3)) | (t & m4));
+        g8[j] = (uint8_t)((t & m0) | (v & (m1 | m2)) | (q & m3) | (p & (m4 | m5)));
+        b8[j] = (uint8_t)((p & (m0 | m1)) | (t & m2) | (v & (m3 | m4)) | (q & m5));
     }
 }
 
