@@ -66,7 +66,7 @@ static int look(const char *path, StoreMode mode, const char *what, off_t *size)
     struct stat st;
     int flags = mode == STORE_CREATE ? O_RDWR | O_CREAT : O_RDONLY, rc = -1;
     int fd = open(path, flags | O_CLOEXEC, 0666);
-    if (fd < 0 && errno == ENOENT)
+    if (fd < 0 && errno == ENOENT && mode != STORE_CREATE)
         return err_set(ERR_ABSENT, "%s: no such %s", path, what);
     if (fd < 0)
         return err_system("%s", path);

@@ -1,0 +1,402 @@
+/* hssl-import: images of a folder, a list, a tar or CIFAR binaries into one dataset. */
+#include "image/image.h"
+#include "store/dataset.h"
+#include "store/intake.h"
+#include "util/err.h"
+#include "util/log.h"
+#include "util/opt.h"
+#include "util/rng.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <omp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct {
+    bool nul, strict, verify, force, json;
+    const char *labels;
+    int64_t limit, per_class, jobs;
+} o = { .labels = "folder" };
+
+static const Opt opts[] = {
+    OPT_FLAG("null", '0', &o.nul, "names on standard input end with a zero byte (find -print0)"),
+    OPT_CHOICE("labels", 0, &o.labels, "folder|none", "where labels come from: the folder an image lies in, or nowhere"),
+    OPT_INT("limit", 'n', &o.limit, 0, 9e15, "N", "at most N images, spread evenly where their number is known (0: all)"),
+    OPT_INT("per-class", 0, &o.per_class, 0, 9e15, "N", "at most N images of each class, the first ones (0: all)"),
+    OPT_FLAG("verify", 0, &o.verify, "decode every image and skip what doesn't decode"),
+    OPT_INT("jobs", 'j', &o.jobs, 0, 1024, "N", "check in N threads (0: one a processor)"),
+    OPT_FLAG("strict", 0, &o.strict, "exit with 1 if anything was skipped"),
+    OPT_FLAG("force", 'f', &o.force, "start anew if OUT.db exists, instead of going on with it"),
+    OPT_FLAG("json", 0, &o.json, "print the totals as JSON on standard output"),
+    OPT_END
+};
+
+static const OptProgram program = {
+    "hssl-import", "[OPTION]... SOURCE OUT.db", "store images, as they are, with label and name in one dataset",
+    .opts = opts,
+    .examples = "  hssl-import photos/ photos.db            # photos/CLASS/x.jpg: labels; photos/x.jpg: none\n"
+                "  tar c photos | hssl-import - photos.db\n"
+                "  find photos -name '*.jpg' -print0 | hssl-import -0 - photos.db\n"
+                "  hssl-import cifar-10-batches-bin/ cifar10.db\n"
+};
+
+/* ---------------------------------------------------------------- signals */
+
+static volatile sig_atomic_t stopped; /* the signal's number */
+
+static void on_signal(int number)
+{
+    stopped = number;
+}
+
+/* Without SA_RESTART, so that a read from a pipe ends; a second signal kills. */
+static void catch_signals(void)
+{
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* ---------------------------------------------------------------- images of each class */
+
+static struct {
+    uint64_t *keys;
+    int64_t *counts;
+    size_t room, n;
+} tally;
+
+static int64_t *tally_of(const char *class_name)
+{
+    if (2 * tally.n >= tally.room) {
+        size_t room = tally.room ? 2 * tally.room : 1024, old = tally.room;
+        uint64_t *keys = tally.keys;
+        int64_t *counts = tally.counts;
+        tally.keys = calloc(room, sizeof *keys);
+        tally.counts = calloc(room, sizeof *counts);
+        if (!tally.keys || !tally.counts)
+            die_with("no memory to count %zu classes", room);
+        tally.room = room;
+        for (size_t i = 0; i < old; i++) {
+            size_t k = keys[i] & (room - 1);
+            while (keys[i] && tally.keys[k])
+                k = (k + 1) & (room - 1);
+            if (keys[i])
+                tally.keys[k] = keys[i], tally.counts[k] = counts[i];
+        }
+        free(keys);
+        free(counts);
+    }
+    uint64_t key = rng_hash(class_name) | 1;
+    size_t i = key & (tally.room - 1);
+    while (tally.keys[i] && tally.keys[i] != key)
+        i = (i + 1) & (tally.room - 1);
+    tally.n += !tally.keys[i];
+    tally.keys[i] = key;
+    return &tally.counts[i];
+}
+
+/* ---------------------------------------------------------------- one image */
+
+typedef struct {
+    char *name, *class_name; /* class_name NULL: none */
+    IntakeImage image;
+    int width, height;
+    char *bad; /* why it is skipped */
+} Slot;
+
+static const struct {
+    const char *name, *bytes;
+    size_t at, n;
+} foreign[] = {
+    { "a GIF", "GIF8", 0, 4 },           { "a WebP image", "WEBP", 8, 4 },    { "a BMP image", "BM", 0, 2 },
+    { "a TIFF image", "II*\0", 0, 4 },   { "a TIFF image", "MM\0*", 0, 4 },   { "an AVIF or HEIF image", "ftyp", 4, 4 },
+    { "a JPEG 2000 image", "jP  ", 4, 4 }, { "a PDF", "%PDF", 0, 4 },         { "a web page", "<!DOCTYPE", 0, 9 },
+};
+
+static void refuse(Slot *s, const char *why)
+{
+    if (!s->bad)
+        s->bad = strdup(why);
+}
+
+/* A JPEG without its end marker, or a PNG without its end chunk, may have been cut off. Entropy-coded data never holds
+ * FF D9; a thumbnail in the head may. */
+static bool cut_off(const unsigned char *p, size_t n)
+{
+    if (n > 8 && !memcmp(p, "\x89PNG", 4))
+        return !memmem(p + 8, n - 8, "IEND\xae\x42\x60\x82", 8);
+    size_t at = 2;
+    while (at + 4 <= n && p[at] == 0xff && p[at + 1] != 0xda) {
+        if (p[at + 1] == 0xff) {
+            at++;
+            continue;
+        }
+        at += 2 + ((size_t)p[at + 2] << 8 | p[at + 3]);
+    }
+    return at >= n || !memmem(p + at, n - at, "\xff\xd9", 2);
+}
+
+static int encode(Slot *s)
+{
+    Image raw = { .w = s->image.width, .h = s->image.height, .rgb = s->image.bytes };
+    void *png;
+    size_t size;
+    if (image_encode_png(&raw, &png, &size))
+        return -1;
+    free(s->image.bytes);
+    s->image = (IntakeImage){ .bytes = png, .size = size };
+    return 0;
+}
+
+static void check(Slot *s)
+{
+    ImageInfo info;
+    if (s->bad)
+        return;
+    if (s->image.width && encode(s)) {
+        refuse(s, err_text());
+        return;
+    }
+    const unsigned char *p = s->image.bytes;
+    size_t n = s->image.size;
+    if (!n) {
+        refuse(s, "an empty file");
+        return;
+    }
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        char why[64];
+        if (n < foreign[i].at + foreign[i].n || memcmp(p + foreign[i].at, foreign[i].bytes, foreign[i].n))
+            continue;
+        snprintf(why, sizeof why, "%s; JPEG and PNG are read", foreign[i].name);
+        refuse(s, why);
+        return;
+    }
+    if (image_probe(p, n, &info)) {
+        refuse(s, err_text());
+        return;
+    }
+    s->width = info.w;
+    s->height = info.h;
+    if (o.verify || cut_off(p, n)) {
+        /* Some encoders leave out the end marker: only decoding tells whether pixels are missing. */
+        Image decoded = { 0 };
+        if (image_decode(p, n, &decoded))
+            refuse(s, err_text());
+        image_free(&decoded);
+    }
+}
+
+/* ---------------------------------------------------------------- batches of images */
+
+enum { SLOTS = 256, BATCH_BYTES = 32 << 20 };
+
+static Slot slots[SLOTS];
+static int n_slots;
+static size_t batch_bytes;
+static int64_t imported, present, skipped;
+
+/* A name may hold anything but a zero byte; a terminal must not obey it. */
+static void report(const char *name, const char *why)
+{
+    char safe[1024];
+    size_t n = 0;
+    for (; name[n] && n < sizeof safe - 1; n++)
+        safe[n] = (unsigned char)name[n] < 32 || name[n] == 127 ? '?' : name[n];
+    safe[n] = 0;
+    log_warn("%s: %s; skipped", safe, why);
+    skipped++;
+}
+
+static bool enough(const char *class_name)
+{
+    return o.per_class && *tally_of(class_name ? class_name : "") >= o.per_class;
+}
+
+static void put(DatasetWriter *w, const Slot *s)
+{
+    Record r = { .bytes = s->image.bytes, .size = s->image.size, .name = s->name, .label = -1,
+                 .width = (uint32_t)s->width, .height = (uint32_t)s->height };
+    if (s->class_name && (r.label = dataset_class(w, s->class_name)) < 0)
+        die();
+    if (!dataset_put(w, &r)) {
+        imported++;
+        ++*tally_of(s->class_name ? s->class_name : "");
+    } else if (err_code() == ERR_EXISTS) {
+        present++;
+    } else if (err_code() == ERR_USAGE || err_code() == ERR_DATA) {
+        report(s->name, err_text());
+    } else {
+        die();
+    }
+}
+
+static void flush_batch(DatasetWriter *w)
+{
+    /* Threads pay where there is something to decode or encode; looking at heads is too little work for them. */
+    bool heavy = n_slots > 1 && (o.verify || slots[0].image.width);
+#pragma omp parallel for schedule(dynamic) num_threads((int)o.jobs) if (heavy)
+    for (int i = 0; i < n_slots; i++)
+        check(&slots[i]);
+    for (int i = 0; i < n_slots; i++) {
+        Slot *s = &slots[i];
+        if (s->bad)
+            report(s->name, s->bad);
+        else if (!enough(s->class_name))
+            put(w, s);
+        free(s->name);
+        free(s->class_name);
+        free(s->image.bytes);
+        free(s->bad);
+        *s = (Slot){ 0 };
+    }
+    n_slots = 0;
+    batch_bytes = 0;
+}
+
+static void take(Intake *in, const IntakeItem *item, const char *class_name)
+{
+    Slot *s = &slots[n_slots++];
+    s->name = strdup(item->name);
+    s->class_name = class_name ? strdup(class_name) : NULL;
+    if (!s->name || (class_name && !s->class_name))
+        die_with("out of memory");
+    if (intake_load(in, &s->image))
+        refuse(s, err_text());
+    batch_bytes += s->image.size;
+}
+
+/* --limit where the number of items is known: item i (from 0) of total is one of `limit` evenly spread ones. */
+static bool chosen(int64_t i, int64_t total)
+{
+    if (!o.limit || !total || o.limit >= total)
+        return true;
+    return (int64_t)((__int128)(i + 1) * o.limit / total) > (int64_t)((__int128)i * o.limit / total);
+}
+
+static void remove_dataset(const char *path)
+{
+    char lock[4096];
+    snprintf(lock, sizeof lock, "%s-lock", path);
+    unlink(path);
+    unlink(lock);
+}
+
+static void import(Intake *in, DatasetWriter *w, const char *path)
+{
+    IntakeItem item;
+    Progress progress;
+    int64_t total = intake_total(in), i = 0;
+    int rc = 0;
+    progress_start(&progress, "import", "images", 0, total);
+    for (; !stopped && (total || !o.limit || imported + present < o.limit) && (rc = intake_next(in, &item)) > 0; i++) {
+        const char *class_name = strcmp(o.labels, "none") ? item.class_name : NULL;
+        if (!chosen(i, total) || enough(class_name))
+            continue;
+        int there = dataset_has(w, item.name);
+        if (there < 0)
+            die();
+        if (there) {
+            present++;
+            ++*tally_of(class_name ? class_name : "");
+        } else {
+            take(in, &item, class_name);
+        }
+        /* Without a total the limit is exact only if no batch runs past it. */
+        if (n_slots == SLOTS || batch_bytes > BATCH_BYTES ||
+            (o.limit && !total && imported + present + n_slots >= o.limit))
+            flush_batch(w);
+        progress_update(&progress, i + 1, "");
+    }
+    if (rc < 0 && !stopped) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", err_text());
+        flush_batch(w);
+        progress_end(&progress);
+        bool empty = !dataset_written(w);
+        if (dataset_finish(w))
+            log_error("%s", err_text());
+        if (empty)
+            remove_dataset(path);
+        die_with("%s%s", why, empty ? "" : " (what was read before is stored)");
+    }
+    flush_batch(w);
+    progress_end(&progress);
+}
+
+static bool is_dataset_or_empty(const char *path)
+{
+    struct stat st;
+    Dataset *ds = NULL;
+    if (stat(path, &st) || !st.st_size)
+        return true;
+    ds = dataset_open(path);
+    dataset_close(ds);
+    return ds;
+}
+
+static void print_totals(const char *path, const Dataset *ds)
+{
+    char what[160];
+    snprintf(what, sizeof what, "%" PRId64 " imported, %" PRId64 " there already, %" PRId64 " skipped", imported, present,
+             skipped);
+    if (o.json)
+        printf("{\"imported\":%" PRId64 ",\"present\":%" PRId64 ",\"skipped\":%" PRId64 ",\"images\":%" PRIu64
+               ",\"bytes\":%" PRIu64 ",\"classes\":%d}\n", imported, present, skipped, ds ? dataset_count(ds) : 0,
+               ds ? dataset_bytes(ds) : 0, ds ? dataset_classes(ds) : 0);
+    if (ds)
+        log_info("%s: %" PRIu64 " images in %d classes, %.1f MB; %s", path, dataset_count(ds), dataset_classes(ds),
+                 (double)dataset_bytes(ds) / 1e6, what);
+    else
+        log_info("%s: %s", path, what);
+}
+
+int main(int argc, char **argv)
+{
+    if (opt_parse(&program, argc, argv) != 2)
+        opt_usage("a SOURCE and an OUT.db are wanted");
+    const char *source = argv[1], *path = argv[2];
+    if (!o.jobs)
+        o.jobs = omp_get_num_procs();
+    catch_signals();
+
+    Intake *in = intake_open(source, o.nul);
+    if (!in)
+        die();
+    if (o.force) {
+        if (!is_dataset_or_empty(path))
+            die_with("%s; it is not replaced", err_text());
+        remove_dataset(path);
+    }
+    DatasetWriter *w = dataset_create(path, true);
+    if (!w)
+        die();
+    import(in, w, path);
+    uint64_t count = dataset_written(w);
+    if (dataset_finish(w))
+        die();
+    intake_close(in);
+
+    if (!count)
+        remove_dataset(path);
+    Dataset *ds = count ? dataset_open(path) : NULL;
+    if (count && !ds)
+        die();
+    print_totals(path, ds);
+    dataset_close(ds);
+    free(tally.keys);
+    free(tally.counts);
+    if (log_close_stdout())
+        die();
+    if (stopped) {
+        log_info("stopped; the same command goes on");
+        return 128 + stopped;
+    }
+    if (!count)
+        die_with("%s: no image to import", source);
+    return o.strict && skipped;
+}
