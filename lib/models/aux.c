@@ -72,7 +72,7 @@ static Tensor *convnext_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, i
         return NULL;
     int64_t batch = z->shape[0], n = z->shape[1], c = z->shape[2];
     float scales[DROP_PATH_BATCH];
-    if (pass && batch > DROP_PATH_BATCH) {
+    if (pass && pass->rate > 0 && batch > DROP_PATH_BATCH) {
         err_set(ERR_SHAPE, "drop path: %lld samples, more than %d", (long long)batch, DROP_PATH_BATCH);
         return tape_fail(t);
     }

@@ -67,7 +67,7 @@ Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const P
         return NULL;
     int64_t batch = x->shape[0];
     float scales[DROP_PATH_BATCH];
-    if (pass && batch > DROP_PATH_BATCH) {
+    if (pass && pass->rate > 0 && batch > DROP_PATH_BATCH) {
         err_set(ERR_SHAPE, "drop path: %lld samples, more than %d", (long long)batch, DROP_PATH_BATCH);
         return tape_fail(t);
     }

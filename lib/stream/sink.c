@@ -19,7 +19,7 @@ struct Sink {
     bool welcomed, ended, failed;
     int life;            /* the ticket's way in, when it is a pipe; else -1 */
     double life_ended;   /* when it came to its end; 0: it has not */
-    uint64_t limit, sent_limit, credit_due;
+    uint64_t limit, sent_limit, credit_due, last;
     uint64_t ack[ACK_BATCH];
     int acks;
     char failure[512];
@@ -121,6 +121,11 @@ bool sink_ended(const Sink *s)
     return s->ended;
 }
 
+uint64_t sink_last(const Sink *s)
+{
+    return s->last;
+}
+
 int sink_items(Sink *s, zmq_pollitem_t *items)
 {
     int n = 0;
@@ -175,6 +180,7 @@ static int take(Sink *s, Message *m)
         return 0;
     case MSG_END:
         s->ended = true;
+        s->last = m->seq;
         break;
     case MSG_FAIL:
         s->failed = true;

@@ -35,6 +35,8 @@ const Message *sink_welcome(Sink *s);
  * ERR_DATA a message that cannot be parsed. */
 int sink_next(Sink *s, Message *m, int timeout_ms);
 bool sink_ended(const Sink *s);
+/* After the end: one past the sequence number of the last record. */
+uint64_t sink_last(const Sink *s);
 
 /* I have taken record seq over: the producer may forget it, and sends one more. */
 void sink_ack(Sink *s, uint64_t seq);

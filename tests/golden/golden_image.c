@@ -5,9 +5,7 @@
 #include "image/scratch.h"
 #include "tensor/ops.h"
 #include "util/err.h"
-#include "util/rng.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,52 +283,6 @@ static void pipeline(Golden *g)
     image_free(&im);
 }
 
-static double draw(void *rng)
-{
-    return rng_uniform53(rng);
-}
-
-/* Two samples of random draws: means may differ by 5 standard errors of a difference, variances by as many of theirs
- * (relative error below sqrt(4 / n) each). `whole` is the share of boxes as high or as wide as the image. */
-static void crop_stats(Golden *g)
-{
-    json_object *scales = json_object_object_get(golden_config(g), "scales");
-    int draws = golden_int(g, "draws", 0), w = golden_int(g, "width", 0), h = golden_int(g, "height", 0);
-    if (!scales || draws < 2)
-        return;
-    json_object_object_foreach(scales, key, range)
-    {
-        double scale[2] = { number(range, 0), number(range, 1) }, sum[4] = { 0 }, square[4] = { 0 };
-        int n[4] = { 0 }, whole = 0;
-        Rng rng = rng_make(11, RNG_TEST, rng_hash(key), 0);
-        for (int i = 0; i < draws; i++) {
-            ImageBox b = plan_crop(scale, w, h, draw, &rng);
-            double v[4] = { (double)b.w * b.h / ((double)w * h), log((double)b.w / b.h),
-                            b.h < h ? (double)b.y / (h - b.h) : NAN, b.w < w ? (double)b.x / (w - b.w) : NAN };
-            whole += b.w == w || b.h == h;
-            for (int k = 0; k < 4; k++)
-                if (!isnan(v[k]))
-                    sum[k] += v[k], square[k] += v[k] * v[k], n[k]++;
-        }
-        float mean[4], var[4], share = (float)((double)whole / draws);
-        double mean_within[4], var_within[4], share_within = 5 * sqrt(2 * (share + 1e-4) / draws);
-        for (int k = 0; k < 4; k++) {
-            double m = sum[k] / n[k], v = square[k] / n[k] - m * m;
-            mean[k] = (float)m;
-            var[k] = (float)v;
-            mean_within[k] = 5 * sqrt(2 * v / n[k]);
-            var_within[k] = 5 * v * sqrt(4.0 / n[k]);
-        }
-        char name[64];
-        snprintf(name, sizeof name, "out.%s.mean", key);
-        golden_check_within(g, name, mean, mean_within);
-        snprintf(name, sizeof name, "out.%s.var", key);
-        golden_check_within(g, name, var, var_within);
-        snprintf(name, sizeof name, "out.%s.whole", key);
-        golden_check_within(g, name, &share, &share_within);
-    }
-}
-
 static const GoldenCase cases[] = {
     { "image_blur", blur },
     { "image_color", color },
@@ -340,7 +292,6 @@ static const GoldenCase cases[] = {
     { "image_jpeg", jpeg },
     { "image_normalize", normalize },
     { "image_pipeline", pipeline },
-    { "optim_crop_stats", crop_stats },
     { 0 },
 };
 GOLDEN_REGISTER(cases)

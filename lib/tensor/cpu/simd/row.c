@@ -16,7 +16,9 @@ static float row_sum(const float *x, int64_t n)
 static float row_max(const float *x, int64_t n)
 {
     float m = -INFINITY;
+#ifndef __clang__ /* it doesn't vectorise a maximum that a NaN could enter, and warns of it */
 #pragma omp simd reduction(max : m)
+#endif
     for (int64_t i = 0; i < n; i++)
         m = x[i] > m ? x[i] : m;
     return m;

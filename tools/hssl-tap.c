@@ -1,0 +1,217 @@
+/* hssl-tap: passes a stream on and shows what passes. */
+#include "image/image.h"
+#include "image/sheet.h"
+#include "stream/stage.h"
+#include "util/err.h"
+#include "util/log.h"
+#include "util/opt.h"
+#include "util/stop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { HOLD = 256, LARGEST_TILE = 128, SHEET_DEFAULT = 8 };
+
+static struct {
+    const char *sheet;
+    int64_t count;
+    bool json, exit, quiet;
+} o;
+
+static const Opt opts[] = {
+    OPT_FLAG("json", 'j', &o.json, "show each message as a line of JSON"),
+    OPT_STR("sheet", 's', &o.sheet, "FILE", "draw the first images' views into a PNG, a row an image"),
+    OPT_INT("count", 'n', &o.count, 0, 1e9, "N", "show the first N records only (0: all; a sheet: 8)"),
+    OPT_FLAG("exit", 'x', &o.exit, "leave after --count records"),
+    OPT_FLAG("quiet", 'q', &o.quiet, "show nothing, only pass on"),
+    OPT_END
+};
+
+static const OptProgram program = {
+    "hssl-tap", "[OPTION]... < STREAM [> STREAM]", "show what passes through a pipe", .opts = opts,
+    .examples = "  hssl-load photos.db | hssl-augment | hssl-tap --sheet views.png --count 8 --exit\n"
+                "  hssl-load photos.db | hssl-tap --json 2> log.jsonl | hssl-augment | hssl-train -o run.db\n"
+};
+
+static Sheet *sheet;
+
+/* Whether somebody could read a ticket from standard output; else this program ends the pipeline. Where standard
+ * error goes into the same pipe (2>&1 | less) the reader is a person. */
+static bool someone_may_listen(void)
+{
+    struct stat out, err;
+    if (fstat(STDOUT_FILENO, &out) || !(S_ISFIFO(out.st_mode) || S_ISSOCK(out.st_mode) || S_ISREG(out.st_mode)))
+        return false;
+    return fstat(STDERR_FILENO, &err) || err.st_dev != out.st_dev || err.st_ino != out.st_ino;
+}
+
+static int show_line(const Message *m)
+{
+    char *line = o.json ? message_json(m) : message_describe(m);
+    if (!line)
+        return -1;
+    fprintf(stderr, "%s\n", line);
+    free(line);
+    return 0;
+}
+
+static int add_views(const MsgTensor *t)
+{
+    if (t->dtype != MSG_U8 || t->ndim != 4 || !t->data || t->shape[1] != t->shape[2] || t->shape[3] != 3 ||
+        t->shape[1] < 1 || t->shape[1] > 8192)
+        return 0;
+    size_t view = (size_t)t->shape[1] * (size_t)t->shape[1] * 3;
+    for (int64_t v = 0; v < t->shape[0]; v++)
+        if (sheet_tile(sheet, (const uint8_t *)t->data + (size_t)v * view, (int)t->shape[1]))
+            return -1;
+    return 0;
+}
+
+static int show(const Message *m)
+{
+    if (o.json || (!o.sheet && !o.quiet))
+        if (show_line(m))
+            return -1;
+    if (!sheet || m->type != MSG_DATA)
+        return 0;
+    if (sheet_row(sheet))
+        return -1;
+    for (int i = 0; i < m->tensors; i++)
+        if (add_views(&m->tensor[i]))
+            return -1;
+    return 0;
+}
+
+/* Write beside the file and rename, so that a viewer never sees half a picture. */
+static int write_file(const char *path, const void *bytes, size_t n)
+{
+    char part[4096];
+    snprintf(part, sizeof part, "%s.part", path);
+    FILE *f = fopen(part, "wb");
+    if (!f)
+        return err_system("%s", part);
+    bool wrote = fwrite(bytes, 1, n, f) == n;
+    if ((fclose(f) || !wrote || rename(part, path))) {
+        err_system("%s", path);
+        remove(part);
+        return -1;
+    }
+    return 0;
+}
+
+static int write_sheet(void)
+{
+    Image picture = { 0 };
+    void *png = NULL;
+    size_t n;
+    int rc = -1;
+    if (!sheet)
+        return 0;
+    if ((picture.rgb = sheet_draw(sheet, &picture.w, &picture.h)) && !image_encode_png(&picture, &png, &n))
+        rc = write_file(o.sheet, png, n);
+    free(png);
+    free(picture.rgb);
+    sheet_free(&sheet);
+    return rc;
+}
+
+/* 1: shown all that was asked for and told to leave. */
+static int observe(const Message *m, int64_t *seen)
+{
+    if (o.count && *seen >= o.count)
+        return 0;
+    if (show(m))
+        return -1;
+    if (++*seen != o.count)
+        return 0;
+    return write_sheet() ? -1 : o.exit;
+}
+
+static int end_of(Stage *st, Message *last)
+{
+    if (!sink_ended(st->in))
+        return -1;
+    message_init(last, MSG_END);
+    last->seq = sink_last(st->in);
+    if (o.json || (!o.sheet && !o.quiet))
+        show_line(last);
+    return stage_end(st, sink_last(st->in));
+}
+
+static int run(Stage *st, Message *m)
+{
+    int64_t seen = 0;
+    bool held = false;
+    while (!st->left) {
+        int rc = 0;
+        while (!held && (rc = sink_next(st->in, m, 0)) == 1) {
+            int leave = observe(m, &seen);
+            if (leave)
+                return leave < 0 ? -1 : 0;
+            held = true;
+            if (!st->out) {
+                sink_ack(st->in, m->seq);
+                message_clear(m);
+                held = false;
+            } else if (source_ready(st->out, m->seq)) {
+                if (source_send(st->out, m))
+                    return -1;
+                held = false;
+            }
+        }
+        if (rc < 0)
+            return end_of(st, m);
+        st->full = held;
+        if (stage_wait(st, -1, -1) < 0)
+            return -1;
+        if (held && source_ready(st->out, m->seq)) {
+            if (source_send(st->out, m))
+                return -1;
+            held = false;
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    Stage st;
+    Message m = { 0 };
+    bool alone = !someone_may_listen();
+    if (opt_parse(&program, argc, argv))
+        opt_usage("%s: takes no operands", argv[1]);
+    if (o.sheet && !o.count)
+        o.count = SHEET_DEFAULT;
+    if (o.exit && !o.count)
+        opt_usage("--exit: needs --count");
+    if (stop_install() || (o.sheet && !(sheet = sheet_new(LARGEST_TILE))))
+        die();
+    int rc = stage_open(&st, program.name, "records|plans|views", NULL, HOLD, alone);
+    if (rc > 0 && st.out) {
+        Message w;
+        message_init(&w, MSG_WELCOME);
+        if (message_copy_facts(&w, sink_welcome(st.in)) || source_welcome(st.out, &w))
+            rc = -1;
+    }
+    if (rc > 0 && (o.json || (!o.sheet && !o.quiet)) && show_line(sink_welcome(st.in)))
+        rc = -1;
+    if (rc > 0)
+        rc = run(&st, &m);
+    if (rc < 0) {
+        rc = stream_status();
+        if (err_code() != ERR_STOP)
+            log_error("%s", err_text());
+    }
+    message_clear(&m);
+    /* Whatever came is drawn, also when the stream was shorter than --count. */
+    if (sheet && sheet_rows(sheet) && write_sheet() && !rc) {
+        log_error("%s", err_text());
+        rc = 1;
+    }
+    sheet_free(&sheet);
+    stage_close(&st, rc ? "hssl-tap gave up" : o.exit ? "hssl-tap left, as --exit asks" : NULL);
+    return rc;
+}
