@@ -18,11 +18,12 @@ enum { HOLD = 256, LARGEST_TILE = 128, SHEET_DEFAULT = 8 };
 static struct {
     const char *sheet;
     int64_t count;
-    bool json, exit, quiet;
+    bool json, sums, exit, quiet;
 } o;
 
 static const Opt opts[] = {
     OPT_FLAG("json", 'j', &o.json, "show each message as a line of JSON"),
+    OPT_FLAG("sums", 0, &o.sums, "with --json: a checksum of each tensor, to compare pixels"),
     OPT_STR("sheet", 's', &o.sheet, "FILE", "draw the first images' views into a PNG, a row an image"),
     OPT_INT("count", 'n', &o.count, 0, 1e9, "N", "show the first N records only (0: all; a sheet: 8)"),
     OPT_FLAG("exit", 'x', &o.exit, "leave after --count records"),
@@ -50,7 +51,7 @@ static bool someone_may_listen(void)
 
 static int show_line(const Message *m)
 {
-    char *line = o.json ? message_json(m) : message_describe(m);
+    char *line = o.json ? message_json(m, o.sums) : message_describe(m);
     if (!line)
         return -1;
     fprintf(stderr, "%s\n", line);

@@ -149,8 +149,9 @@ typedef struct {
  * then empty. */
 int message_parse(const void *header, size_t n, const MsgFrame *frames, int nframes, Message *out);
 
-/* One line about the message without newline: for people, or JSON. Returns malloc'd text or NULL. */
+/* One line about the message without newline: for people, or JSON. sums: with the XXH3-64 of each tensor's bytes.
+ * Returns malloc'd text or NULL. */
 char *message_describe(const Message *m);
-char *message_json(const Message *m);
+char *message_json(const Message *m, bool sums);
 
 #endif

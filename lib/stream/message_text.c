@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <xxhash.h>
 
 static void put_shape(FILE *f, const MsgTensor *t, const char *separator)
 {
@@ -90,7 +91,7 @@ static void describe(FILE *f, const Message *m)
     }
 }
 
-static void json(FILE *f, const Message *m)
+static void json(FILE *f, const Message *m, bool sums)
 {
     fprintf(f, "{\"type\":\"%s\"", message_type_name(m->type));
     if (m->type == MSG_DATA || m->type == MSG_END || m->type == MSG_HELLO)
@@ -125,8 +126,10 @@ static void json(FILE *f, const Message *m)
         put_string(f, t->name);
         fprintf(f, ",\"dtype\":\"%s\",\"shape\":[", msg_dtype_name(t->dtype));
         put_shape(f, t, ",");
-        fprintf(f, "],\"medium\":\"%s\",\"bytes\":%zu}%s", t->medium == MSG_SHARED ? "shared" : "inline", t->bytes,
-                i == m->tensors - 1 ? "]" : "");
+        fprintf(f, "],\"medium\":\"%s\",\"bytes\":%zu", t->medium == MSG_SHARED ? "shared" : "inline", t->bytes);
+        if (sums && t->data)
+            fprintf(f, ",\"xxh3\":\"%016llx\"", (unsigned long long)XXH3_64bits(t->data, t->bytes));
+        fputs(i == m->tensors - 1 ? "}]" : "}", f);
     }
     if (m->facts)
         fputs(",\"facts\":{", f);
@@ -145,27 +148,31 @@ static void json(FILE *f, const Message *m)
     fputs(m->facts ? "}}" : "}", f);
 }
 
-static char *as_text(const Message *m, void (*write)(FILE *, const Message *))
+static char *finish(FILE *f, char **text)
 {
-    char *text = NULL;
-    size_t n;
-    FILE *f = open_memstream(&text, &n);
-    if (f) {
-        write(f, m);
-        if (!fclose(f))
-            return text;
-    }
-    free(text);
+    if (f && !fclose(f))
+        return *text;
+    free(*text);
     err_set(ERR_MEMORY, "message: out of memory");
     return NULL;
 }
 
 char *message_describe(const Message *m)
 {
-    return as_text(m, describe);
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    if (f)
+        describe(f, m);
+    return finish(f, &text);
 }
 
-char *message_json(const Message *m)
+char *message_json(const Message *m, bool sums)
 {
-    return as_text(m, json);
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    if (f)
+        json(f, m, sums);
+    return finish(f, &text);
 }

@@ -67,7 +67,7 @@ static void round_trip(void)
     const MsgTensor *t = message_tensor(&r, "global");
     ok(t && t->bytes == 54 && t->shape[0] == 2 && ((uint8_t *)t->data)[53] == 53, "the tensor passes");
     ok(message_tensor(&r, "none") && !message_tensor(&r, "nothing"), "tensors are found by name");
-    char *text = message_describe(&r), *json = message_json(&r);
+    char *text = message_describe(&r), *json = message_json(&r, true);
     ok(text && strstr(text, "global u8[2x3x3x3]"), "description: %s", text);
     ok(json && strstr(json, "\"shape\":[2,3,3,3]"), "JSON: %s", json);
     free(text);
