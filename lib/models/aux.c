@@ -19,8 +19,8 @@ typedef struct {
     AuxKind kind;
     bool takes_cls; /* keeps a class token among its tokens */
     void (*add)(AuxLayer *l, Params *params, const AuxSpec *s, const char *prefix);
-    Tensor *(*forward)(const AuxLayer *l, Tape *t, Tensor *z, int rows, int cols, bool shortcut, const Pass *pass,
-                       int place);
+    Tensor *(*forward)(const AuxLayer *l, Tape *t, Tensor *z, int rows, int cols, bool shortcut,
+                       const Pass *pass, int place);
 } AuxImpl;
 
 struct AuxHead {
@@ -145,7 +145,8 @@ void aux_free(AuxHead *h)
     free(h);
 }
 
-int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches, const Pass *pass, AuxOut *out)
+int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches, const Pass *pass,
+                AuxOut *out)
 {
     *out = (AuxOut){ 0 };
     if (!base->raw)
@@ -157,13 +158,16 @@ int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches,
     if (base->cls && !cls)
         z = op_slice_tokens(t, z, 1, n + 1);
     for (int i = 0; i < h->spec.depth; i++) {
-        z = tape_keep(t, mark, h->impl->forward(&h->layers[i], t, z, base->rows, base->cols,
-                                                i > 0 || h->spec.first_shortcut, pass, h->spec.first_layer + i));
+        z = tape_keep(t, mark,
+                      h->impl->forward(&h->layers[i], t, z, base->rows, base->cols,
+                                       i > 0 || h->spec.first_shortcut, pass, h->spec.first_layer + i));
         probe_see(pass, t, z, "output of aux.layers.%d", i);
     }
-    Tensor *image = cls ? tape_view(t, op_slice_tokens(t, z, 0, 1), 2, (int64_t[]){ batch, c }) : op_mean_tokens(t, z);
+    Tensor *image =
+        cls ? tape_view(t, op_slice_tokens(t, z, 0, 1), 2, (int64_t[]){ batch, c }) : op_mean_tokens(t, z);
     out->image = op_layer_norm(t, image, h->norm_w, h->norm_b, NORM_EPS);
     if (want_patches)
-        out->patches = op_layer_norm(t, cls ? op_slice_tokens(t, z, 1, n + 1) : z, h->norm_w, h->norm_b, NORM_EPS);
+        out->patches =
+            op_layer_norm(t, cls ? op_slice_tokens(t, z, 1, n + 1) : z, h->norm_w, h->norm_b, NORM_EPS);
     return tape_failed(t) ? -1 : 0;
 }

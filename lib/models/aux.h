@@ -3,9 +3,9 @@
  *     Z_0 = tokens, Z_l = layer_l(Z_{l-1})
  *     out = LN(concat[mean of Z_depth over positions; Z_depth])
  *
- * so the image vector is the norm of the mean. A vit head on a base with class token keeps that token through its
- * layers and takes it for the image vector. The first layer's shortcut around its mixer is left out unless asked
- * for [HSSL, section 3]. No embedding of positions, no change of width. */
+ * so the image vector is the norm of the mean. A vit head on a base with class token keeps that token through
+ * its layers and takes it for the image vector. The first layer's shortcut around its mixer is left out
+ * unless asked for [HSSL]. No embedding of positions, no change of width. */
 #ifndef HSSL_MODELS_AUX_H
 #define HSSL_MODELS_AUX_H
 
@@ -39,6 +39,7 @@ typedef struct {
 AuxHead *aux_new(const AuxSpec *spec, Params *params, const char *prefix);
 void aux_free(AuxHead *h);
 
-int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches, const Pass *pass, AuxOut *out);
+int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches, const Pass *pass,
+                AuxOut *out);
 
 #endif

@@ -1,4 +1,5 @@
-/* What base models and auxiliary heads have in common: the pass with its drop path, and the transformer block. */
+/* What base models and auxiliary heads have in common: the pass with its drop path, and the transformer
+ * block. */
 #ifndef HSSL_MODELS_LAYERS_H
 #define HSSL_MODELS_LAYERS_H
 
@@ -14,8 +15,9 @@ typedef struct {
 
 /* What a forward pass is given beside its input.
  *
- * Drop path: layer l of `total` has the rate rate * l / (total - 1); each residual branch of a layer draws for itself,
- * a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). rate 0: none. */
+ * Drop path: layer l of `total` has the rate rate * l / (total - 1); each residual branch of a layer draws
+ * for itself, a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). rate 0:
+ * none. */
 typedef struct {
     float rate;
     int total;
@@ -24,13 +26,15 @@ typedef struct {
     Probe *probe; /* or NULL */
 } Pass;
 
-/* Note x under the name if it is the first that isn't finite; x itself. Nothing without a probe (pass may be NULL). */
-Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Note x under the name if it is the first that isn't finite; x itself. Nothing without a probe (pass may be
+ * NULL). */
+Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
 enum { DROP_PATH_BATCH = 16384 }; /* most samples of one forward */
 
-/* Factors of a residual branch, batch floats that are 0 or 1/keep. Returns whether any could be dropped; 0 (and
- * scales untouched) where the rate is 0 or pass is NULL. [Huang 2016] */
+/* Factors of a residual branch, batch floats that are 0 or 1/keep. Returns whether any could be dropped; 0
+ * (and scales untouched) where the rate is 0 or pass is NULL. [Huang 2016] */
 int drop_path_scales(const Pass *pass, int layer, int branch, int64_t batch, float *scales);
 
 typedef struct {

@@ -1,5 +1,5 @@
-/* Vision transformer [Dosovitskiy 2021] as DINO has it: class token, learned positions, norms before the branches.
- * Names and shapes are timm's. */
+/* Vision transformer [Dosovitskiy 2021] as DINO has it: class token, learned positions, norms before the
+ * branches. Names and shapes are timm's. */
 #include "models/backbone.h"
 #include "tensor/ops.h"
 #include "util/err.h"
@@ -47,8 +47,8 @@ static void vit_free(Backbone *b)
     free(b);
 }
 
-/* Positions for an image of height x width: as they are for the native square, else resized to the grid of patches with
- * scale (n + 0.1) / G, the rule of DINO's interpolate_pos_encoding. */
+/* Positions for an image of height x width: as they are for the native square, else resized to the grid of
+ * patches with scale (n + 0.1) / G, the rule of DINO's interpolate_pos_encoding. */
 static Tensor *positions(Vit *v, Tape *t, int64_t height, int64_t width)
 {
     int rows = (int)(height / v->base.spec.patch), cols = (int)(width / v->base.spec.patch);

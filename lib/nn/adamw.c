@@ -33,11 +33,13 @@ AdamW *adamw_new(Params *params, Backend *be, double beta1, double beta2, double
         goto fail;
     }
     if (!(o->m = be->alloc(be, bytes)) || !(o->v = be->alloc(be, bytes)) ||
-        !(o->norm = be->alloc(be, n * sizeof *o->norm)) || be->zero(be, o->m, bytes) || be->zero(be, o->v, bytes))
+        !(o->norm = be->alloc(be, n * sizeof *o->norm)) || be->zero(be, o->m, bytes) ||
+        be->zero(be, o->v, bytes))
         goto fail;
     for (size_t i = 0; i < n; i++) {
         const Param *q = params_at(params, i);
-        o->spans[i] = (ParamSpan){ .offset = (int64_t)q->offset, .count = (int64_t)q->count, .decay = q->decays };
+        o->spans[i] =
+            (ParamSpan){ .offset = (int64_t)q->offset, .count = (int64_t)q->count, .decay = q->decays };
     }
     return o;
 fail:

@@ -4,8 +4,8 @@
  *     m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2
  *     p <- p - lr / (1 - b1^k) m / (sqrt(v) / sqrt(1 - b2^k) + eps)
  *
- * k counts the steps of each parameter. wd is 0 for biases and 1-D tensors. A parameter that is frozen in a step is
- * left alone wholly: no decay, no moments, no count. */
+ * k counts the steps of each parameter. wd is 0 for biases and 1-D tensors. A parameter that is frozen in a
+ * step is left alone wholly: no decay, no moments, no count. */
 #ifndef HSSL_NN_ADAMW_H
 #define HSSL_NN_ADAMW_H
 
@@ -17,13 +17,14 @@ typedef struct AdamW AdamW;
 AdamW *adamw_new(Params *params, Backend *be, double beta1, double beta2, double eps);
 void adamw_free(AdamW *o);
 
-/* Norms of the gradients, kept for the next adamw_step's clipping; *largest and *worst (index of the first one that
- * isn't finite, or -1) on the host. Parameters that don't train are not looked at. */
+/* Norms of the gradients, kept for the next adamw_step's clipping; *largest and *worst (index of the first
+ * one that isn't finite, or -1) on the host. Parameters that don't train are not looked at. */
 int adamw_norms(AdamW *o, double *largest, int *worst);
 double adamw_norm(const AdamW *o, size_t i); /* of parameter i, as last computed */
 
-/* Update. clip <= 0: none; else the norms are those of the last adamw_norms, and a gradient whose norm is above clip is
- * scaled by clip / (norm + 1e-6). freeze_last: leave the last layers of projections. Zeroes all gradients. */
+/* Update. clip <= 0: none; else the norms are those of the last adamw_norms, and a gradient whose norm is
+ * above clip is scaled by clip / (norm + 1e-6). freeze_last: leave the last layers of projections. Zeroes all
+ * gradients. */
 int adamw_step(AdamW *o, double lr, double weight_decay, double clip, bool freeze_last);
 
 float *adamw_m(AdamW *o, size_t i); /* moments of parameter i, shaped like it */

@@ -1,4 +1,5 @@
-/* Exponential moving average of a flat array of parameters: teacher <- m teacher + (1 - m) student [Caron 2021]. */
+/* Exponential moving average of a flat array of parameters: teacher <- m teacher + (1 - m) student [Caron
+ * 2021]. */
 #ifndef HSSL_NN_EMA_H
 #define HSSL_NN_EMA_H
 

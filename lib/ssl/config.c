@@ -61,14 +61,18 @@ int config_options(TrainConfig *c, Opt *out, int max)
         OPT_INT("global-size", 0, &c->global_size, 1, 4096, "PIXELS", "side of a global view"),
         OPT_INT("local-size", 0, &c->local_size, 1, 4096, "PIXELS", "side of a local view"),
         OPT_INT("local-crops", 0, &c->local_crops, 0, 64, "N", "local views an image"),
-        OPT_REAL("drop-path", 0, &c->drop_path, 0, 0.99, "RATE", "drop-path rate of the student's last layer"),
+        OPT_REAL("drop-path", 0, &c->drop_path, 0, 0.99, "RATE",
+                 "drop-path rate of the student's last layer"),
         OPT_INT("dim", 0, &c->dim, 0, 8192, "N", "width of the base model (0: the architecture's)"),
         OPT_INT("depth", 0, &c->depth, 0, 256, "N", "blocks of the base model (0: the architecture's)"),
-        OPT_INT("heads", 0, &c->heads, 0, 256, "N", "attention heads of the base model (0: the architecture's)"),
+        OPT_INT("heads", 0, &c->heads, 0, 256, "N",
+                "attention heads of the base model (0: the architecture's)"),
         OPT_CHOICE("aux", 0, &c->aux, aux_words(), "auxiliary head"),
         OPT_INT("aux-depth", 0, &c->aux_depth, 1, 64, "N", "layers of the auxiliary head"),
-        OPT_FLAG("aux-first-shortcut", 0, &c->aux_first_shortcut, "keep the shortcut of the head's first layer"),
-        OPT_REAL("hssl-weight", 0, &c->hssl_weight, 0, 10, "W", "weight of each of the two loss terms with a head"),
+        OPT_FLAG("aux-first-shortcut", 0, &c->aux_first_shortcut,
+                 "keep the shortcut of the head's first layer"),
+        OPT_REAL("hssl-weight", 0, &c->hssl_weight, 0, 10, "W",
+                 "weight of each of the two loss terms with a head"),
         OPT_CHOICE("share-proj", 0, &c->share_proj, SHARES, "what base and head share in projecting"),
         OPT_INT("out-dim", 0, &c->out_dim, 2, 1048576, "K", "prototypes"),
         OPT_INT("head-hidden", 0, &c->head_hidden, 1, 65536, "N", "hidden width of the projection"),
@@ -77,25 +81,30 @@ int config_options(TrainConfig *c, Opt *out, int max)
         OPT_CHOICE("method", 0, &c->method, method_words(), "self-supervised method"),
         OPT_REAL("student-temp", 0, &c->student_temp, 1e-3, 10, "T", "temperature of the student"),
         OPT_REAL("teacher-temp", 0, &c->teacher_temp, 1e-3, 10, "T", "temperature of the teacher"),
-        OPT_REAL("warmup-teacher-temp", 0, &c->warmup_teacher_temp, 1e-3, 10, "T", "teacher temperature at the start"),
+        OPT_REAL("warmup-teacher-temp", 0, &c->warmup_teacher_temp, 1e-3, 10, "T",
+                 "teacher temperature at the start"),
         OPT_INT("warmup-teacher-temp-epochs", 0, &c->warmup_teacher_temp_epochs, 0, 1000000, "N",
                 "epochs over which it moves to --teacher-temp"),
         OPT_REAL("center-momentum", 0, &c->center_momentum, 0, 1, "M", "momentum of the centre"),
-        OPT_REAL("momentum-teacher", 0, &c->momentum_teacher, 0, 1, "M", "teacher momentum at step 0; 1 at the end"),
+        OPT_REAL("momentum-teacher", 0, &c->momentum_teacher, 0, 1, "M",
+                 "teacher momentum at step 0; 1 at the end"),
         OPT_FLAG("discrepancy", 0, &c->discrepancy, "let the teacher measure D"),
         OPT_INT("batch-size", 0, &c->batch_size, 1, 65536, "N", "images a step"),
         OPT_INT("epochs", 0, &c->epochs, 1, 1000000, "N", "epochs"),
-        OPT_INT("warmup-epochs", 0, &c->warmup_epochs, 0, 1000000, "N", "epochs over which the learning rate rises"),
+        OPT_INT("warmup-epochs", 0, &c->warmup_epochs, 0, 1000000, "N",
+                "epochs over which the learning rate rises"),
         OPT_INT("freeze-last-layer", 0, &c->freeze_last_layer, 0, 1000000, "N",
                 "epochs during which the last layers stay as they are"),
-        OPT_REAL("lr", 0, &c->lr, 0, 100, "RATE", "peak learning rate for a batch of 256, scaled with the batch"),
+        OPT_REAL("lr", 0, &c->lr, 0, 100, "RATE",
+                 "peak learning rate for a batch of 256, scaled with the batch"),
         OPT_REAL("min-lr", 0, &c->min_lr, 0, 100, "RATE", "learning rate at the end"),
         OPT_REAL("weight-decay", 0, &c->weight_decay, 0, 100, "W", "weight decay at step 0"),
         OPT_REAL("weight-decay-end", 0, &c->weight_decay_end, 0, 100, "W", "weight decay at the end"),
         OPT_REAL("beta1", 0, &c->beta1, 0, 0.999999, "B", "AdamW's decay of the first moment"),
         OPT_REAL("beta2", 0, &c->beta2, 0, 0.999999, "B", "AdamW's decay of the second moment"),
         OPT_REAL("adam-eps", 0, &c->adam_eps, 0, 1, "E", "AdamW's epsilon"),
-        OPT_REAL("clip-grad", 0, &c->clip_grad, 0, 1e9, "NORM", "largest norm of a tensor's gradient (0: any)"),
+        OPT_REAL("clip-grad", 0, &c->clip_grad, 0, 1e9, "NORM",
+                 "largest norm of a tensor's gradient (0: any)"),
         OPT_INT("seed", 0, &c->seed, 0, 9e15, "N", "seed of every random draw"),
     };
     int n = (int)(sizeof all / sizeof *all);
@@ -129,7 +138,8 @@ void config_preset(TrainConfig *c, const Opt *opts)
     Opt table[CONFIG_OPTIONS + 1];
     set_options(c, table);
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
-        if (strcmp(presets[i].arch, c->arch) || (opts && strcmp(opt_origin(opts, presets[i].option), "default")))
+        if (strcmp(presets[i].arch, c->arch) ||
+            (opts && strcmp(opt_origin(opts, presets[i].option), "default")))
             continue;
         for (Opt *o = table; o->type; o++) {
             if (strcmp(o->name, presets[i].option))
@@ -167,8 +177,8 @@ int config_check(const TrainConfig *c)
         if (!words[i][1] || !word_of(words[i][0], words[i][1]))
             return err_set(ERR_USAGE, "--%s %s: no such thing", words[i][0], words[i][1] ? words[i][1] : "");
     if (c->global_size % c->patch_size)
-        return err_set(ERR_USAGE, "--global-size %lld: not a multiple of --patch-size %lld", (long long)c->global_size,
-                       (long long)c->patch_size);
+        return err_set(ERR_USAGE, "--global-size %lld: not a multiple of --patch-size %lld",
+                       (long long)c->global_size, (long long)c->patch_size);
     if (c->local_crops && c->local_size < c->patch_size)
         return err_set(ERR_USAGE, "--local-size %lld: less than --patch-size %lld", (long long)c->local_size,
                        (long long)c->patch_size);
@@ -256,7 +266,8 @@ void config_rates(const TrainConfig *c, int64_t steps_per_epoch, int64_t step, S
     int64_t s = steps_per_epoch > 0 ? steps_per_epoch : 1, total = c->epochs * s;
     out->step = step;
     out->epoch = step / s;
-    out->lr = schedule_cosine(c->lr * (double)c->batch_size / 256, c->min_lr, c->warmup_epochs * s, total, step);
+    out->lr =
+        schedule_cosine(c->lr * (double)c->batch_size / 256, c->min_lr, c->warmup_epochs * s, total, step);
     out->weight_decay = schedule_cosine(c->weight_decay, c->weight_decay_end, 0, total, step);
     out->momentum = schedule_cosine(c->momentum_teacher, 1, 0, total, step);
     out->teacher_temp =

@@ -6,7 +6,8 @@
 #include <math.h>
 #include <stdio.h>
 
-void head_mlp_add(HeadMlp *m, Params *params, int64_t in, int64_t hidden, int64_t bottleneck, const char *prefix)
+void head_mlp_add(HeadMlp *m, Params *params, int64_t in, int64_t hidden, int64_t bottleneck,
+                  const char *prefix)
 {
     const int64_t widths[] = { in, hidden, hidden, bottleneck };
     for (int i = 0; i < 3; i++) {

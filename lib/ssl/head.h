@@ -14,9 +14,11 @@ typedef struct {
 } HeadLast;
 
 /* Add mlp.{0,2,4}.{weight,bias} under prefix ("head."). */
-void head_mlp_add(HeadMlp *m, Params *params, int64_t in, int64_t hidden, int64_t bottleneck, const char *prefix);
+void head_mlp_add(HeadMlp *m, Params *params, int64_t in, int64_t hidden, int64_t bottleneck,
+                  const char *prefix);
 /* Add last_layer.weight_g, last_layer.weight_v; fixed: g stays 1 and takes no gradient. */
-void head_last_add(HeadLast *l, Params *params, int64_t bottleneck, int64_t k, bool fixed, const char *prefix);
+void head_last_add(HeadLast *l, Params *params, int64_t bottleneck, int64_t k, bool fixed,
+                   const char *prefix);
 
 /* The last layer's weight W_k = g_k v_k / |v_k| [Salimans 2016]: make it once a step. */
 Tensor *head_last_weight(const HeadLast *l, Tape *t);

@@ -17,7 +17,8 @@ typedef struct {
     /* The loss of one term, a scalar on the tape; NULL on failure. */
     Tensor *(*term)(Tape *t, const TrainConfig *c, const LossTerm *in);
     /* Targets from teacher logits: q [rows, K] from z and the centre [K]. 0 or -1. */
-    int (*targets)(Tape *t, const float *z, const float *center, double temp, float *q, int64_t rows, int64_t k);
+    int (*targets)(Tape *t, const float *z, const float *center, double temp, float *q, int64_t rows,
+                   int64_t k);
     /* The centre takes in this step's teacher logits. */
     int (*center)(Tape *t, float *center, const float *z, double momentum, int64_t rows, int64_t k);
 } Method;

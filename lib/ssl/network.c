@@ -68,7 +68,8 @@ static Network *build(const TrainConfig *c, int parts)
         if (n->aux_mlp)
             head_mlp_add(&n->mlp_aux, n->params, n->dim, c->head_hidden, c->head_bottleneck, "head_aux.");
         if (n->aux_last)
-            head_last_add(&n->last_own, n->params, c->head_bottleneck, c->out_dim, c->norm_last_layer, "head_aux.");
+            head_last_add(&n->last_own, n->params, c->head_bottleneck, c->out_dim, c->norm_last_layer,
+                          "head_aux.");
     }
     return n;
 fail:
@@ -127,8 +128,12 @@ int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkD
         x = op_image_normalize(t, x);
     Pass pass = { 0 };
     if (drop)
-        pass = (Pass){ .rate = drop->on ? n->drop_path : 0, .total = n->layers, .seed = drop->seed, .step = drop->step,
-                       .group = drop->group, .probe = drop->probe };
+        pass = (Pass){ .rate = drop->on ? n->drop_path : 0,
+                       .total = n->layers,
+                       .seed = drop->seed,
+                       .step = drop->step,
+                       .group = drop->group,
+                       .probe = drop->probe };
     probe_see(&pass, t, x, "views");
     BackboneOut base;
     if (backbone_forward(n->backbone, t, x, want_aux, false, &pass, &base))
@@ -188,7 +193,8 @@ static int add_params(Network *n, const char *prefix, const char *only, StateLis
         const Param *q = params_at(n->params, i);
         if (only && strncmp(q->name, only, skip))
             continue;
-        if (state_add(l, prefix, q->name + skip, STATE_F32, q->tensor->ndim, q->tensor->shape, q->tensor->data))
+        if (state_add(l, prefix, q->name + skip, STATE_F32, q->tensor->ndim, q->tensor->shape,
+                      q->tensor->data))
             return -1;
     }
     return 0;

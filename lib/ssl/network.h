@@ -36,8 +36,8 @@ typedef struct {
 
 enum { NETWORK_BASE_LOGITS = 1, NETWORK_AUX_LOGITS = 2 };
 
-/* Build a branch. Its parameters lie in one contiguous buffer: memory when not NULL (of network_bytes, borrowed,
- * its contents kept as they are), else its own, set to the initial values drawn with c->seed.
+/* Build a branch. Its parameters lie in one contiguous buffer: memory when not NULL (of network_bytes,
+ * borrowed, its contents kept as they are), else its own, set to the initial values drawn with c->seed.
  * trains: with gradients. */
 Network *network_new(const TrainConfig *c, int parts, bool trains, void *memory);
 void network_free(Network *n);
@@ -52,8 +52,8 @@ bool network_has_aux(const Network *n);
  * [B,H,W,3] u8. 0, or -1. */
 int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkDrop *drop, NetworkOut *out);
 
-/* Logits of the image vectors in *out, which: NETWORK_BASE_LOGITS and/or NETWORK_AUX_LOGITS. The views of several
- * sizes are put one behind the other first, so that the projection runs once. 0, or -1. */
+/* Logits of the image vectors in *out, which: NETWORK_BASE_LOGITS and/or NETWORK_AUX_LOGITS. The views of
+ * several sizes are put one behind the other first, so that the projection runs once. 0, or -1. */
 int network_logits(Network *n, Tape *t, int which, NetworkOut *out);
 
 /* Image vectors [B, C] for evaluation, of the base or of the auxiliary head. NULL on failure. */

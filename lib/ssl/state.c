@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-int state_add(StateList *l, const char *prefix, const char *name, StateType type, int ndim, const int64_t *shape,
-              void *data)
+int state_add(StateList *l, const char *prefix, const char *name, StateType type, int ndim,
+              const int64_t *shape, void *data)
 {
     if (l->count == l->room) {
         size_t room = l->room ? 2 * l->room : 256;
@@ -61,8 +61,8 @@ int state_load(const StateList *l, StateLookup lookup, void *arg)
         for (int d = 0; same && d < want->ndim; d++)
             same = got.shape[d] == want->shape[d];
         if (!same)
-            return err_set(ERR_SHAPE, "%s: is %s where %s is wanted", want->name, shape_text(&got, a, sizeof a),
-                           shape_text(want, b, sizeof b));
+            return err_set(ERR_SHAPE, "%s: is %s where %s is wanted", want->name,
+                           shape_text(&got, a, sizeof a), shape_text(want, b, sizeof b));
         memcpy(want->data, got.data, want->bytes);
     }
     return 0;

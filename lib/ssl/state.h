@@ -23,11 +23,12 @@ typedef struct {
 } StateList;
 
 /* Append one tensor, its name prefix + name. Returns 0, or -1 (memory). */
-int state_add(StateList *l, const char *prefix, const char *name, StateType type, int ndim, const int64_t *shape,
-              void *data);
+int state_add(StateList *l, const char *prefix, const char *name, StateType type, int ndim,
+              const int64_t *shape, void *data);
 void state_free(StateList *l); /* frees names and the list, not the data */
 
-/* Find stored data by name: fill type, ndim, shape, data, bytes of *found and return 0, or -1 with ERR_ABSENT. */
+/* Find stored data by name: fill type, ndim, shape, data, bytes of *found and return 0, or -1 with
+ * ERR_ABSENT. */
 typedef int (*StateLookup)(void *arg, const char *name, StateTensor *found);
 
 /* Fill every tensor of the list from the lookup; shapes and types must agree. 0, or -1 naming the tensor. */

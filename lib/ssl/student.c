@@ -122,7 +122,8 @@ static int blame(Student *s, const float *q, double loss)
         if (!be->all_finite(be, p->tensor->data, (int64_t)p->count, &finite) && !finite)
             snprintf(who, sizeof who, "parameter %s", p->name);
     }
-    if (!*who && !be->all_finite(be, q, s->views.globals * s->views.batch * s->config.out_dim, &finite) && !finite)
+    if (!*who && !be->all_finite(be, q, s->views.globals * s->views.batch * s->config.out_dim, &finite) &&
+        !finite)
         snprintf(who, sizeof who, "the teacher's targets");
     Probe probe = { "" };
     if (!*who && !forward(s, false, &probe)) {
@@ -131,8 +132,8 @@ static int blame(Student *s, const float *q, double loss)
         probe_see(&pass, s->tape, s->out.aux_logits, "logits of the auxiliary head");
         snprintf(who, sizeof who, "%s", probe.first);
     }
-    return err_set(ERR_MATH, "step %lld: the loss is %g; first tensor that is not finite: %s", (long long)s->step, loss,
-                   *who ? who : "the loss itself");
+    return err_set(ERR_MATH, "step %lld: the loss is %g; first tensor that is not finite: %s",
+                   (long long)s->step, loss, *who ? who : "the loss itself");
 }
 
 int student_backward(Student *s, const float *q, const StepRates *rates, StudentReport *report)
@@ -190,9 +191,10 @@ int student_state(Student *s, StateList *l)
         return -1;
     for (size_t i = 0; i < params_count(params); i++) {
         const Param *q = params_at(params, i);
-        if (q->trains &&
-            (state_add(l, "adamw.m.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape, adamw_m(s->adamw, i)) ||
-             state_add(l, "adamw.v.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape, adamw_v(s->adamw, i))))
+        if (q->trains && (state_add(l, "adamw.m.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape,
+                                    adamw_m(s->adamw, i)) ||
+                          state_add(l, "adamw.v.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape,
+                                    adamw_v(s->adamw, i))))
             return -1;
     }
     return state_add(l, "", "adamw.steps", STATE_I64, 1, (int64_t[]){ (int64_t)params_count(params) },

@@ -1,7 +1,7 @@
 /* The student: forward on all views, loss against the teacher's targets, backward, clip, AdamW.
  *
- * Student and teacher share nothing but the bytes of the batch, the targets, and the student's flat parameters,
- * which the teacher reads: two processes can stand in for two objects.
+ * Student and teacher share nothing but the bytes of the batch, the targets, and the student's flat
+ * parameters, which the teacher reads: two processes can stand in for two objects.
  *
  *     student_forward(s, views, &rates)              // while the teacher works on the same views
  *     student_finish(s, q, &rates, &report)          // loss, gradients, update
@@ -18,25 +18,27 @@ typedef struct Student Student;
 
 typedef struct {
     double loss;
-    double term_base, term_head; /* l(t, s^b) and l(t, s^h); without auxiliary head term_base is the loss, term_head 0 */
+    double term_base, term_head; /* l(t, s^b) and l(t, s^h); without auxiliary head term_base is the loss,
+                                    term_head 0 */
     double grad_norm;            /* largest norm of a tensor's gradient before clipping */
 } StudentReport;
 
-/* memory: NULL, or student_bytes bytes for the flat parameters (e.g. shared memory), set to the initial values here. */
+/* memory: NULL, or student_bytes bytes for the flat parameters (e.g. shared memory), set to the initial
+ * values here. */
 Student *student_new(const TrainConfig *c, void *memory);
 size_t student_bytes(const TrainConfig *c);
 void student_free(Student *s);
 
-/* The forward pass; the activations are held until student_backward or the next student_forward, and so must the
- * views. 0 or -1. */
+/* The forward pass; the activations are held until student_backward or the next student_forward, and so must
+ * the views. 0 or -1. */
 int student_forward(Student *s, const ViewBatch *views, const StepRates *rates);
 
-/* Loss and gradients, then the update; student_finish does both. Between the two the gradients can be looked at
- * (student_network, params_at), or averaged over ranks.
+/* Loss and gradients, then the update; student_finish does both. Between the two the gradients can be looked
+ * at (student_network, params_at), or averaged over ranks.
  *
- * q: targets [2B, K]. A loss or gradient that is not finite: -1 with ERR_MATH, the text names the first tensor
- * that is not (parameters, then activations in order, then gradients); parameters and moments are then those of
- * before the step. */
+ * q: targets [2B, K]. A loss or gradient that is not finite: -1 with ERR_MATH, the text names the first
+ * tensor that is not (parameters, then activations in order, then gradients); parameters and moments are then
+ * those of before the step. */
 int student_backward(Student *s, const float *q, const StepRates *rates, StudentReport *report);
 int student_update(Student *s, const StepRates *rates);
 int student_finish(Student *s, const float *q, const StepRates *rates, StudentReport *report);

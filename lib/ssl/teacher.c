@@ -82,8 +82,10 @@ Network *teacher_network(Teacher *t)
 static int logits(Teacher *t, Tensor *x, NetworkOut *out)
 {
     int which = t->aux ? NETWORK_AUX_LOGITS | (t->measures ? NETWORK_BASE_LOGITS : 0) : NETWORK_BASE_LOGITS;
-    return network_images(t->net, t->tape, x, t->aux, NULL, out) || network_logits(t->net, t->tape, which, out) ? -1
-                                                                                                                : 0;
+    return network_images(t->net, t->tape, x, t->aux, NULL, out) ||
+                   network_logits(t->net, t->tape, which, out)
+               ? -1
+               : 0;
 }
 
 static int measure(Teacher *t, const NetworkOut *out, int64_t rows, double temp, Discrepancy *d)
@@ -116,7 +118,8 @@ int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, D
     t->head_logits = t->aux ? z : NULL;
     t->base_logits = out.base_logits ? out.base_logits->data : NULL;
     if (t->method->targets(t->tape, z, t->center, temp, q, rows, k) ||
-        (t->measures && d && measure(t, &out, rows, temp, d)) || t->method->center(t->tape, t->center, z, m, rows, k) ||
+        (t->measures && d && measure(t, &out, rows, temp, d)) ||
+        t->method->center(t->tape, t->center, z, m, rows, k) ||
         (t->measures && t->method->center(t->tape, t->center_base, out.base_logits->data, m, rows, k)))
         return -1;
     return t->be->sync(t->be);

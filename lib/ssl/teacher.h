@@ -28,11 +28,12 @@ void teacher_free(Teacher *t);
  * has no auxiliary head or discrepancy is off). 0 or -1. */
 int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d);
 
-/* D over n images [n][size][size][3], one view each, for the centres as they stand; nothing changes. 0 or -1. */
+/* D over n images [n][size][size][3], one view each, for the centres as they stand; nothing changes. 0
+ * or -1. */
 int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, double temp, Discrepancy *d);
 
-/* The logits [2B, K] of the last teacher_targets(), of the head or of the base, until the next call of a teacher_
- * function; NULL where they are not computed. Device memory. */
+/* The logits [2B, K] of the last teacher_targets(), of the head or of the base, until the next call of a
+ * teacher_ function; NULL where they are not computed. Device memory. */
 const float *teacher_logits(const Teacher *t, bool head);
 
 /* teacher <- m * teacher + (1 - m) * student, over the flat parameters. */

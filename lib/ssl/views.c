@@ -4,9 +4,10 @@
 
 int views_check(const ViewBatch *v)
 {
-    if (v->globals != 2 || v->batch < 1 || v->locals < 0 || v->global_size < 1 || (v->locals && v->local_size < 1))
-        return err_set(ERR_SHAPE, "views: %lld images of %lld global and %lld local views", (long long)v->batch,
-                       (long long)v->globals, (long long)v->locals);
+    if (v->globals != 2 || v->batch < 1 || v->locals < 0 || v->global_size < 1 ||
+        (v->locals && v->local_size < 1))
+        return err_set(ERR_SHAPE, "views: %lld images of %lld global and %lld local views",
+                       (long long)v->batch, (long long)v->globals, (long long)v->locals);
     if ((!v->global && !v->global_f32) || (v->locals && !v->local && !v->local_f32))
         return err_set(ERR_SHAPE, "views: no pixels");
     return 0;

@@ -192,7 +192,8 @@ static bool note(Golden *g, const GoldenTensor *t, double error, double toleranc
     return false;
 }
 
-bool golden_check_except(Golden *g, const char *name, const float *got, bool (*skip_it)(size_t i, size_t count))
+bool golden_check_except(Golden *g, const char *name, const float *got,
+                         bool (*skip_it)(size_t i, size_t count))
 {
     const GoldenTensor *t = compare(g, name);
     if (!t)
@@ -366,8 +367,8 @@ static void run_file(const char *path)
         ok(!g.failures, "%s: %d compared, worst %s at %.2g of its sampling error's bound", g.name, g.compares,
            g.worst_name, g.worst);
     else if (*g.worst_name)
-        ok(!g.failures, "%s: %d compared, worst %s %.2g of %.2g", g.name, g.compares, g.worst_name, g.worst_error,
-           g.tolerance);
+        ok(!g.failures, "%s: %d compared, worst %s %.2g of %.2g", g.name, g.compares, g.worst_name,
+           g.worst_error, g.tolerance);
     else
         ok(!g.failures, "%s: %d compared", g.name, g.compares);
 out:

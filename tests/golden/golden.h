@@ -63,7 +63,8 @@ double golden_real(const Golden *g, const char *key, double fallback);
 const char *golden_text(const Golden *g, const char *key, const char *fallback);
 int golden_list(const Golden *g, const char *key, double *out, int max);
 
-/* Tensors by name. _get fails the case when there is none; _find doesn't. _at walks all, in the file's order. */
+/* Tensors by name. _get fails the case when there is none; _find doesn't. _at walks all, in the
+ * file's order. */
 const GoldenTensor *golden_find(const Golden *g, const char *name);
 const GoldenTensor *golden_findf(const Golden *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const GoldenTensor *golden_get(Golden *g, const char *name);
@@ -71,9 +72,9 @@ const GoldenTensor *golden_at(const Golden *g, size_t i);
 /* Values as floats; NULL (and the case failed) when absent or not F32. */
 const float *golden_f32(Golden *g, const char *name);
 
-/* Compare with the stored tensor of that name; the data has as many elements as the stored one. F32: max |a - b| /
- * max |b| within the tolerance (exactly_zero gradients: relative to the file's largest gradient). Returns
- * whether it agreed. */
+/* Compare with the stored tensor of that name; the data has as many elements as the stored one. F32: max |a -
+ * b| / max |b| within the tolerance (exactly_zero gradients: relative to the file's largest gradient).
+ * Returns whether it agreed. */
 bool golden_check(Golden *g, const char *name, const float *got);
 bool golden_check_scalar(Golden *g, const char *name, double got);
 /* The same, leaving out elements where skip(i) tells so. */

@@ -75,7 +75,8 @@ static void aux_head(Golden *g)
         Tensor *cls = golden_leaf_opt(r, "in.cls");
         Tensor *raw = golden_leaf_as(r, "in.tokens", 3, (int64_t[]){ batch, n, c });
         if (cls)
-            raw = op_concat(r->tape, 2, (Tensor *[]){ tape_view(r->tape, cls, 3, (int64_t[]){ batch, 1, c }), raw }, 1);
+            raw = op_concat(r->tape, 2,
+                            (Tensor *[]){ tape_view(r->tape, cls, 3, (int64_t[]){ batch, 1, c }), raw }, 1);
         BackboneOut base = { .raw = raw, .rows = (int)grid[0], .cols = (int)grid[1], .cls = cls != NULL };
         AuxOut out;
         if (aux_forward(h, r->tape, &base, true, NULL, &out))

@@ -163,8 +163,10 @@ static void ema(Golden *g)
 
 static void schedules(Golden *g)
 {
-    int64_t epochs = golden_int(g, "epochs", 0), per = golden_int(g, "steps_per_epoch", 0), total = epochs * per;
-    int64_t warm = golden_int(g, "warmup_epochs", 0) * per, ramp = golden_int(g, "warmup_teacher_temp_epochs", 0);
+    int64_t epochs = golden_int(g, "epochs", 0), per = golden_int(g, "steps_per_epoch", 0),
+            total = epochs * per;
+    int64_t warm = golden_int(g, "warmup_epochs", 0) * per,
+            ramp = golden_int(g, "warmup_teacher_temp_epochs", 0);
     double lr = golden_real(g, "lr", 0), min_lr = golden_real(g, "min_lr", 0);
     double wd[2] = { 0 }, m[2] = { 0 }, temp[2] = { 0 };
     float v[MAX_VALUES];

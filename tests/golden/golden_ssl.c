@@ -28,22 +28,30 @@ static void dino_head(Golden *g)
     if (params_commit(params, tape_backend(r->tape), NULL, true))
         golden_fail(g, "%s", err_text());
     else if (golden_params(g, params, ""))
-        golden_out(r, "logits", head_forward(&mlp, r->tape, golden_leaf(r, "in.x"), head_last_weight(&last, r->tape)));
+        golden_out(r, "logits",
+                   head_forward(&mlp, r->tape, golden_leaf(r, "in.x"), head_last_weight(&last, r->tape)));
     golden_finish(r, params, "");
     params_free(params);
 }
 
-/* One term of the DINO loss on its own tape: its value, and d(weight * value)/dlogits in grad where that isn't NULL. */
+/* One term of the DINO loss on its own tape: its value, and d(weight * value)/dlogits in grad where that
+ * isn't NULL. */
 static bool dino_term(Golden *g, Tape *t, const float *logits, const float *q, int views, int batch, int k,
                       double temp, float weight, float *value, float *grad)
 {
     TrainConfig c = { .student_temp = temp };
     Tensor d = { .dtype = DT_F32, .ndim = 2, .shape = { views * batch, k }, .data = grad };
-    Tensor x = { .dtype = DT_F32, .ndim = 2, .shape = { views * batch, k }, .data = (float *)(uintptr_t)logits,
-                 .grad = grad ? &d : NULL, .needs_grad = grad != NULL };
+    Tensor x = { .dtype = DT_F32,
+                 .ndim = 2,
+                 .shape = { views * batch, k },
+                 .data = (float *)(uintptr_t)logits,
+                 .grad = grad ? &d : NULL,
+                 .needs_grad = grad != NULL };
     tape_begin(t, true);
-    LossTerm in = { .student = &x, .targets = tape_wrap(t, DT_F32, 2, (int64_t[]){ 2 * batch, k }, (void *)(uintptr_t)q),
-                    .views = views, .batch = batch };
+    LossTerm in = { .student = &x,
+                    .targets = tape_wrap(t, DT_F32, 2, (int64_t[]){ 2 * batch, k }, (void *)(uintptr_t)q),
+                    .views = views,
+                    .batch = batch };
     Tensor *loss = method_dino.term(t, &c, &in);
     if (!loss || tape_read(t, loss, value) || (grad && tape_backward(t, op_scale(t, loss, weight)))) {
         golden_fail(g, "%s", err_text());
@@ -60,7 +68,8 @@ static void dino_loss(Golden *g)
     const float *start = golden_f32(g, "in.center0");
     Tape *t = tape_new("cpu");
     float *center = calloc((size_t)k, sizeof *center);
-    float *q = calloc((size_t)(2 * batch * k), sizeof *q), *grad = calloc((size_t)(views * batch * k), sizeof *grad);
+    float *q = calloc((size_t)(2 * batch * k), sizeof *q),
+          *grad = calloc((size_t)(views * batch * k), sizeof *grad);
     if (!start || !t || steps > 16 || golden_list(g, "teacher_temp_at", temps, 16) != steps) {
         golden_fail(g, "not a DINO loss");
         steps = 0;
@@ -86,7 +95,8 @@ static void dino_loss(Golden *g)
         memset(grad, 0, (size_t)(views * batch * k) * sizeof *grad);
         tape_begin(t, false);
         if (method_dino.targets(t, teacher, center, rates.teacher_temp, q, 2 * batch, k) ||
-            !dino_term(g, t, student, q, views, batch, k, golden_real(g, "student_temp", 0), 1, &loss, grad) ||
+            !dino_term(g, t, student, q, views, batch, k, golden_real(g, "student_temp", 0), 1, &loss,
+                       grad) ||
             method_dino.center(t, center, teacher, golden_real(g, "center_momentum", 0), 2 * batch, k)) {
             golden_fail(g, "step %d: %s", s, err_text());
             break;
@@ -104,8 +114,8 @@ static void dino_loss(Golden *g)
     tape_free(t);
 }
 
-/* Eq. 2 in DINO form. The patch terms are iBOT's. The file's gradients are of the sum with the patch terms, which
- * don't depend on the class logits, so those of the class logits are those of the DINO part. */
+/* Eq. 2 in DINO form. The patch terms are iBOT's. The file's gradients are of the sum with the patch terms,
+ * which don't depend on the class logits, so those of the class logits are those of the DINO part. */
 static void hssl_loss(Golden *g)
 {
     int k = golden_int(g, "K", 0), batch = golden_int(g, "batch", 0), views = golden_int(g, "views", 0);
@@ -186,7 +196,8 @@ static void discrepancy(Golden *g)
 
 enum { MAX_STEPS = 16 };
 
-/* The key part of a qkv bias has no gradient in exact arithmetic, and AdamW makes steps of its rounding noise. */
+/* The key part of a qkv bias has no gradient in exact arithmetic, and AdamW makes steps of its rounding
+ * noise. */
 static bool key_bias(size_t i, size_t count)
 {
     return i >= count / 3 && i < count / 3 * 2;
@@ -254,8 +265,13 @@ static bool step_views(Golden *g, const TrainConfig *c, int step, ViewBatch *v, 
     if (views < 2)
         return golden_fail(g, "step %d has no views", step), false;
     float *m = *memory = malloc((2 * each[0] + (size_t)(views - 2) * each[1]) * sizeof *m);
-    *v = (ViewBatch){ .batch = c->batch_size, .globals = 2, .locals = views - 2, .global_size = c->global_size,
-                      .local_size = c->local_size, .global_f32 = m, .local_f32 = m + 2 * each[0] };
+    *v = (ViewBatch){ .batch = c->batch_size,
+                      .globals = 2,
+                      .locals = views - 2,
+                      .global_size = c->global_size,
+                      .local_size = c->local_size,
+                      .global_f32 = m,
+                      .local_f32 = m + 2 * each[0] };
     for (int i = 0; i < views; i++) {
         const GoldenTensor *t = golden_findf(g, "in.step%d.view%d", step, i);
         size_t n = each[i >= 2];
@@ -321,7 +337,8 @@ static void whole_steps(Golden *g)
     step_config(g, &c);
     int n = golden_list(g, "lr", lr, MAX_STEPS);
     if (n < 1 || n > MAX_STEPS || golden_list(g, "weight_decay", wd, MAX_STEPS) != n ||
-        golden_list(g, "teacher_momentum", m, MAX_STEPS) != n || golden_list(g, "epoch", epoch, MAX_STEPS) != n ||
+        golden_list(g, "teacher_momentum", m, MAX_STEPS) != n ||
+        golden_list(g, "epoch", epoch, MAX_STEPS) != n ||
         golden_list(g, "teacher_temp", temp, MAX_STEPS) != n)
         return golden_fail(g, "its schedules don't go together");
     if (golden_real(g, "aux_ln_eps", 1e-6) != 1e-6)
@@ -335,8 +352,13 @@ static void whole_steps(Golden *g)
     if (!t)
         golden_fail(g, "%s", err_text());
     for (int i = 0; t && i < n; i++) {
-        StepRates r = { .step = i, .epoch = (int64_t)epoch[i], .lr = lr[i], .weight_decay = wd[i], .momentum = m[i],
-                        .teacher_temp = temp[i], .freeze_last = epoch[i] < golden_int(g, "freeze_last_layer", 0) };
+        StepRates r = { .step = i,
+                        .epoch = (int64_t)epoch[i],
+                        .lr = lr[i],
+                        .weight_decay = wd[i],
+                        .momentum = m[i],
+                        .teacher_temp = temp[i],
+                        .freeze_last = epoch[i] < golden_int(g, "freeze_last_layer", 0) };
         one_step(g, &c, s, t, i + 1, &r);
     }
     student_free(s);

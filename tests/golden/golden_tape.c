@@ -28,7 +28,8 @@ Tensor *golden_leaf_as(GoldenRun *r, const char *name, int ndim, const int64_t *
         count *= shape[i];
     if (!t)
         return NULL;
-    if (strcmp(t->dtype, "F32") || ndim > TENSOR_DIMS || (size_t)count != t->count || r->leaves == GOLDEN_LEAVES) {
+    if (strcmp(t->dtype, "F32") || ndim > TENSOR_DIMS || (size_t)count != t->count ||
+        r->leaves == GOLDEN_LEAVES) {
         golden_fail(r->g, "%s: no such shape", name);
         return NULL;
     }

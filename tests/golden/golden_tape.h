@@ -27,8 +27,8 @@ typedef struct {
 
 /* NULL: no memory or no device; g is failed then. */
 GoldenRun *golden_begin(Golden *g);
-/* The tensor of that name as a leaf with a gradient (F32); NULL and g failed when there is none. shape: NULL or
- * the shape to give it (ndim dimensions). */
+/* The tensor of that name as a leaf with a gradient (F32); NULL and g failed when there is none. shape: NULL
+ * or the shape to give it (ndim dimensions). */
 Tensor *golden_leaf(GoldenRun *r, const char *name);
 Tensor *golden_leaf_as(GoldenRun *r, const char *name, int ndim, const int64_t *shape);
 /* The leaf if the file has it, else NULL without complaint. */

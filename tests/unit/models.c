@@ -54,7 +54,8 @@ static void test_counts(void)
 }
 
 /* A base and a head on images of some size, image vectors copied to out [2][B * C]. */
-static int forward(Backbone *b, AuxHead *h, Tape *t, bool record, int64_t rows, int64_t cols, const Pass *pass, float *out)
+static int forward(Backbone *b, AuxHead *h, Tape *t, bool record, int64_t rows, int64_t cols,
+                   const Pass *pass, float *out)
 {
     enum { B = 3 };
     tape_begin(t, record);
@@ -90,17 +91,20 @@ static void test_forward(const char *kind)
     is_close(b, a, N, 2e-6, "%s: both agree", kind);
     ok(!forward(base, head, t, false, 12, 20, NULL, b), "%s: another size, not square", kind);
     ok(!forward(base, head, t, false, 4, 4, NULL, b), "%s: a grid of one patch", kind);
-    ok(forward(base, head, t, false, 3, 9, NULL, b) && err_code() == ERR_SHAPE, "%s: less than a patch is refused", kind);
+    ok(forward(base, head, t, false, 3, 9, NULL, b) && err_code() == ERR_SHAPE,
+       "%s: less than a patch is refused", kind);
     Pass drop = { .rate = 0.5f, .total = 5, .seed = 1, .step = 2 };
     ok(!forward(base, head, t, true, 24, 24, &drop, b) && !forward(base, head, t, true, 24, 24, &drop, c) &&
            !memcmp(b, c, sizeof b) && memcmp(a, b, sizeof a),
        "%s: drop path repeats its draws", kind);
     drop.step++;
-    ok(!forward(base, head, t, true, 24, 24, &drop, c) && memcmp(b, c, sizeof b), "%s: and draws anew each step", kind);
+    ok(!forward(base, head, t, true, 24, 24, &drop, c) && memcmp(b, c, sizeof b),
+       "%s: and draws anew each step", kind);
     Probe probe = { "" };
     Pass look = { .probe = &probe };
-    float *weight = params_find(p, "aux.layers.1.norm.weight") ? params_find(p, "aux.layers.1.norm.weight")->tensor->data
-                                                              : params_find(p, "aux.layers.1.norm2.weight")->tensor->data;
+    float *weight = params_find(p, "aux.layers.1.norm.weight")
+                        ? params_find(p, "aux.layers.1.norm.weight")->tensor->data
+                        : params_find(p, "aux.layers.1.norm2.weight")->tensor->data;
     weight[3] = NAN;
     forward(base, head, t, false, 24, 24, &look, b);
     is_str(probe.first, "output of aux.layers.1", "the probe names where a NaN came up");
@@ -115,7 +119,8 @@ static void test_drop_path(void)
     enum { B = 4096 };
     static float s[B];
     Pass pass = { .rate = 0.3f, .total = 4, .seed = 5, .step = 6 };
-    ok(!drop_path_scales(NULL, 3, 0, B, s) && !drop_path_scales(&pass, 0, 0, B, s), "the first layer drops nothing");
+    ok(!drop_path_scales(NULL, 3, 0, B, s) && !drop_path_scales(&pass, 0, 0, B, s),
+       "the first layer drops nothing");
     ok(drop_path_scales(&pass, 3, 0, B, s), "the last layer does");
     int dropped = 0, odd = 0;
     for (int i = 0; i < B; i++) {

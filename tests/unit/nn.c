@@ -57,7 +57,8 @@ static void test_init(Backend *be)
     omp_set_num_threads(1);
     params_init(b, 7);
     omp_set_num_threads(2);
-    ok(!memcmp(params_flat(a), params_flat(b), params_bytes(a)), "initial values don't depend on the threads");
+    ok(!memcmp(params_flat(a), params_flat(b), params_bytes(a)),
+       "initial values don't depend on the threads");
     const Param *w = params_find(a, "blocks.0.weight");
     const float *x = w->tensor->data;
     double sum = 0, square = 0;
@@ -99,7 +100,8 @@ static void test_adamw(Backend *be)
     adamw_step(o, 0.01, 0.1, 0, true);
     ok(!memcmp(v->tensor->data, before + v->offset, v->count * sizeof(float)) && adamw_steps(o)[4] == 0,
        "a frozen last layer stays, moments and count too");
-    ok(!memcmp(fixed->tensor->data, before + fixed->offset, fixed->count * sizeof(float)), "a fixed tensor stays");
+    ok(!memcmp(fixed->tensor->data, before + fixed->offset, fixed->count * sizeof(float)),
+       "a fixed tensor stays");
     ok(adamw_steps(o)[0] == 1 && ((float *)w->tensor->data)[5] != before[w->offset + 5], "the others move");
     float *d = v->tensor->grad->data;
     ok(d[0] == 0 && ((float *)w->tensor->grad->data)[0] == 0, "gradients are zeroed, frozen ones too");
@@ -118,7 +120,9 @@ static void test_schedule(void)
     static const struct {
         int64_t t;
         double lr;
-    } anchors[] = { { 0, 0 }, { 25020, 3.750075e-4 }, { 50039, 7.5e-4 }, { 50040, 7.5e-4 }, { 275220, 3.76e-4 } };
+    } anchors[] = {
+        { 0, 0 }, { 25020, 3.750075e-4 }, { 50039, 7.5e-4 }, { 50040, 7.5e-4 }, { 275220, 3.76e-4 }
+    };
     for (int i = 0; i < 5; i++)
         ok(fabs(schedule_cosine(7.5e-4, 2e-6, warm, total, anchors[i].t) - anchors[i].lr) < 1e-10,
            "learning rate at step %lld", (long long)anchors[i].t);
@@ -129,7 +133,8 @@ static void test_schedule(void)
     ok(schedule_ramp(0.04, 0.07, 50, 49) == 0.07 && schedule_ramp(0.04, 0.07, 0, 0) == 0.07 &&
            schedule_ramp(0.04, 0.07, 1, 0) == 0.04,
        "temperature at its ends");
-    ok(schedule_cosine(1, 0, 1, 10, 0) == 0 && schedule_cosine(1, 0, 10, 10, 12) == 1, "warm-ups of one step and of all");
+    ok(schedule_cosine(1, 0, 1, 10, 0) == 0 && schedule_cosine(1, 0, 10, 10, 12) == 1,
+       "warm-ups of one step and of all");
 }
 
 int main(void)

@@ -70,8 +70,8 @@ static void test_config(void)
     c.norm_last_layer = false;
     c.seed = 123456789;
     char *text = config_to_json(&c);
-    ok(!config_from_json(&d, text) && d.lr == c.lr && !strcmp(d.aux, "convnext") && !strcmp(d.arch, "vit_tiny") &&
-           !d.norm_last_layer && d.seed == c.seed,
+    ok(!config_from_json(&d, text) && d.lr == c.lr && !strcmp(d.aux, "convnext") &&
+           !strcmp(d.arch, "vit_tiny") && !d.norm_last_layer && d.seed == c.seed,
        "a configuration survives its text");
     char *again = config_to_json(&d);
     is_str(again, text, "to the letter");
@@ -144,10 +144,12 @@ static void test_training(const char *aux)
     ok(fabs(r.term_base - log(K)) < 1 && (!has || fabs(r.term_head - log(K)) < 1) &&
            fabs(r.loss - (has ? (r.term_base + r.term_head) / 2 : r.term_base)) < 1e-5,
        "%s: the first loss is near ln K", aux);
-    ok(has ? d.d >= 0 && d.d_role >= 0 && isfinite(d.d + d.d_role) : isnan(d.d), "%s: D where there is a head", aux);
+    ok(has ? d.d >= 0 && d.d_role >= 0 && isfinite(d.d + d.d_role) : isnan(d.d),
+       "%s: D where there is a head", aux);
     Discrepancy again;
     int measured = teacher_measure(t, globals, B, SIZE, 0.04, &again);
-    ok(has ? !measured && again.d >= 0 && again.d_role >= 0 : measured == -1, "%s: D of images on their own", aux);
+    ok(has ? !measured && again.d >= 0 && again.d_role >= 0 : measured == -1, "%s: D of images on their own",
+       aux);
     ok(((float *)last->tensor->data)[3] == before, "%s: the last layer is frozen in the first epoch", aux);
     ok(!step(s, t, &c, 1, &r, &d) && !step(s, t, &c, 2, &r, &d) && ((float *)last->tensor->data)[3] != before,
        "%s: and moves in the second", aux);
@@ -212,12 +214,13 @@ static void test_resume(void)
     Student *s2 = student_new(&other, memory);
     Teacher *t2 = teacher_new(&other, NULL);
     StateList l = { 0 };
-    ok(!student_state(s2, &l) && !teacher_state(t2, &l) && !state_load(&l, saved_lookup, &saved), "a state is restored");
+    ok(!student_state(s2, &l) && !teacher_state(t2, &l) && !state_load(&l, saved_lookup, &saved),
+       "a state is restored");
     for (int i = 3; i < 6; i++)
         step(s2, t2, &c, i, &r[1], &d);
     ok(r[0].loss == r[1].loss && !memcmp(student_flat(s), student_flat(s2), student_bytes(&c)) &&
-           !memcmp(params_flat(network_params(teacher_network(t))), params_flat(network_params(teacher_network(t2))),
-                   student_bytes(&c)),
+           !memcmp(params_flat(network_params(teacher_network(t))),
+                   params_flat(network_params(teacher_network(t2))), student_bytes(&c)),
        "going on from it gives the same bits");
     ok(student_flat(s2) == memory, "in the memory given");
     Network *n = network_new(&c, NETWORK_BACKBONE, false, NULL);
@@ -227,7 +230,8 @@ static void test_resume(void)
     ViewBatch v = views(0);
     Tensor *f = network_features(n, tape, views_tensor(tape, &v, 0), false);
     ok(f && f->ndim == 2 && f->shape[0] == 2 * B && f->shape[1] == 32, "and gives features");
-    ok(!network_features(n, tape, views_tensor(tape, &v, 0), true), "but none of a head it wasn't built with");
+    ok(!network_features(n, tape, views_tensor(tape, &v, 0), true),
+       "but none of a head it wasn't built with");
     tape_free(tape);
     network_free(n);
     saved.list.items[2].shape[0]++;
@@ -272,7 +276,8 @@ static void test_nan(void)
     ViewBatch v = views(1);
     StepRates rates;
     config_rates(&c, 2, 1, &rates);
-    ok(!student_forward(s, &v, &rates) && student_finish(s, q, &rates, &r) == -1 && strstr(err_text(), "targets"),
+    ok(!student_forward(s, &v, &rates) && student_finish(s, q, &rates, &r) == -1 &&
+           strstr(err_text(), "targets"),
        "bad targets are named");
     ok(student_finish(s, q, &rates, &r) == -1 && err_code() == ERR_USAGE, "no backward without a forward");
     student_free(s);
