@@ -30,6 +30,14 @@ static inline void cpu_share(int64_t count, int i, int n, int64_t *from, int64_t
     *to = *from + each + (i < rest);
 }
 
+/* The same in units of 8 rows, which matrix products like. */
+static inline void cpu_share_rows(int64_t rows, int i, int n, int64_t *from, int64_t *to)
+{
+    cpu_share((rows + 7) / 8, i, n, from, to);
+    *from = *from * 8 < rows ? *from * 8 : rows;
+    *to = *to * 8 < rows ? *to * 8 : rows;
+}
+
 /* Each file fills its part of the table. */
 void cpu_linear_table(Backend *be);
 void cpu_mlp_table(Backend *be);

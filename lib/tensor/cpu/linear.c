@@ -49,7 +49,7 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
 #pragma omp parallel for schedule(static) reduction(| : failed)
     for (int64_t p = 0; p < pieces; p++) {
         int64_t from, to;
-        cpu_share(m->m, (int)p, (int)pieces, &from, &to);
+        cpu_share_rows(m->m, (int)p, (int)pieces, &from, &to);
         float *rows = c + from * m->ldc;
         if (cpu_gemm(false, m->tb, to - from, m->n, m->k, a + from * m->lda, m->lda, b, m->ldb, m->add, rows, m->ldc) < 0)
             failed = 1;

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { CHUNK = 128 };
+enum { CHUNK = 192 };
 
 /* Chunks: a multiple of the threads, of nearly equal size. */
 static int64_t chunk_count(int64_t rows)
@@ -53,7 +53,7 @@ static int mlp(Backend *be, const MlpArgs *a)
 #pragma omp parallel for schedule(static) reduction(| : failed)
     for (int64_t c = 0; c < chunks; c++) {
         int64_t from, to;
-        cpu_share(a->rows, (int)c, (int)chunks, &from, &to);
+        cpu_share_rows(a->rows, (int)c, (int)chunks, &from, &to);
         if (to > from && chunk_forward(a, from, to) < 0)
             failed = 1;
     }
@@ -149,7 +149,7 @@ static int mlp_backward(Backend *be, const MlpArgs *a)
         memset(a->scratch + me * size, 0, (size_t)size * sizeof(float));
         for (int64_t c = chunks * me / team; c < chunks * (me + 1) / team; c++) {
             int64_t from, to;
-            cpu_share(a->rows, (int)c, (int)chunks, &from, &to);
+            cpu_share_rows(a->rows, (int)c, (int)chunks, &from, &to);
             if (to > from && chunk_backward(a, &g, from, to) < 0)
                 failed = 1;
         }
