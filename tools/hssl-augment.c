@@ -350,6 +350,7 @@ int main(int argc, char **argv)
         rc = welcome(&st) || start_threads() ? -1 : run(&st, hold, &held);
     if (rc < 0) {
         rc = stream_status();
+        stage_fail(&st, program.name);
         if (err_code() != ERR_STOP)
             log_error("%s", err_text());
     }
@@ -357,6 +358,6 @@ int main(int argc, char **argv)
     if (named.n)
         log_info("%zu bad image%s", named.n, named.n == 1 ? "" : "s");
     free(named.id);
-    stage_close(&st, rc ? "hssl-augment gave up" : NULL);
+    stage_close(&st);
     return rc;
 }

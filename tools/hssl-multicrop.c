@@ -82,10 +82,11 @@ int main(int argc, char **argv)
         rc = welcome(&st) ? -1 : pass(&st, &m);
     if (rc < 0) {
         rc = stream_status();
+        stage_fail(&st, program.name);
         if (err_code() != ERR_STOP)
             log_error("%s", err_text());
     }
     message_clear(&m);
-    stage_close(&st, rc ? "hssl-multicrop gave up" : NULL);
+    stage_close(&st);
     return rc;
 }

@@ -203,6 +203,7 @@ int main(int argc, char **argv)
         rc = run(&st, &m);
     if (rc < 0) {
         rc = stream_status();
+        stage_fail(&st, program.name);
         if (err_code() != ERR_STOP)
             log_error("%s", err_text());
     }
@@ -213,6 +214,8 @@ int main(int argc, char **argv)
         rc = 1;
     }
     sheet_free(&sheet);
-    stage_close(&st, rc ? "hssl-tap gave up" : o.exit ? "hssl-tap left, as --exit asks" : NULL);
+    if (!rc && o.exit && st.out)
+        source_fail(st.out, "hssl-tap left, as --exit asks");
+    stage_close(&st);
     return rc;
 }

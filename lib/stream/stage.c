@@ -4,6 +4,7 @@
 #include "util/err.h"
 #include "util/stop.h"
 
+#include <stdio.h>
 #include <unistd.h>
 
 int stream_wait(Sink *in, Source *out, int fd, int timeout_ms)
@@ -82,10 +83,20 @@ int stage_end(Stage *st, uint64_t seq)
     return 0;
 }
 
-void stage_close(Stage *st, const char *failure)
+void stage_fail(Stage *st, const char *program)
 {
-    if (failure && st->out)
-        source_fail(st->out, failure);
+    char reason[512];
+    if (!st->out)
+        return;
+    if (err_code() == ERR_STOP)
+        snprintf(reason, sizeof reason, "%s was stopped by a signal", program);
+    else
+        snprintf(reason, sizeof reason, "%s gave up: %s", program, err_text());
+    source_fail(st->out, reason);
+}
+
+void stage_close(Stage *st)
+{
     sink_close(&st->in);
     source_close(&st->out);
 }

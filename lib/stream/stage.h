@@ -39,8 +39,9 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
 int stage_wait(Stage *st, int fd, int timeout_ms);
 /* Everything has been sent: pass the end on and wait until it has been taken over. */
 int stage_end(Stage *st, uint64_t seq);
-/* failure: tell the consumer why, or NULL. */
-void stage_close(Stage *st, const char *failure);
+/* Tell the consumer that this program gives up, with the recorded error as the reason. */
+void stage_fail(Stage *st, const char *program);
+void stage_close(Stage *st);
 
 /* The exit status that fits the recorded error: 2 for ERR_USAGE, 130 or 143 after a signal, else 1. */
 int stream_status(void);
