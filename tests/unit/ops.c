@@ -471,6 +471,7 @@ int main(void)
         return tap_done();
     for (int isa = ISA_BASE; isa <= (int)best; isa++) {
         setenv("HSSL_ISA", isa_name((Isa)isa), 1);
+        ISA_PICK(cpu_gemm_kernels)(&cpu);
         ISA_PICK(cpu_point_kernels)(&cpu);
         ISA_PICK(cpu_row_kernels)(&cpu);
         ISA_PICK(cpu_depthwise_kernels)(&cpu);

@@ -127,6 +127,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void fill_table(void)
 {
     pthread_key_create(&scratch_key, scratch_free);
+    ISA_PICK(cpu_gemm_kernels)(&cpu);
     ISA_PICK(cpu_point_kernels)(&cpu);
     ISA_PICK(cpu_row_kernels)(&cpu);
     ISA_PICK(cpu_depthwise_kernels)(&cpu);

@@ -12,7 +12,8 @@ extern CpuKernels cpu;
 
 /* Memory of the calling thread that stays until the thread ends: each slot is one buffer of at least count
  * floats, whose contents last until the slot is asked for again. NULL with an error. */
-enum { SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_D, SCRATCH_PARTIAL, SCRATCH_WEIGHT, SCRATCH_SLOTS };
+enum { SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_D, SCRATCH_E, SCRATCH_PARTIAL, SCRATCH_WEIGHT,
+       SCRATCH_PACK1, SCRATCH_PACK2, SCRATCH_SLOTS };
 float *cpu_scratch(int slot, int64_t count);
 
 /* Below this many elements (or multiply-adds / 16) a second thread does not pay. */
@@ -21,6 +22,11 @@ enum { CPU_SERIAL = 16384 };
 /* c[m,n] = op(a) op(b) + beta c by oneDNN; threaded outside of a parallel region, serial within one. */
 int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
              float beta, float *c, int64_t ldc);
+
+/* b, [k,n] or with tb [n,k], packed by all threads into scratch of the caller's, for cpu.gemm_product in any thread.
+ * Pays from about CPU_PACK_ROWS rows on. NULL with an error. */
+enum { CPU_PACK_ROWS = 384 };
+const float *cpu_pack(int slot, const float *b, int64_t ldb, bool tb, int64_t n, int64_t k);
 
 /* The share [*from, *to) of thread i among n, in order. */
 static inline void cpu_share(int64_t count, int i, int n, int64_t *from, int64_t *to)

@@ -1,4 +1,5 @@
-/* Matrix products by oneDNN, bias and GELU on the rows while they are in the cache. */
+/* Matrix products, bias and GELU on the rows while they are in the cache. Products of many rows with a weight
+ * go through a copy of the weight packed once (simd/gemm.c), all others to oneDNN. */
 #include "tensor/cpu/cpu.h"
 
 #include "util/err.h"
@@ -22,8 +23,20 @@ int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, 
     return 0;
 }
 
+const float *cpu_pack(int slot, const float *b, int64_t ldb, bool tb, int64_t n, int64_t k)
+{
+    float *packed = cpu_scratch(slot, cpu.gemm_packed_size(n, k));
+    if (!packed)
+        return NULL;
+    int64_t panels = (n + cpu.gemm_panel - 1) / cpu.gemm_panel;
+#pragma omp parallel for schedule(static) if (n * k > CPU_SERIAL)
+    for (int64_t p = 0; p < panels; p++)
+        cpu.gemm_pack(b, ldb, tb, n, k, p, p + 1, packed);
+    return packed;
+}
+
 /* Rows a thread takes at a time: the result's part stays in the second cache between product and epilogue. */
-enum { CHUNK = 256 };
+enum { CHUNK = 192 };
 
 static int product(const MatmulArgs *m, const float *a, const float *b, float *c)
 {
@@ -44,6 +57,9 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
         return 0;
     }
     int failed = 0;
+    const float *packed = NULL;
+    if (m->m >= CPU_PACK_ROWS && !(packed = cpu_pack(SCRATCH_PACK1, b, m->ldb, m->tb, m->n, m->k)))
+        return -1;
     /* Equal shares, so that no thread waits for another's last chunk. */
     int64_t nth = omp_get_max_threads(), pieces = (chunks + nth - 1) / nth * nth;
 #pragma omp parallel for schedule(static) reduction(| : failed)
@@ -51,7 +67,9 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
         int64_t from, to;
         cpu_share_rows(m->m, (int)p, (int)pieces, &from, &to);
         float *rows = c + from * m->ldc;
-        if (cpu_gemm(false, m->tb, to - from, m->n, m->k, a + from * m->lda, m->lda, b, m->ldb, m->add, rows, m->ldc) < 0)
+        if (packed)
+            cpu.gemm_product(to - from, m->n, m->k, a + from * m->lda, m->lda, false, packed, m->add, rows, m->ldc);
+        else if (cpu_gemm(false, m->tb, to - from, m->n, m->k, a + from * m->lda, m->lda, b, m->ldb, m->add, rows, m->ldc) < 0)
             failed = 1;
         for (int64_t i = 0; (m->bias || m->pre) && i < to - from; i++) {
             if (m->pre)

@@ -13,7 +13,36 @@ static int64_t chunk_count(int64_t rows)
     return (n + nth - 1) / nth * nth;
 }
 
-static int chunk_forward(const MlpArgs *a, int64_t from, int64_t to)
+/* The weights as the two products of a pass want them: packed, or NULL to leave that to oneDNN. */
+typedef struct {
+    const float *w1, *w2;
+} Packed;
+
+static int pack_weights(const MlpArgs *a, bool backward, Packed *p)
+{
+    *p = (Packed){ NULL, NULL };
+    if (a->rows < CPU_PACK_ROWS)
+        return 0;
+    if (backward) {
+        p->w1 = cpu_pack(SCRATCH_PACK1, a->w1, a->dim, false, a->dim, a->hidden);
+        p->w2 = cpu_pack(SCRATCH_PACK2, a->w2, a->hidden, false, a->hidden, a->out);
+    } else {
+        p->w1 = cpu_pack(SCRATCH_PACK1, a->w1, a->dim, true, a->hidden, a->dim);
+        p->w2 = cpu_pack(SCRATCH_PACK2, a->w2, a->hidden, true, a->out, a->hidden);
+    }
+    return p->w1 && p->w2 ? 0 : -1;
+}
+
+static int times(int64_t m, int64_t n, int64_t k, const float *x, const float *w, bool tb, const float *packed, bool add,
+                 float *y)
+{
+    if (!packed)
+        return cpu_gemm(false, tb, m, n, k, x, k, w, tb ? k : n, add, y, n);
+    cpu.gemm_product(m, n, k, x, k, false, packed, add, y, n);
+    return 0;
+}
+
+static int chunk_forward(const MlpArgs *a, const Packed *p, int64_t from, int64_t to)
 {
     int64_t n = to - from;
     const float *x = a->x + from * a->dim;
@@ -28,11 +57,11 @@ static int chunk_forward(const MlpArgs *a, int64_t from, int64_t to)
         cpu.layer_norm(x, a->norm_w, a->norm_b, a->eps, normed, a->stat ? a->stat + 2 * from : NULL, n, a->dim);
         x = normed;
     }
-    if (cpu_gemm(false, true, n, a->hidden, a->dim, x, a->dim, a->w1, a->dim, 0, h, a->hidden) < 0)
+    if (times(n, a->hidden, a->dim, x, a->w1, true, p->w1, false, h) < 0)
         return -1;
     cpu.bias_gelu(h, a->b1, a->pre ? a->pre + from * a->hidden : NULL, h, n, a->hidden);
     /* y may not be the residual's memory: the product comes first. */
-    if (cpu_gemm(false, true, n, a->out, a->hidden, h, a->hidden, a->w2, a->hidden, 0, y, a->out) < 0)
+    if (times(n, a->out, a->hidden, h, a->w2, true, p->w2, false, y) < 0)
         return -1;
     const float *r = a->residual ? a->residual + from * a->out : NULL;
     if (!a->scale) {
@@ -50,11 +79,14 @@ static int mlp(Backend *be, const MlpArgs *a)
     (void)be;
     int64_t chunks = chunk_count(a->rows);
     int failed = 0;
+    Packed packed;
+    if (pack_weights(a, false, &packed) < 0)
+        return -1;
 #pragma omp parallel for schedule(static) reduction(| : failed)
     for (int64_t c = 0; c < chunks; c++) {
         int64_t from, to;
         cpu_share_rows(a->rows, (int)c, (int)chunks, &from, &to);
-        if (to > from && chunk_forward(a, from, to) < 0)
+        if (to > from && chunk_forward(a, &packed, from, to) < 0)
             failed = 1;
     }
     return failed ? -1 : 0;
@@ -89,7 +121,7 @@ static size_t mlp_scratch(Backend *be, const MlpArgs *a)
     return (size_t)(omp_get_max_threads() * grads_size(a));
 }
 
-static int chunk_backward(const MlpArgs *a, const Grads *g, int64_t from, int64_t to)
+static int chunk_backward(const MlpArgs *a, const Packed *p, const Grads *g, int64_t from, int64_t to)
 {
     int64_t n = to - from;
     const float *x = a->x + from * a->dim, *dy = a->dy + from * a->out, *pre = a->pre + from * a->hidden;
@@ -103,7 +135,7 @@ static int chunk_backward(const MlpArgs *a, const Grads *g, int64_t from, int64_
             cpu.axpby(dy + i * a->out, a->scale[(from + i) / a->rows_per_scale], NULL, 0, rows + i * a->out, a->out, false);
         dy = rows;
     }
-    if (cpu_gemm(false, false, n, a->hidden, a->out, dy, a->out, a->w2, a->hidden, 0, dpre, a->hidden) < 0)
+    if (times(n, a->hidden, a->out, dy, a->w2, false, p->w2, false, dpre) < 0)
         return -1;
     cpu.gelu_both(pre, dpre, act, dpre, n * a->hidden);
     if (a->dw2 && cpu_gemm(true, false, a->out, a->hidden, n, dy, a->out, act, a->hidden, 1, g->dw2, a->hidden) < 0)
@@ -121,10 +153,10 @@ static int chunk_backward(const MlpArgs *a, const Grads *g, int64_t from, int64_
         return -1;
     float *dx = a->dx ? a->dx + from * a->dim : NULL;
     if (!a->norm_w)
-        return dx ? cpu_gemm(false, false, n, a->dim, a->hidden, dpre, a->hidden, a->w1, a->dim, a->add, dx, a->dim) : 0;
+        return dx ? times(n, a->dim, a->hidden, dpre, a->w1, false, p->w1, a->add, dx) : 0;
     if (!dx && !a->dnorm_w)
         return 0;
-    if (cpu_gemm(false, false, n, a->dim, a->hidden, dpre, a->hidden, a->w1, a->dim, 0, rows, a->dim) < 0)
+    if (times(n, a->dim, a->hidden, dpre, a->w1, false, p->w1, false, rows) < 0)
         return -1;
     cpu.layer_norm_backward(x, rows, a->norm_w, a->stat + 2 * from, dx, a->add, a->dnorm_w ? g->dnorm_w : NULL,
                             a->dnorm_w ? g->dnorm_b : NULL, n, a->dim);
@@ -142,6 +174,9 @@ static int mlp_backward(Backend *be, const MlpArgs *a)
     (void)be;
     int64_t chunks = chunk_count(a->rows), size = grads_size(a);
     int nth = omp_get_max_threads(), failed = 0;
+    Packed packed;
+    if (pack_weights(a, true, &packed) < 0)
+        return -1;
 #pragma omp parallel num_threads(nth) reduction(| : failed)
     {
         int me = omp_get_thread_num(), team = omp_get_num_threads();
@@ -150,7 +185,7 @@ static int mlp_backward(Backend *be, const MlpArgs *a)
         for (int64_t c = chunks * me / team; c < chunks * (me + 1) / team; c++) {
             int64_t from, to;
             cpu_share_rows(a->rows, (int)c, (int)chunks, &from, &to);
-            if (to > from && chunk_backward(a, &g, from, to) < 0)
+            if (to > from && chunk_backward(a, &packed, &g, from, to) < 0)
                 failed = 1;
         }
 #pragma omp barrier

@@ -9,6 +9,15 @@
 #include <stdint.h>
 
 typedef struct {
+    /* ---- matrix products with a packed right-hand side (gemm.c) */
+    int gemm_panel; /* columns of a panel */
+    int64_t (*gemm_packed_size)(int64_t n, int64_t k);
+    /* panels [from, to) of b, [k,n] or with tb [n,k], of ceil(n / gemm_panel) */
+    void (*gemm_pack)(const float *b, int64_t ldb, bool tb, int64_t n, int64_t k, int64_t from, int64_t to, float *packed);
+    /* c[m,n] = a[m,k] b (+ c); transposed: a is stored [k,m] */
+    void (*gemm_product)(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, bool transposed,
+                         const float *packed, bool add, float *c, int64_t ldc);
+
     /* ---- elementwise (point.c) */
     void (*gelu)(const float *x, float *y, int64_t n);
     /* dx = dy gelu'(x) (+ dx) */
@@ -55,7 +64,8 @@ typedef struct {
     void (*soft_gradient)(const float *x, float factor, float lse, float a, const float *q, float b, const float *r,
                           float c, float *d, int64_t n, bool add);
 
-    /* ---- attention (row.c): s holds products q k, row stride ld; in place */
+    /* ---- attention (row.c): s holds products q k, row stride ld; in place. Rows have room up to a multiple of 16,
+     * which is written as well */
     /* s = exp(scale s - max) by rows, sum[r] = 1 / row sum, lse[r] (or NULL) = log of the sum of exp(scale s) */
     void (*attention_softmax)(float *s, int64_t ld, float scale, int64_t rows, int64_t cols, float *inverse, float *lse);
     /* s: products; d: gradient of the probabilities. p = exp(scale s - lse) into s, ds = p (d - delta) scale into d */
@@ -75,6 +85,7 @@ typedef struct {
                   double beta2, float step, float root, float eps, bool zero_grad);
 } CpuKernels;
 
+ISA_DECLARE(void, cpu_gemm_kernels, (CpuKernels *k));
 ISA_DECLARE(void, cpu_point_kernels, (CpuKernels *k));
 ISA_DECLARE(void, cpu_row_kernels, (CpuKernels *k));
 ISA_DECLARE(void, cpu_depthwise_kernels, (CpuKernels *k));

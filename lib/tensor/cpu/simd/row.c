@@ -263,10 +263,29 @@ static void soft_gradient(const float *x, float factor, float lse, float a, cons
 
 /* ---- attention */
 
+/* Rows are padded to a multiple of 16, so that no loop has a rest; what lies past cols counts for nothing. */
+static int64_t full(int64_t cols)
+{
+    return (cols + 15) / 16 * 16;
+}
+
 static void attention_softmax(float *s, int64_t ld, float scale, int64_t rows, int64_t cols, float *inverse, float *lse)
 {
+    int64_t n = full(cols);
     for (int64_t r = 0; r < rows; r++, s += ld) {
-        float m = row_max(s, cols) * scale, total = exp_row(s, scale, m, s, cols);
+        for (int64_t i = cols; i < n; i++)
+            s[i] = -INFINITY;
+        float m = -INFINITY, total = 0;
+#pragma omp simd reduction(max : m)
+        for (int64_t i = 0; i < n / 16 * 16; i++)
+            m = s[i] > m ? s[i] : m;
+        m *= scale;
+#pragma omp simd reduction(+ : total)
+        for (int64_t i = 0; i < n / 16 * 16; i++) {
+            float e = exp_poly(s[i] * scale - m);
+            s[i] = e;
+            total += e;
+        }
         inverse[r] = 1.0f / total;
         if (lse)
             lse[r] = m + logf(total);
@@ -276,10 +295,13 @@ static void attention_softmax(float *s, int64_t ld, float scale, int64_t rows, i
 static void attention_backward(float *s, float *d, int64_t ld, float scale, int64_t rows, int64_t cols,
                                const float *lse, const float *delta)
 {
+    int64_t n = full(cols);
     for (int64_t r = 0; r < rows; r++, s += ld, d += ld) {
         float l = lse[r], e = delta[r];
+        for (int64_t i = cols; i < n; i++)
+            s[i] = d[i] = 0;
 #pragma omp simd
-        for (int64_t i = 0; i < cols; i++) {
+        for (int64_t i = 0; i < n / 16 * 16; i++) {
             float p = exp_poly(s[i] * scale - l);
             s[i] = p;
             d[i] = p * (d[i] - e) * scale;
