@@ -155,7 +155,7 @@ static void describe(const Training *t)
     log_info("%s, %s/%" PRId64 "%s, K %" PRId64 "; %" PRId64 " epochs of %" PRId64 " steps of %" PRId64
              " images, views 2 x %d%s; %d threads", config.method, config.arch, config.patch_size, layers, config.out_dim,
              config.epochs, t->at.steps_per_epoch, config.batch_size, s->global_size, locals, t->threads);
-    log_info("lr %.4g = %.4g * %" PRId64 " / 256; %.1f M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
+    log_info("lr %.4g = %.4g * %" PRId64 " / 256; %.3g M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
              config.lr * (double)config.batch_size / 256, config.lr, config.batch_size,
              (double)bytes / sizeof(float) / 1e6, (m.student + m.teacher) / 1048576, m.teacher / 1048576);
 }
@@ -349,6 +349,16 @@ static void leave(Training *t)
         fclose(t->journal.file);
 }
 
+/* Two trainers of one run would each write checkpoints that the other knows nothing of. */
+static void refuse_second(Run *run)
+{
+    char *text = run_get(run, "trainer_pid");
+    long pid = text ? strtol(text, NULL, 10) : 0;
+    free(text);
+    if (pid > 1 && pid != getpid() && !kill((pid_t)pid, 0))
+        die_with("%s: process %ld trains it", o.output, pid);
+}
+
 /* Errors while things are set up: say so, leave in order. */
 static void give_up(Training *t)
 {
@@ -389,11 +399,13 @@ static void set_up(Training *t, bool resuming)
             give_up(t);
         free(text);
     }
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    if (run_set(t->run, "trainer_pid", pid))
+        give_up(t);
     if (teach_start(t->teach, &config, t->threads) ||
         (resuming && saving_read(t->run, t->student, t->teach, &t->at)))
         give_up(t);
-    snprintf(pid, sizeof pid, "%d", (int)getpid());
-    if (run_set(t->run, "trainer_pid", pid) || run_set(t->run, "teacher_ticket", teach_published(t->teach)))
+    if (run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         give_up(t);
     t->journal.run = t->run;
     if (o.log && !(t->journal.file = strcmp(o.log, "-") ? fopen(o.log, "a") : stderr)) {
@@ -485,6 +497,7 @@ int main(int argc, char **argv)
     if (o.resume) {
         if (!(t.run = run_open(o.output, true)))
             die();
+        refuse_second(t.run);
         adopt_run_settings(t.run);
         int rc = saving_peek(t.run, &t.at);
         if (rc < 0)

@@ -229,6 +229,21 @@ int saving_read(Run *run, Student *s, Teach *t, Progression *p)
     return rc ? err_prefix("%s", run_path(run)) : 0;
 }
 
+Teacher *saving_teacher(Run *run, int64_t step, const TrainConfig *c, Progression *p)
+{
+    StateList l = { 0 };
+    Checkpoint *cp = run_checkpoint(run, step);
+    Teacher *t = cp && !from_meta(checkpoint_meta(cp), checkpoint_step(cp), p) ? teacher_new(c, NULL) : NULL;
+    if (t && (teacher_state(t, &l) || state_load(&l, look_up_checkpoint, cp))) {
+        err_prefix("%s", run_path(run));
+        teacher_free(t);
+        t = NULL;
+    }
+    state_free(&l);
+    checkpoint_close(cp);
+    return t;
+}
+
 static int look_up_file(void *arg, const char *name, StateTensor *found)
 {
     const StoredTensor *got = safetensors_get(arg, name);

@@ -34,6 +34,9 @@ int saving_peek(Run *run, Progression *p);
 /* Put the last checkpoint back into student and teacher (started already). Checks the digest. */
 int saving_read(Run *run, Student *s, Teach *t, Progression *p);
 
+/* The teacher of a checkpoint (step -1: the last), with its centres; c: the run's configuration. NULL on failure. */
+Teacher *saving_teacher(Run *run, int64_t step, const TrainConfig *c, Progression *p);
+
 /* Set the student's base model from a safetensors file with timm's names. Returns how many tensors of the file were
  * not wanted, or -1. */
 int saving_init_from(const char *path, Student *s);
