@@ -65,7 +65,8 @@ int main(int argc, char **argv)
         link_watch(server.trainer, STDIN_FILENO);
     int rc = teach_serve(&server);
     int status = rc ? stream_status() : 0;
-    if (rc && !stop_signal())
+    /* A child's trainer speaks for both; when it has gone, nobody asked. */
+    if (rc && !stop_signal() && !(o.parent && err_code() == ERR_PEER))
         log_error("%s", err_text());
     link_close(&server.published);
     link_close(&server.trainer);

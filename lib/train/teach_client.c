@@ -367,6 +367,13 @@ int teach_load(Teach *t, const TeachState *s)
     return 0;
 }
 
+static void close_life(Teach *t)
+{
+    if (t->life_out >= 0)
+        close(t->life_out);
+    t->life_out = -1;
+}
+
 static void end_process(Teach *t)
 {
     int status;
@@ -376,6 +383,8 @@ static void end_process(Teach *t)
             t->pid = 0;
             return;
         }
+        if (ms == END_PATIENCE_MS / 2) /* it has not heard the bye: cut its life line, which must not overtake that */
+            close_life(t);
         nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
     }
     kill(t->pid, SIGKILL);
@@ -394,11 +403,12 @@ void teach_close(Teach **teach)
         if (!note_begin(&m, "bye"))
             link_send(t->link, &m);
         link_close(&t->link);
+    } else {
+        close_life(t);
     }
-    if (t->life_out >= 0)
-        close(t->life_out);
     if (t->pid)
         end_process(t);
+    close_life(t);
     if (t->life_in >= 0)
         close(t->life_in);
     floats_free(&t->params);

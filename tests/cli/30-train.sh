@@ -1,0 +1,89 @@
+#!/bin/sh
+# hssl-train through the real pipeline: one result whatever the workers, the medium and the interruptions.
+. "$(dirname "$0")/../tap.sh"
+cd "$T" || exit 1
+
+hssl-synth -n 44 -s 24 s.db 2>/dev/null || exit 1
+tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --drop-path 0.1 --head-hidden 32 --head-bottleneck 16 \
+--out-dim 64 --aux convnext --aux-depth 1 --batch-size 4 --epochs 3 --threads 2"
+views() { hssl-load s.db | hssl-multicrop --global-size 16 --local 2 --local-size 8 | hssl-augment "$@"; }
+digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
+# Wait up to 20 s until a file holds a word.
+await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
+# Train in the background; its process is in FILE.pid.
+start() { views -j1 | sh -c 'echo $$ >$0.pid; exec hssl-train "$@"' "$@" 2>"$1.err"; echo $? >"$1.rc"; }
+
+views -j1 | hssl-train $tiny --log a.jsonl -o a.db 2>a.err
+is 'a training ends with 0' "$?" 0
+want=$(digest a.err)
+ok 'it says the digest of its parameters' "[ -n '$want' ] && hssl-info a.db | grep -q '33'"
+is 'an epoch has as many steps as whole batches' "$(grep -c '"kind":"epoch"' a.jsonl):$(sed -n 's/.*"kind":"end".*"step":\([0-9]*\).*/\1/p' a.jsonl)" 3:33
+ok 'the settings and the learning rate are printed' "grep -q 'lr 3.125e-05 = 0.002 . 4 / 256' a.err"
+ok 'the log has D' "grep '\"kind\":\"step\"' a.jsonl | grep -q '\"d\":.*\"d_role\":'"
+
+views -j2 | hssl-train $tiny -o b.db 2>b.err
+is 'two rendering threads: the same bits' "$(digest b.err)" "$want"
+views -j2 | hssl-train $tiny --teacher-medium inline --force -o b.db 2>b.err
+is 'a teacher that is sent everything: the same bits' "$(digest b.err)" "$want"
+views -j1 | hssl-train $tiny --overlap --force -o b.db 2>b.err
+is 'teacher and student at once: the same bits' "$(digest b.err)" "$want"
+views -j1 | hssl-train $tiny --seed 1 --force -o b.db 2>b.err
+ok 'another seed: others' "[ -n '$(digest b.err)' ] && [ '$(digest b.err)' != '$want' ]"
+
+hssl-teach >ticket 2>teach.err &
+teacher=$!
+await ticket hssl/1
+views -j1 | hssl-train $tiny --force --teacher "$(cat ticket)" -o b.db 2>b.err
+is 'a teacher started by hand: the same bits' "$(digest b.err)" "$want"
+wait $teacher
+is 'and it ends with the trainer' "$?" 0
+
+# Killed in the middle.
+start c.db $tiny --save-every 5 --log c.jsonl -o c.db &
+await c.jsonl '"kind":"checkpoint"' && kill -9 "$(cat c.db.pid)"
+wait
+is 'killed: no more is heard of it' "$(cat c.db.rc)" 137
+views -j2 | hssl-train --resume -o c.db 2>c.err
+is 'resumed: the same bits as without interruption' "$(digest c.err)" "$want"
+hssl-train --resume -o c.db 2>c.err </dev/null
+is 'a complete run is left alone' "$?:$(grep -c complete c.err)" 0:1
+
+# Asked to leave, and resumed.
+start d.db $tiny --log d.jsonl -o d.db &
+await d.jsonl '"step":10,' && kill -TERM "$(cat d.db.pid)"
+wait
+is 'SIGTERM: 143' "$(cat d.db.rc)" 143
+ok 'with a checkpoint' "grep -q 'holds a checkpoint of step' d.db.err"
+views -j1 | hssl-train --resume -o d.db 2>d.err
+is 'resumed: the same bits' "$(digest d.err)" "$want"
+
+start e.db $tiny --save-every 1000 --log e.jsonl -o e.db &
+await e.jsonl '"step":0,' && kill -USR1 "$(cat e.db.pid)"
+wait
+is 'SIGUSR1: a checkpoint, and on it goes' "$(cat e.db.rc):$(grep -c '"kind":"checkpoint"' e.jsonl):$(digest e.db.err)" "0:2:$want"
+
+# What cannot be.
+fails 1 'a run that is there is not overwritten' 'views -j1 | hssl-train -o a.db' 'force.*resume'
+fails 2 'a resumed run keeps its settings' 'views -j1 | hssl-train --resume --lr 0.01 -o d.db' 'keeps its settings'
+fails 1 'nothing to resume' 'views -j1 | hssl-train --resume -o none.db' 'none.db'
+fails 2 'no run named' 'views -j1 | hssl-train' '-o RUN'
+fails 2 'records where views belong' "hssl-load s.db | hssl-train $tiny -o x.db" 'hssl-augment'
+fails 2 'text where views belong' "echo photos | hssl-train $tiny -o x.db" 'hssl-augment'
+fails 1 'an empty pipe' "true | hssl-train $tiny -o x.db" 'hssl-augment'
+fails 2 'views of another size than asked for' "views -j1 | hssl-train $tiny --global-size 32 -o x.db" 'the stream has 16'
+fails 2 'a batch larger than an epoch' "views -j1 | hssl-train $tiny --batch-size 64 -o x.db" 'lower --batch-size'
+fails 1 'a stream with fewer epochs: said, and saved' \
+    "hssl-load -e 1 s.db | hssl-multicrop --global-size 16 --local 2 --local-size 8 | hssl-augment -j1 | hssl-train $tiny -o x.db" \
+    'step 11 of 33'
+ok 'a failed start leaves no run' '[ ! -e none.db ]'
+
+# A loss that is no number.
+views -j1 | hssl-train $tiny --lr 100 --weight-decay 100 --weight-decay-end 100 --warmup-epochs 0 --save-every 2 \
+    -o n.db 2>n.err
+is 'a loss that is not finite ends the training with 1' "$?" 1
+ok 'the first tensor that is not finite is named' "grep -Eq 'not finite' n.err && grep -Eq 'backbone|head|aux|last_layer' n.err"
+ok 'the last good checkpoint stays' "grep -q 'holds a checkpoint' n.err"
+
+for f in *.pid; do ps -eo pid,args | grep -- "--child-of $(cat "$f")\$"; done >left
+is 'no teacher stays behind' "$(cat left)" ""
+done_testing
