@@ -30,7 +30,8 @@ typedef struct {
 int image_probe(const void *bytes, size_t n, ImageInfo *info);
 
 /* Decode to RGB as Pillow's open(...).convert("RGB"): gray, CMYK, palette, alpha (dropped) and 16-bit pictures
- * included; an EXIF orientation is not applied. JPEG: accurate integer DCT, fancy upsampling. A picture whose
+ * included (16-bit colours lose the low byte; 16-bit gray without alpha is clipped at 255, as Pillow does); an EXIF
+ * orientation is not applied. JPEG: accurate integer DCT, fancy upsampling. A picture whose
  * data end early is an error that says at which byte. */
 int image_decode(const void *bytes, size_t n, Image *im);
 

@@ -81,6 +81,16 @@ int png_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
     return 0;
 }
 
+/* A row of big-endian 16-bit grays, in place; from the right, since it grows. Pillow holds such a picture in its
+ * mode I;16 and clips at 255 on the way to RGB, where every other 16-bit picture loses its low byte. */
+static void deep_gray_to_rgb(uint8_t *row, int w)
+{
+    for (int x = w - 1; x >= 0; x--) {
+        uint8_t v = row[2 * x] ? 255 : row[2 * x + 1];
+        row[3 * x] = row[3 * x + 1] = row[3 * x + 2] = v;
+    }
+}
+
 int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity)
 {
     PngState s = { .bytes = bytes, .n = n };
@@ -97,19 +107,24 @@ int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity)
         png_destroy_read_struct(&png, &info, NULL);
         return -1;
     }
-    png_set_strip_16(png);
-    png_set_palette_to_rgb(png);
-    png_set_expand_gray_1_2_4_to_8(png);
-    png_set_gray_to_rgb(png);
-    png_set_strip_alpha(png);
+    bool deep_gray = png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
+    if (!deep_gray) {
+        png_set_strip_16(png);
+        png_set_palette_to_rgb(png);
+        png_set_expand_gray_1_2_4_to_8(png);
+        png_set_gray_to_rgb(png);
+        png_set_strip_alpha(png);
+    }
     int passes = png_set_interlace_handling(png);
     png_read_update_info(png, info);
-    if (png_get_rowbytes(png, info) != (size_t)im->w * 3)
+    if (png_get_rowbytes(png, info) != (size_t)im->w * (deep_gray ? 2 : 3))
         png_error(png, "rows are not 8-bit RGB");
     while (passes--)
         for (int y = 0; y < im->h; y++)
             png_read_row(png, im->rgb + (size_t)y * (size_t)im->w * 3, NULL);
     png_read_end(png, NULL);
+    for (int y = 0; deep_gray && y < im->h; y++)
+        deep_gray_to_rgb(im->rgb + (size_t)y * (size_t)im->w * 3, im->w);
     png_destroy_read_struct(&png, &info, NULL);
     return 0;
 }

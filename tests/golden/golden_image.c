@@ -118,11 +118,21 @@ static void color(Golden *g)
     golden_check_equal(g, "out.luma", p + 3 * n, (size_t)n);
     free(p);
 
-    /* a flip is a whole view of the picture's own size, which must be square: take it strip by strip */
-    uint8_t *flipped = malloc((size_t)im.w * (size_t)im.h * 3);
-    for (int y = 0; y < im.h; y++)
-        for (int x = 0; x < im.w; x++)
-            memcpy(flipped + (y * im.w + x) * 3, im.rgb + (y * im.w + im.w - 1 - x) * 3, 3);
+    /* views are square: flip the picture by squares */
+    int side = im.w < im.h ? im.w : im.h;
+    uint8_t *flipped = calloc((size_t)im.w * (size_t)im.h, 3), *view = malloc((size_t)side * (size_t)side * 3);
+    RenderScratch *s = render_scratch_new();
+    for (int y = 0; y < im.h; y += side)
+        for (int x = 0; x < im.w; x += side) {
+            ViewPlan v = { .x = x < im.w - side ? x : im.w - side, .y = y < im.h - side ? y : im.h - side, .w = side,
+                           .h = side, .size = side, .flip = 1 };
+            if (render_view(&im, &v, view, s))
+                golden_fail(g, "%s", err_text());
+            for (int row = 0; row < side; row++)
+                memcpy(flipped + ((v.y + row) * im.w + im.w - v.x - side) * 3, view + row * side * 3, (size_t)side * 3);
+        }
+    render_scratch_free(s);
+    free(view);
     golden_check_equal(g, "out.hflip", flipped, (size_t)im.w * (size_t)im.h * 3);
     free(flipped);
     image_free(&im);
