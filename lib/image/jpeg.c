@@ -142,18 +142,20 @@ int image_encode_jpeg(const Image *im, int quality, void **bytes, size_t *n)
 {
     struct jpeg_compress_struct c;
     ErrorManager e;
-    unsigned char *volatile out = NULL;
+    unsigned char *out = NULL;
     unsigned long size = 0;
 
     error_manager_init(&e);
     c.err = &e.base;
+    if (im->w < 1 || im->h < 1 || im->w > JPEG_MAX_DIMENSION || im->h > JPEG_MAX_DIMENSION)
+        return err_set(ERR_DATA, "encoding a JPEG of %d x %d: at most %ld a side", im->w, im->h, JPEG_MAX_DIMENSION);
     if (setjmp(e.back)) {
+        /* Out of memory, the only cause left: whether libjpeg has freed what `out` shows can't be known, so leave it. */
         jpeg_destroy_compress(&c);
-        free(out);
-        return err_set(ERR_DATA, "encoding a JPEG of %d x %d: %s", im->w, im->h, e.text);
+        return err_set(ERR_MEMORY, "encoding a JPEG of %d x %d: %s", im->w, im->h, e.text);
     }
     jpeg_create_compress(&c);
-    jpeg_mem_dest(&c, (unsigned char **)&out, &size);
+    jpeg_mem_dest(&c, &out, &size);
     c.image_width = (JDIMENSION)im->w;
     c.image_height = (JDIMENSION)im->h;
     c.input_components = 3;

@@ -229,8 +229,21 @@ static void test_png_kinds(void)
     }
 }
 
+static void test_encoding_limits(void)
+{
+    Image im = { 70000, 1, calloc(70000, 3) };
+    void *bytes;
+    size_t n;
+    ok(image_encode_jpeg(&im, 90, &bytes, &n) < 0 && strstr(err_text(), "70000"), "a JPEG can't be 70000 wide: %s",
+       err_text());
+    ok(!image_encode_png(&im, &bytes, &n), "a PNG can");
+    free(bytes);
+    image_free(&im);
+}
+
 int main(void)
 {
+    test_encoding_limits();
     test_inks();
     test_scans();
     test_png_kinds();
