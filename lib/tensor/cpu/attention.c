@@ -17,6 +17,14 @@ static void pack(const float *b, int64_t ldb, bool tb, int64_t n, int64_t k, flo
     cpu.gemm_pack(b, ldb, tb, n, k, 0, (n + cpu.gemm_panel - 1) / cpu.gemm_panel, to);
 }
 
+/* Ask for rows that are read a little later: they lie too far apart for the processor to guess. */
+static void fetch(const float *x, int64_t ld, int64_t rows, int64_t cols)
+{
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j += 16)
+            __builtin_prefetch(x + i * ld + j);
+}
+
 /* b^T for b [n,k], with columns of zeros up to a multiple of 16. */
 static void pack_padded(const float *b, int64_t ldb, int64_t n, int64_t k, float *to)
 {
@@ -35,6 +43,9 @@ static int head_forward(const AttentionArgs *a, int64_t sample, int head)
     float *kp = cpu_scratch(SCRATCH_C, ksize + vsize), *vp = kp + ksize;
     if (!s || !inverse || !kp)
         return -1;
+    fetch(k, ld, n, d);
+    fetch(v, ld, n, d);
+    fetch(q, ld, block, d);
     pack_padded(k, ld, n, d, kp);
     pack(v, ld, false, d, n, vp);
     for (int64_t i = 0; i < n; i += block) {
@@ -74,6 +85,11 @@ static int head_backward(const AttentionArgs *a, int64_t sample, int head)
     float *vt = kt + across, *kp = vt + across, *piece = kp + along;
     if (!s || !ds || !delta || !kt)
         return -1;
+    fetch(k, ld, n, d);
+    fetch(v, ld, n, d);
+    fetch(q, ld, block, d);
+    fetch(dy, c, block, d);
+    fetch(y, c, block, d);
     pack_padded(k, ld, n, d, kt);
     pack_padded(v, ld, n, d, vt);
     pack(k, ld, false, d, n, kp);

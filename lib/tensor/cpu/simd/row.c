@@ -4,33 +4,86 @@
 
 #include <math.h>
 
+/* Sums go in 16 lanes that are added up as a tree at the end: few steps, and the same numbers on each instruction
+ * set. Compilers make a chain of 16 scalar additions of it when left alone. */
+enum { LANES = 16 };
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+typedef int32_t Masks __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+typedef float Lanes8 __attribute__((vector_size(32), may_alias));
+typedef float Lanes4 __attribute__((vector_size(16), may_alias));
+typedef int32_t Masks8 __attribute__((vector_size(32), may_alias));
+typedef int32_t Masks4 __attribute__((vector_size(16), may_alias));
+/* By lanes, a where a > b, else b. */
+#define LARGER(Mask, Float, a, b) ((Float)((((a) > (b)) & (Mask)(a)) | (~((a) > (b)) & (Mask)(b))))
+
+static inline float add_up(const Lanes *v)
+{
+    Lanes8 e = __builtin_shufflevector(*v, *v, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(*v, *v, 8, 9, 10, 11, 12, 13, 14, 15);
+    Lanes4 f = __builtin_shufflevector(e, e, 0, 1, 2, 3) + __builtin_shufflevector(e, e, 4, 5, 6, 7);
+    return (f[0] + f[2]) + (f[1] + f[3]);
+}
+
 static float row_sum(const float *x, int64_t n)
 {
-    float s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = 0; i < n; i++)
-        s += x[i];
-    return s;
+    Lanes s = { 0 };
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        s += *(const Lanes *)(x + i);
+    float total = add_up(&s);
+    for (; i < n; i++)
+        total += x[i];
+    return total;
 }
 
 static float row_max(const float *x, int64_t n)
 {
     float m = -INFINITY;
-#ifndef __clang__ /* it doesn't vectorise a maximum that a NaN could enter, and warns of it */
-#pragma omp simd reduction(max : m)
-#endif
-    for (int64_t i = 0; i < n; i++)
+    int64_t i = 0;
+    if (n >= LANES) {
+        Lanes v = *(const Lanes *)x;
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            Lanes w = *(const Lanes *)(x + i);
+            v = LARGER(Masks, Lanes, w, v);
+        }
+        Lanes8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+        Lanes8 b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+        a = LARGER(Masks8, Lanes8, a, b);
+        Lanes4 c = __builtin_shufflevector(a, a, 0, 1, 2, 3), d = __builtin_shufflevector(a, a, 4, 5, 6, 7);
+        c = LARGER(Masks4, Lanes4, c, d);
+        float e = c[0] > c[1] ? c[0] : c[1], f = c[2] > c[3] ? c[2] : c[3];
+        m = e > f ? e : f;
+    }
+    for (; i < n; i++)
         m = x[i] > m ? x[i] : m;
     return m;
 }
 
 static float row_dot(const float *x, const float *y, int64_t n)
 {
-    float s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = 0; i < n; i++)
-        s += x[i] * y[i];
-    return s;
+    Lanes s = { 0 };
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        s += *(const Lanes *)(x + i) * *(const Lanes *)(y + i);
+    float total = add_up(&s);
+    for (; i < n; i++)
+        total += x[i] * y[i];
+    return total;
+}
+
+/* sum of (x - mean)^2 */
+static float row_spread(const float *x, float mean, int64_t n)
+{
+    Lanes s = { 0 };
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        Lanes d = *(const Lanes *)(x + i) - mean;
+        s += d * d;
+    }
+    float total = add_up(&s);
+    for (; i < n; i++)
+        total += (x[i] - mean) * (x[i] - mean);
+    return total;
 }
 
 /* ---- layer norm */
@@ -52,11 +105,8 @@ static void layer_norm(const float *x, const float *gamma, const float *beta, fl
                        int64_t rows, int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++, x += cols, y += cols) {
-        float mean = row_sum(x, cols) / (float)cols, s = 0;
-#pragma omp simd reduction(+ : s)
-        for (int64_t i = 0; i < cols; i++)
-            s += (x[i] - mean) * (x[i] - mean);
-        float rstd = 1.0f / __builtin_sqrtf(s / (float)cols + eps);
+        float mean = row_sum(x, cols) / (float)cols;
+        float rstd = 1.0f / __builtin_sqrtf(row_spread(x, mean, cols) / (float)cols + eps);
         if (stat) {
             stat[2 * r] = mean;
             stat[2 * r + 1] = rstd;
@@ -70,6 +120,28 @@ static void layer_norm_again(const float *x, const float *gamma, const float *be
 {
     for (int64_t r = 0; r < rows; r++)
         affine(x + r * cols, stat[2 * r], stat[2 * r + 1], gamma, beta, y + r * cols, cols);
+}
+
+/* *sw = sum of w, *swx = sum of w (x - mean), w = dy gamma. */
+static void weighted_sums(const float *x, const float *dy, const float *gamma, float mean, int64_t n, float *sw, float *swx)
+{
+    Lanes s = { 0 }, q = { 0 };
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        Lanes w = *(const Lanes *)(dy + i);
+        if (gamma)
+            w *= *(const Lanes *)(gamma + i);
+        s += w;
+        q += w * (*(const Lanes *)(x + i) - mean);
+    }
+    float total = add_up(&s), product = add_up(&q);
+    for (; i < n; i++) {
+        float w = gamma ? dy[i] * gamma[i] : dy[i];
+        total += w;
+        product += w * (x[i] - mean);
+    }
+    *sw = total;
+    *swx = product;
 }
 
 /* With h = (x - mean) rstd and w = dy gamma: dx = rstd (w - mean(w) - h mean(w h)). */
@@ -87,20 +159,7 @@ static void layer_norm_backward(const float *x, const float *dy, const float *ga
         }
         if (!dx)
             continue;
-        if (gamma) {
-#pragma omp simd reduction(+ : sw, swh)
-            for (int64_t i = 0; i < cols; i++) {
-                float w = dy[i] * gamma[i];
-                sw += w;
-                swh += w * (x[i] - mean);
-            }
-        } else {
-#pragma omp simd reduction(+ : sw, swh)
-            for (int64_t i = 0; i < cols; i++) {
-                sw += dy[i];
-                swh += dy[i] * (x[i] - mean);
-            }
-        }
+        weighted_sums(x, dy, gamma, mean, cols, &sw, &swh);
         float a = sw / (float)cols, b = swh * rstd * rstd / (float)cols;
         if (gamma && add) {
 #pragma omp simd
@@ -156,14 +215,10 @@ static void normalize_backward(const float *x, const float *dy, float eps, const
 
 static float exp_row(const float *x, float factor, float shift, float *y, int64_t n)
 {
-    float s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = 0; i < n; i++) {
-        float e = exp_poly(x[i] * factor - shift);
-        y[i] = e;
-        s += e;
-    }
-    return s;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = exp_poly(x[i] * factor - shift);
+    return row_sum(y, n);
 }
 
 static void softmax(const float *x, float *y, int64_t rows, int64_t cols)
@@ -275,17 +330,7 @@ static void attention_softmax(float *s, int64_t ld, float scale, int64_t rows, i
     for (int64_t r = 0; r < rows; r++, s += ld) {
         for (int64_t i = cols; i < n; i++)
             s[i] = -INFINITY;
-        float m = -INFINITY, total = 0;
-#pragma omp simd reduction(max : m)
-        for (int64_t i = 0; i < n / 16 * 16; i++)
-            m = s[i] > m ? s[i] : m;
-        m *= scale;
-#pragma omp simd reduction(+ : total)
-        for (int64_t i = 0; i < n / 16 * 16; i++) {
-            float e = exp_poly(s[i] * scale - m);
-            s[i] = e;
-            total += e;
-        }
+        float m = row_max(s, n) * scale, total = exp_row(s, scale, m, s, n / 16 * 16);
         inverse[r] = 1.0f / total;
         if (lse)
             lse[r] = m + logf(total);
