@@ -135,22 +135,66 @@ static void depthwise_dx_any_stride(const ConvArgs *a, const float *w, int64_t s
                 }
 }
 
-static void depthwise_backward(const ConvArgs *a, const float *w, const float *flipped, float *dw, int me, int team)
+/* Groups of 16 channels, of which a thread takes one sample's at a time. */
+static int64_t groups(const ConvArgs *a)
+{
+    return (a->cin + 15) / 16;
+}
+
+static float *plane_scratch(const ConvArgs *a)
+{
+    int64_t in = (a->h + 2 * a->pad) * (a->w + 2 * a->pad), out = (a->ho + 2 * a->kh) * (a->wo + 2 * a->kw);
+    return cpu_scratch(SCRATCH_A, 16 * ((in > out ? in : out) + taps(a) + a->ho * a->wo));
+}
+
+static int depthwise(const ConvArgs *a, const float *w)
+{
+    int failed = 0;
+    if (a->stride > 1) {
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < a->batch * a->ho; i++)
+            cpu.depthwise_row(a->x + i / a->ho * a->h * a->w * a->cin, w, a->bias, a->y + i * a->wo * a->cout, a->h, a->w,
+                              a->cin, a->wo, a->kh, a->kw, a->stride, a->pad, i % a->ho, false);
+        return 0;
+    }
+#pragma omp parallel for schedule(static) reduction(| : failed)
+    for (int64_t i = 0; i < a->batch * groups(a); i++) {
+        int64_t s = i / groups(a), c0 = i % groups(a) * 16;
+        float *scratch = plane_scratch(a);
+        if (!scratch)
+            failed = 1;
+        else
+            cpu.depthwise_plane(a->x + s * a->h * a->w * a->cin, w, a->bias, a->y + s * a->ho * a->wo * a->cin, a->h, a->w,
+                                a->cin, c0, a->ho, a->wo, a->kh, a->kw, a->pad, a->pad, false, scratch);
+    }
+    return failed ? -1 : 0;
+}
+
+/* One thread's samples. With stride 1 the data gradient is a convolution of dy with the flipped kernel. */
+static int depthwise_backward(const ConvArgs *a, const float *w, const float *flipped, float *dw, int me, int team)
 {
     int64_t from, to, in = a->h * a->w * a->cin, out = a->ho * a->wo * a->cout;
+    float *scratch = plane_scratch(a);
+    if (!scratch)
+        return -1;
+    bool plane = a->stride == 1 && a->pad < a->kh && a->pad < a->kw;
     cpu_share(a->batch, me, team, &from, &to);
     for (int64_t s = from; s < to; s++) {
-        /* With stride 1 the data gradient is a convolution of dy with the flipped kernel. */
-        bool mirror = a->stride == 1 && a->kh == a->kw && a->pad <= a->kh - 1;
-        for (int64_t iy = 0; a->dx && mirror && iy < a->h; iy++)
-            cpu.depthwise_row(a->dy + s * out, flipped, NULL, a->dx + s * in + iy * a->w * a->cin, a->ho, a->wo, a->cin,
-                              a->w, a->kh, a->kw, 1, a->kh - 1 - a->pad, iy, a->add);
-        if (a->dx && !mirror)
+        if (a->dx && !plane)
             depthwise_dx_any_stride(a, w, s);
-        if (a->dweight)
+        if (a->dweight && !plane)
             cpu.depthwise_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, a->ho, a->wo, a->kh, a->kw,
                                   a->stride, a->pad);
+        for (int64_t c0 = 0; plane && c0 < a->cin; c0 += 16) {
+            if (a->dx)
+                cpu.depthwise_plane(a->dy + s * out, flipped, NULL, a->dx + s * in, a->ho, a->wo, a->cin, c0, a->h, a->w,
+                                    a->kh, a->kw, a->kh - 1 - a->pad, a->kw - 1 - a->pad, a->add, scratch);
+            if (a->dweight)
+                cpu.depthwise_plane_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, c0, a->ho, a->wo,
+                                            a->kh, a->kw, a->pad, a->pad, scratch);
+        }
     }
+    return 0;
 }
 
 /* ---- entries */
@@ -162,13 +206,7 @@ static int conv(Backend *be, const ConvArgs *a)
     if (!w)
         return -1;
     weights_in(a, w, false);
-    if (a->groups == 1)
-        return dense(a, w);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < a->batch * a->ho; i++)
-        cpu.depthwise_row(a->x + i / a->ho * a->h * a->w * a->cin, w, a->bias, a->y + i * a->wo * a->cout, a->h, a->w,
-                          a->cin, a->wo, a->kh, a->kw, a->stride, a->pad, i % a->ho, false);
-    return 0;
+    return a->groups == 1 ? dense(a, w) : depthwise(a, w);
 }
 
 static int conv_backward(Backend *be, const ConvArgs *a)
@@ -183,12 +221,10 @@ static int conv_backward(Backend *be, const ConvArgs *a)
         weights_in(a, w + size, true);
     memset(partial, 0, (size_t)(nth * size) * sizeof(float));
 #pragma omp parallel for schedule(static) num_threads(nth) reduction(| : failed)
-    for (int i = 0; i < nth; i++) {
-        if (a->groups > 1)
-            depthwise_backward(a, w, w + size, partial + i * size, i, nth);
-        else if (dense_backward(a, w, partial + i * size, i, nth) < 0)
+    for (int i = 0; i < nth; i++)
+        if ((a->groups > 1 ? depthwise_backward(a, w, w + size, partial + i * size, i, nth)
+                           : dense_backward(a, w, partial + i * size, i, nth)) < 0)
             failed = 1;
-    }
     for (int i = 0; a->dweight && i < nth; i++)
         weights_out(a, partial + i * size, a->dweight);
     if (failed || !a->dbias)

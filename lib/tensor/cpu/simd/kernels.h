@@ -74,6 +74,15 @@ typedef struct {
     void (*scale_rows)(float *x, int64_t ld, const float *factor, int64_t rows, int64_t cols);
 
     /* ---- depthwise convolution, channels last (depthwise.c); w [kh kw, channels] */
+    /* Stride 1, one sample, channels [c0, c0 + 16). scratch: 16 ((h + 2 pad_y) (width + 2 pad_x) + kh kw) floats */
+    void (*depthwise_plane)(const float *x, const float *w, const float *bias, float *y, int64_t h, int64_t width,
+                            int64_t channels, int64_t c0, int64_t ho, int64_t wo, int kh, int kw, int pad_y, int pad_x,
+                            bool add, float *scratch);
+    /* dw[kh kw, channels] += there. scratch: 16 ((h + 2 pad_y) (width + 2 pad_x) + ho wo) floats */
+    void (*depthwise_plane_weights)(const float *x, const float *dy, float *dw, int64_t h, int64_t width,
+                                    int64_t channels, int64_t c0, int64_t ho, int64_t wo, int kh, int kw, int pad_y,
+                                    int pad_x, float *scratch);
+    /* Any stride. */
     void (*depthwise_row)(const float *x, const float *w, const float *bias, float *y, int64_t h, int64_t width,
                           int64_t channels, int64_t wo, int kh, int kw, int stride, int pad, int64_t oy, bool add);
     /* dw[kh kw, channels] += over one sample */
