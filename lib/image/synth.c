@@ -197,7 +197,7 @@ static void tint(Rng *r, float wanted, float out[3])
         out[c] = rng_uniform(r);
     float y = luminance(out);
     for (int c = 0; c < 3; c++)
-        out[c] = clamp01(wanted + .6f * (out[c] - y));
+        out[c] = clamp01(wanted + .4f * (out[c] - y));
 }
 
 /* Add bilinearly interpolated random colours of a coarse grid. */
@@ -252,17 +252,17 @@ static void paint_motif(const Synth *s, const Canvas *cv, Rng *r, int label, flo
     float colour[2][3];
     const float *table = s->distance[class_shape(label)];
     int fill = class_fill(label), n = cv->size;
-    float hue_draws[2];
+    float draws[2];
 
     for (int k = 0; k < 2; k++)
-        hue_draws[k] = rng_uniform(r);
+        draws[k] = rng_uniform(r);
     if (cx < -radius || cy < -radius || cx > (float)n + radius || cy > (float)n + radius)
         return;
     int px = cx < 0 ? 0 : cx >= (float)n ? n - 1 : (int)cx, py = cy < 0 ? 0 : cy >= (float)n ? n - 1 : (int)cy;
     float under = luminance(cv->rgb + 3 * ((size_t)py * (size_t)n + (size_t)px));
-    /* Lighter or darker than the ground, wherever there is room. */
-    bool lighter = under < .35f || (under < .65f && hue_draws[0] < .5f);
-    float reach = .35f + .2f * hue_draws[1];
+    /* Lighter or darker than the ground, wherever there is room; which more often depends on the class. */
+    bool lighter = under < .25f || (under < .75f && draws[0] < (label % 2 ? .72f : .28f));
+    float reach = .35f + .2f * draws[1];
     tint(r, lighter ? under + reach : under - reach, colour[0]);
     tint(r, lighter ? under - .15f : under + .15f, colour[1]);
 
@@ -287,7 +287,7 @@ static void paint_motif(const Synth *s, const Canvas *cv, Rng *r, int label, flo
 /* The motif on a turned lattice with jitter, over the whole picture and beyond its border. */
 static void paint_motifs(const Synth *s, const Canvas *cv, Rng *r, int label)
 {
-    static const float pitches[3] = { .4f, .22f, .62f };
+    static const float pitches[3] = { .3f, .18f, .45f };
     float n = (float)cv->size, pitch = n * pitches[label % 3] * range(r, .9f, 1.1f), angle = range(r, 0, TAU);
     float ca = pitch * cosf(angle), sa = pitch * sinf(angle), ox = range(r, 0, n), oy = range(r, 0, n);
 
@@ -303,7 +303,7 @@ static void paint_motifs(const Synth *s, const Canvas *cv, Rng *r, int label)
 static void paint_distractors(const Canvas *cv, Rng *r)
 {
     float n = (float)cv->size;
-    int count = 2 + (int)rng_below(r, 4);
+    int count = (int)rng_below(r, 3);
 
     for (int k = 0; k < count; k++) {
         bool spot = rng_below(r, 2);
@@ -326,7 +326,7 @@ static void paint_distractors(const Canvas *cv, Rng *r)
 /* Lighting gradient and sensor noise, and to bytes. Noise is the sum of four bytes of one draw. */
 static void finish(const Canvas *cv, Rng *r, uint8_t *out)
 {
-    float n = (float)cv->size, angle = range(r, 0, TAU), slope = range(r, 0, .5f), gain = range(r, .85f, 1.1f);
+    float n = (float)cv->size, angle = range(r, 0, TAU), slope = range(r, 0, .3f), gain = range(r, .95f, 1.05f);
     float gx = slope * cosf(angle) / n, gy = slope * sinf(angle) / n, noise = range(r, .01f, .04f) / 148;
 
     for (int y = 0; y < cv->size; y++)
@@ -351,8 +351,8 @@ int synth_draw(const Synth *s, uint32_t part, uint64_t i, uint8_t *rgb)
         return err_set(ERR_MEMORY, "no memory for %zu bytes", count * sizeof(float));
     for (size_t k = 0; k < count; k++)
         cv.rgb[k] = .5f;
-    add_clouds(&cv, &r, 2, .3f);
-    add_clouds(&cv, &r, 4 + (int)rng_below(&r, 4), .25f);
+    add_clouds(&cv, &r, 2, .12f);
+    add_clouds(&cv, &r, 4 + (int)rng_below(&r, 4), .12f);
     paint_motifs(s, &cv, &r, synth_label(s, i));
     paint_distractors(&cv, &r);
     finish(&cv, &r, rgb);

@@ -1,11 +1,12 @@
 /* A procedural image set with labels, drawn rather than downloaded.
  *
- * A class is a motif: one of 12 shapes in one of 4 fills. A picture repeats its motif on a turned, jittered
- * lattice, so that nearly every crop of it shows the class, and varies everything else: position, size,
- * rotation, and colour (each copy its own, lighter or darker than what lies under it), a coloured cloud
- * background, streaks and specks in front, a lighting gradient and noise. What varies also varies from place
- * to place within a picture: two crops of one picture have the motif in common and little besides, so that
- * self-supervised learning finds the class although pixels hardly tell it.
+ * A class is a motif: one of 12 shapes in one of 4 fills, in one of three sizes, more often lighter or more
+ * often darker than what lies under it. A picture repeats its motif on a turned, jittered lattice, so that nearly
+ * every crop of it shows the class, and varies everything else: position, rotation, and colour (each copy its
+ * own), a coloured cloud background, streaks and specks in front, a lighting gradient and noise. What varies also
+ * varies from place to place within a picture: two crops of one picture have the motif in common and little
+ * besides, so that self-supervised learning finds the class although pixels hardly tell it. (Were there a ground
+ * colour for each picture, say, it would be that colour which is learnt.)
  *
  * Picture i is a pure function of (seed, part, i); parts never share a draw. */
 #ifndef HSSL_SYNTH_H
