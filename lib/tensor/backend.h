@@ -57,7 +57,7 @@ typedef struct {
     bool add; /* of dx */
     float eps;
     const float *gamma, *beta; /* layer norm; gamma [rows] in weight norm */
-    float *stat;               /* layer norm: mean and 1/std [rows,2]; l2, weight norm: norm [rows]; or NULL */
+    float *stat;               /* layer norm: mean, 1/std [rows,2]; l2, weight norm: norm [rows]; or NULL */
     float *dgamma, *dbeta;     /* always added to; or NULL */
 } RowArgs;
 
@@ -116,8 +116,8 @@ typedef struct {
     bool add;
 } PatchArgs;
 
-/* out[i][j][:] = x[i][j][:] for i < outer, j < inner, n elements each, at these element strides. With x_stride
- * of 0 it broadcasts; add: adds. */
+/* out[i][j][:] = x[i][j][:] for i < outer, j < inner, n elements each, at these element strides. With
+ * x_stride of 0 it broadcasts; add: adds. */
 typedef struct {
     int64_t outer, inner, n;
     const float *x;
@@ -144,14 +144,15 @@ typedef struct {
     bool add;
 } TransposeArgs;
 
-/* Tokens: out[b, skip + i] = patches[b, i] + pos[skip + i], out[b, 0] = cls + pos[0]; skip is 1 with cls, else 0. */
+/* Tokens: out[b, skip + i] = patches[b, i] + pos[skip + i], out[b, 0] = cls + pos[0]; skip is 1 with cls,
+ * else 0. */
 typedef struct {
     int64_t batch, tokens, dim; /* tokens: patches of a sample */
     const float *patches, *cls, *pos;
     float *out;
 } TokensArgs;
 
-/* Bicubic: out[skip + r * cols + c] = sum over 4 x 4 taps; a kernel table of the op's making (device memory). */
+/* Bicubic: out[skip + r * cols + c] = sum over 4 x 4 taps; a kernel table of the op's making (device). */
 typedef struct {
     int64_t grid, rows, cols, dim, skip;
     const float *x;
@@ -169,7 +170,7 @@ typedef struct {
     const int64_t *label;
     int64_t ignore;
     float temp;
-    float *stat; /* [rows]: log of the sum of exp(logits / temp); written by the forward, read by the backward */
+    float *stat; /* [rows]: log of the sum of exp(logits / temp), from the forward to the backward */
     float *loss;
     const float *gout; /* [1] */
     float *dlogits;
@@ -192,8 +193,8 @@ typedef struct {
     float *norm; /* [nspans], device */
 } NormArgs;
 
-/* Decoupled weight decay [Loshchilov 2019] as PyTorch's AdamW; the clip factor clip / (norm + 1e-6), where below 1,
- * is applied to g on the way. g is zeroed in the same pass when zero_grad is set. */
+/* Decoupled weight decay [Loshchilov 2019] as PyTorch's AdamW; the clip factor clip / (norm + 1e-6), where
+ * below 1, is applied to g on the way. g is zeroed in the same pass when zero_grad is set. */
 typedef struct {
     float *p, *g, *m, *v;
     const ParamSpan *spans;

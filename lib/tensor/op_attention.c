@@ -26,8 +26,11 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads)
     if (qkv->ndim != 3 || heads < 1 || qkv->shape[2] % (3 * (int64_t)heads))
         return tape_bad_shape(t, "attention", "the input must be [B, N, 3 * heads * d]", qkv);
     int64_t c = qkv->shape[2] / 3;
-    AttentionArgs a = { .batch = qkv->shape[0], .tokens = qkv->shape[1], .heads = heads, .dim = (int)(c / heads),
-                        .qkv = qkv->data };
+    AttentionArgs a = {.batch = qkv->shape[0],
+                       .tokens = qkv->shape[1],
+                       .heads = heads,
+                       .dim = (int)(c / heads),
+                       .qkv = qkv->data};
     a.scale = 1.0f / sqrtf((float)a.dim);
     bool wants = TAPE_WANTS(t, qkv);
     Tensor *y = tape_tensor(t, DT_F32, 3, (int64_t[]){ a.batch, a.tokens, c });
@@ -48,8 +51,8 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads)
     return tape_failed(t) ? NULL : y;
 }
 
-Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqkv, Tensor *bqkv, Tensor *wproj,
-                            Tensor *bproj, int heads)
+Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqkv, Tensor *bqkv,
+                            Tensor *wproj, Tensor *bproj, int heads)
 {
     Tensor *y = a->norm_w ? op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps) : x;
     y = op_linear(t, op_attention(t, op_linear(t, y, wqkv, bqkv), heads), wproj, bproj);

@@ -26,18 +26,31 @@ Tensor *op_conv2d(Tape *t, Tensor *x, Tensor *w, Tensor *b, int stride, int pad,
     if (x->ndim != 4)
         return tape_bad_shape(t, "conv2d", "the input must be [B, H, W, C]", x);
     int64_t cin = x->shape[3];
-    if (w->ndim != 4 || stride < 1 || pad < 0 || groups < 1 || (groups > 1 && (groups != cin || w->shape[0] != cin)) ||
-        w->shape[1] * groups != cin || w->shape[2] < 1 || w->shape[3] < 1 || w->shape[2] > 64 || w->shape[3] > 64)
-        return tape_bad_shape(t, "conv2d", "the weight must be [Cout, Cin / groups, kh, kw], groups 1 or Cin = Cout", w);
+    if (w->ndim != 4 || stride < 1 || pad < 0 || groups < 1 ||
+        (groups > 1 && (groups != cin || w->shape[0] != cin)) || w->shape[1] * groups != cin ||
+        w->shape[2] < 1 || w->shape[3] < 1 || w->shape[2] > 64 || w->shape[3] > 64)
+        return tape_bad_shape(t, "conv2d",
+                              "the weight must be [Cout, Cin / groups, kh, kw], groups 1 or Cin = Cout", w);
     if (b && tensor_count(b) != w->shape[0])
         return tape_bad_shape(t, "conv2d", "the bias must be [Cout]", b);
     int64_t h = x->shape[1] + 2 * pad - w->shape[2], wd = x->shape[2] + 2 * pad - w->shape[3];
     if (h < 0 || wd < 0)
         return tape_bad_shape(t, "conv2d", "the padded input must hold the kernel", x);
-    ConvArgs a = { .batch = x->shape[0], .h = x->shape[1], .w = x->shape[2], .cin = cin, .cout = w->shape[0],
-                   .ho = h / stride + 1, .wo = wd / stride + 1, .kh = (int)w->shape[2], .kw = (int)w->shape[3],
-                   .stride = stride, .pad = pad, .groups = groups, .x = x->data, .weight = w->data,
-                   .bias = f32(b) };
+    ConvArgs a = {.batch = x->shape[0],
+                  .h = x->shape[1],
+                  .w = x->shape[2],
+                  .cin = cin,
+                  .cout = w->shape[0],
+                  .ho = h / stride + 1,
+                  .wo = wd / stride + 1,
+                  .kh = (int)w->shape[2],
+                  .kw = (int)w->shape[3],
+                  .stride = stride,
+                  .pad = pad,
+                  .groups = groups,
+                  .x = x->data,
+                  .weight = w->data,
+                  .bias = f32(b)};
     Tensor *y = tape_tensor(t, DT_F32, 4, (int64_t[]){ a.batch, a.ho, a.wo, a.cout });
     if (!y)
         return NULL;
@@ -78,7 +91,8 @@ Tensor *op_patch_embed(Tape *t, Tensor *images, Tensor *w, Tensor *b, int patch)
     if (!images || !w || tape_failed(t))
         return NULL;
     if (images->ndim != 4 || patch < 1 || images->shape[2] < patch || images->shape[3] < patch)
-        return tape_bad_shape(t, "patch_embed", "the images must be [B, C, H, W], no smaller than a patch", images);
+        return tape_bad_shape(t, "patch_embed", "the images must be [B, C, H, W], no smaller than a patch",
+                              images);
     if (w->ndim != 4 || w->shape[1] != images->shape[1] || w->shape[2] != patch || w->shape[3] != patch)
         return tape_bad_shape(t, "patch_embed", "the weight must be [C, channels, patch, patch]", w);
     PatchArgs a = { .batch = images->shape[0], .channels = images->shape[1], .h = images->shape[2],
@@ -109,7 +123,8 @@ Tensor *op_image_normalize(Tape *t, const Tensor *x)
     Tensor *y = tape_tensor(t, DT_F32, 4, (int64_t[]){ x->shape[0], 3, x->shape[1], x->shape[2] });
     if (!y)
         return NULL;
-    if (tape_backend(t)->normalize_u8(tape_backend(t), x->shape[0], x->shape[1], x->shape[2], x->data, y->data) < 0)
+    if (tape_backend(t)->normalize_u8(tape_backend(t), x->shape[0], x->shape[1], x->shape[2], x->data,
+                                      y->data) < 0)
         return tape_fail(t);
     return y;
 }

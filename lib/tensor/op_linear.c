@@ -22,8 +22,17 @@ static int linear_backward(Tape *t, Node *node, const float *dy)
     bool add;
     float *dw = tape_grad(t, n->w, &add);
     if (dw) {
-        MatmulArgs m = { .m = out, .n = in, .k = rows, .a = dy, .lda = out, .ta = true, .b = n->x->data, .ldb = in,
-                         .c = dw, .ldc = in, .add = add };
+        MatmulArgs m = {.m = out,
+                        .n = in,
+                        .k = rows,
+                        .a = dy,
+                        .lda = out,
+                        .ta = true,
+                        .b = n->x->data,
+                        .ldb = in,
+                        .c = dw,
+                        .ldc = in,
+                        .add = add};
         if (be->matmul(be, &m) < 0)
             return -1;
     }
@@ -35,8 +44,16 @@ static int linear_backward(Tape *t, Node *node, const float *dy)
     }
     float *dx = tape_grad(t, n->x, &add);
     if (dx) {
-        MatmulArgs m = { .m = rows, .n = in, .k = out, .a = dy, .lda = out, .b = n->w->data, .ldb = in, .c = dx,
-                         .ldc = in, .add = add };
+        MatmulArgs m = {.m = rows,
+                        .n = in,
+                        .k = out,
+                        .a = dy,
+                        .lda = out,
+                        .b = n->w->data,
+                        .ldb = in,
+                        .c = dx,
+                        .ldc = in,
+                        .add = add};
         if (be->matmul(be, &m) < 0)
             return -1;
     }
@@ -66,8 +83,18 @@ static Tensor *linear(Tape *t, Tensor *x, Tensor *w, Tensor *b, bool gelu)
     if (gelu && wants && !pre)
         return NULL;
     Backend *be = tape_backend(t);
-    MatmulArgs m = { .m = rows, .n = out, .k = in, .a = x->data, .lda = in, .b = w->data, .ldb = in, .tb = true,
-                     .c = y->data, .ldc = out, .bias = f32(b), .pre = pre };
+    MatmulArgs m = {.m = rows,
+                    .n = out,
+                    .k = in,
+                    .a = x->data,
+                    .lda = in,
+                    .b = w->data,
+                    .ldb = in,
+                    .tb = true,
+                    .c = y->data,
+                    .ldc = out,
+                    .bias = f32(b),
+                    .pre = pre};
     PointArgs p = { .n = rows * out, .x = y->data, .out = y->data };
     if (be->matmul(be, &m) < 0 || (gelu && !pre && be->gelu(be, &p) < 0))
         return tape_fail(t);
@@ -106,8 +133,15 @@ static int weight_norm_backward(Tape *t, Node *node, const float *dy)
     bool add;
     float *dg = tape_grad_added(t, n->g);
     float *dv = tape_grad(t, n->v, &add);
-    RowArgs r = { .rows = n->v->shape[0], .cols = n->v->shape[1], .x = n->v->data, .dy = dy, .dx = dv, .add = add,
-                  .gamma = f32(n->g), .stat = n->norm, .dgamma = dg };
+    RowArgs r = {.rows = n->v->shape[0],
+                 .cols = n->v->shape[1],
+                 .x = n->v->data,
+                 .dy = dy,
+                 .dx = dv,
+                 .add = add,
+                 .gamma = f32(n->g),
+                 .stat = n->norm,
+                 .dgamma = dg};
     return be->weight_norm_backward(be, &r) < 0 || tape_failed(t) ? -1 : 0;
 }
 
@@ -124,7 +158,8 @@ Tensor *op_weight_norm(Tape *t, Tensor *v, Tensor *g)
     if (!norm)
         return NULL;
     Backend *be = tape_backend(t);
-    RowArgs r = { .rows = v->shape[0], .cols = v->shape[1], .x = v->data, .y = y->data, .gamma = f32(g), .stat = norm };
+    RowArgs r = {
+        .rows = v->shape[0], .cols = v->shape[1], .x = v->data, .y = y->data, .gamma = f32(g), .stat = norm};
     if (be->weight_norm(be, &r) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, v, g)) {

@@ -46,7 +46,8 @@ Tensor *op_dino_loss(Tape *t, Tensor *student, const Tensor *q, int views, int b
     if (!student || !q || tape_failed(t))
         return NULL;
     if (views < 2 || batch < 0 || tensor_rows(student) != (int64_t)views * batch)
-        return tape_bad_shape(t, "dino_loss", "the student's logits must be [views * batch, K], views at least 2", student);
+        return tape_bad_shape(t, "dino_loss",
+                              "the student's logits must be [views * batch, K], views at least 2", student);
     if (tensor_rows(q) != 2 * (int64_t)batch || tensor_last(q) != tensor_last(student))
         return tape_bad_shape(t, "dino_loss", "the targets must be [2 * batch, K]", q);
     Backend *be = tape_backend(t);
@@ -70,7 +71,8 @@ Tensor *op_cross_entropy(Tape *t, Tensor *logits, const Tensor *label, int64_t i
     if (!logits || !label || tape_failed(t))
         return NULL;
     if (label->dtype != DT_I64 || tensor_count(label) != tensor_rows(logits))
-        return tape_bad_shape(t, "cross_entropy", "there must be one I64 label for each row of logits", label);
+        return tape_bad_shape(t, "cross_entropy", "there must be one I64 label for each row of logits",
+                              label);
     Backend *be = tape_backend(t);
     LossArgs a = { .label = label->data, .ignore = ignore, .temp = 1 };
     return loss(t, logits, &a, be->hard_ce, be->hard_ce_backward);

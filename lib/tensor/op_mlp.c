@@ -27,7 +27,8 @@ static int mlp_backward(Tape *t, Node *node, const float *dy)
     return tape_failed(t) ? -1 : be->mlp_backward(be, &a);
 }
 
-static Tensor *composed(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2)
+static Tensor *composed(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2,
+                        Tensor *b2)
 {
     if (a->norm_w)
         x = op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps);
@@ -49,7 +50,8 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
         return tape_bad_shape(t, "mlp", "the input's last dimension must be the weight's", x);
     if ((b1 && tensor_count(b1) != hidden) || (b2 && tensor_count(b2) != out))
         return tape_bad_shape(t, "mlp", "the biases must have the weights' rows", b1);
-    if (!a->norm_w != !a->norm_b || (a->norm_w && (tensor_count(a->norm_w) != dim || tensor_count(a->norm_b) != dim)))
+    if (!a->norm_w != !a->norm_b ||
+        (a->norm_w && (tensor_count(a->norm_w) != dim || tensor_count(a->norm_b) != dim)))
         return tape_bad_shape(t, "mlp", "the norm must have the input's last dimension", a->norm_w);
     if (a->residual && (tensor_rows(a->residual) != rows || tensor_last(a->residual) != out))
         return tape_bad_shape(t, "mlp", "the residual must have the output's shape", a->residual);
@@ -61,13 +63,25 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
     Tensor *y = tape_tensor(t, DT_F32, x->ndim, shape);
     if (!y)
         return NULL;
-    MlpArgs m = { .rows = rows, .dim = dim, .hidden = hidden, .out = out, .x = x->data, .norm_w = f32(a->norm_w),
-                  .norm_b = f32(a->norm_b), .eps = a->eps, .w1 = w1->data, .w2 = w2->data, .b1 = f32(b1),
-                  .b2 = f32(b2), .residual = f32(a->residual), .y = y->data,
-                  .rows_per_scale = samples && x->ndim > 1 ? rows / samples : 1 };
+    MlpArgs m = {.rows = rows,
+                 .dim = dim,
+                 .hidden = hidden,
+                 .out = out,
+                 .x = x->data,
+                 .norm_w = f32(a->norm_w),
+                 .norm_b = f32(a->norm_b),
+                 .eps = a->eps,
+                 .w1 = w1->data,
+                 .w2 = w2->data,
+                 .b1 = f32(b1),
+                 .b2 = f32(b2),
+                 .residual = f32(a->residual),
+                 .y = y->data,
+                 .rows_per_scale = samples && x->ndim > 1 ? rows / samples : 1};
     if (a->scale && !(m.scale = tape_upload(t, a->scale, (size_t)samples * sizeof *a->scale)))
         return NULL;
-    if (wants && (!(m.pre = tape_floats(t, rows * hidden)) || (a->norm_w && !(m.stat = tape_floats(t, 2 * rows)))))
+    if (wants &&
+        (!(m.pre = tape_floats(t, rows * hidden)) || (a->norm_w && !(m.stat = tape_floats(t, 2 * rows)))))
         return NULL;
     if (be->mlp(be, &m) < 0)
         return tape_fail(t);

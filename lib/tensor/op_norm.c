@@ -18,9 +18,19 @@ static int row_backward(Tape *t, Node *node, const float *dy)
     float *dx = tape_grad(t, n->x, &add);
     if (tape_failed(t))
         return -1;
-    RowArgs r = { .rows = tensor_rows(n->y), .cols = tensor_last(n->y), .x = f32(n->x), .y = n->y->data, .dy = dy,
-                  .dx = dx, .add = add, .eps = n->eps, .gamma = f32(n->gamma), .beta = f32(n->beta),
-                  .stat = n->stat, .dgamma = dgamma, .dbeta = dbeta };
+    RowArgs r = {.rows = tensor_rows(n->y),
+                 .cols = tensor_last(n->y),
+                 .x = f32(n->x),
+                 .y = n->y->data,
+                 .dy = dy,
+                 .dx = dx,
+                 .add = add,
+                 .eps = n->eps,
+                 .gamma = f32(n->gamma),
+                 .beta = f32(n->beta),
+                 .stat = n->stat,
+                 .dgamma = dgamma,
+                 .dbeta = dbeta};
     return n->kernel(tape_backend(t), &r);
 }
 

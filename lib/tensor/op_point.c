@@ -9,7 +9,8 @@ typedef struct {
     float factor;
 } PointNode;
 
-static PointNode *record(Tape *t, int (*backward)(Tape *, Node *, const float *), Tensor *out, Tensor *x, Tensor *y)
+static PointNode *record(Tape *t, int (*backward)(Tape *, Node *, const float *), Tensor *out, Tensor *x,
+                         Tensor *y)
 {
     PointNode *n = tape_record(t, sizeof *n, backward, out);
     if (n) {

@@ -21,7 +21,7 @@ static int tokens_backward(Tape *t, Node *node, const float *dy)
     bool add;
     float *dpos = tape_grad(t, n->pos, &add);
     if (dpos) {
-        ReduceArgs r = { .outer = 1, .reduce = batch, .n = row, .x = dy, .out = dpos, .factor = 1, .add = add };
+        ReduceArgs r = {.outer = 1, .reduce = batch, .n = row, .x = dy, .out = dpos, .factor = 1, .add = add};
         if (be->reduce(be, &r) < 0)
             return -1;
     }
@@ -31,7 +31,8 @@ static int tokens_backward(Tape *t, Node *node, const float *dy)
         CopyArgs c = { .outer = batch, .inner = 1, .n = dim, .x = dy, .x_outer = row, .out_outer = dim };
         float *first = tape_floats(t, batch * dim);
         c.out = first;
-        ReduceArgs r = { .outer = 1, .reduce = batch, .n = dim, .x = first, .out = dcls, .factor = 1, .add = add };
+        ReduceArgs r = {
+            .outer = 1, .reduce = batch, .n = dim, .x = first, .out = dcls, .factor = 1, .add = add};
         if (!first || be->copy(be, &c) < 0 || be->reduce(be, &r) < 0)
             return -1;
     }
@@ -124,7 +125,8 @@ Tensor *op_pos_resize(Tape *t, Tensor *pos, int skip, int rows, int cols, double
 {
     if (!pos || tape_failed(t))
         return NULL;
-    if (pos->ndim != 3 || pos->shape[0] != 1 || skip < 0 || skip > 1 || rows < 1 || cols < 1 || rows > 4096 || cols > 4096)
+    if (pos->ndim != 3 || pos->shape[0] != 1 || skip < 0 || skip > 1 || rows < 1 || cols < 1 || rows > 4096 ||
+        cols > 4096)
         return tape_bad_shape(t, "pos_resize", "the position must be [1, skip + G * G, C]", pos);
     int64_t patches = pos->shape[1] - skip, grid = (int64_t)llround(sqrt((double)patches));
     if (patches < 1 || grid * grid != patches)
@@ -284,8 +286,16 @@ static int mean_tokens_backward(Tape *t, Node *node, const float *dy)
     bool add;
     float *dx = tape_grad(t, x, &add), *small = tape_floats(t, batch * dim);
     PointArgs p = { .n = batch * dim, .x = dy, .out = small, .factor = 1.0f / (float)tokens };
-    CopyArgs c = { .outer = batch, .inner = tokens, .n = dim, .x = small, .x_outer = dim, .x_inner = 0, .out = dx,
-                   .out_outer = tokens * dim, .out_inner = dim, .add = add };
+    CopyArgs c = {.outer = batch,
+                  .inner = tokens,
+                  .n = dim,
+                  .x = small,
+                  .x_outer = dim,
+                  .x_inner = 0,
+                  .out = dx,
+                  .out_outer = tokens * dim,
+                  .out_inner = dim,
+                  .add = add};
     return dx && small && be->add(be, &p) == 0 ? be->copy(be, &c) : -1;
 }
 
@@ -298,8 +308,13 @@ Tensor *op_mean_tokens(Tape *t, Tensor *x)
     Tensor *y = tape_tensor(t, DT_F32, 2, (int64_t[]){ x->shape[0], x->shape[2] });
     if (!y)
         return NULL;
-    ReduceArgs r = { .outer = x->shape[0], .reduce = x->shape[1], .n = x->shape[2], .x = x->data,
-                     .x_outer = x->shape[1] * x->shape[2], .out = y->data, .factor = 1.0f / (float)x->shape[1] };
+    ReduceArgs r = {.outer = x->shape[0],
+                    .reduce = x->shape[1],
+                    .n = x->shape[2],
+                    .x = x->data,
+                    .x_outer = x->shape[1] * x->shape[2],
+                    .out = y->data,
+                    .factor = 1.0f / (float)x->shape[1]};
     if (tape_backend(t)->reduce(tape_backend(t), &r) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x)) {

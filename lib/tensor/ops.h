@@ -8,41 +8,43 @@
 
 #include "tensor/tensor.h"
 
-/* ---- linear algebra: ops_linear.c */
+/* ---- linear algebra: op_linear.c */
 
 /* y = x w^T + b. x [..., in], w [out, in], b [out] or NULL. */
 Tensor *op_linear(Tape *t, Tensor *x, Tensor *w, Tensor *b);
 /* y = gelu(x w^T + b). Keeps the pre-activation only. */
 Tensor *op_linear_gelu(Tape *t, Tensor *x, Tensor *w, Tensor *b);
-/* W = g v / |v| by rows. v [K, D]; g [K, 1] or NULL for 1. Make it once a step and share it. [Salimans 2016] */
+/* W = g v / |v| by rows. v [K, D]; g [K, 1] or NULL for 1. Make it once a step and share it. [Salimans 2016]
+ */
 Tensor *op_weight_norm(Tape *t, Tensor *v, Tensor *g);
 /* x W^T with that W. */
 Tensor *op_weight_norm_linear(Tape *t, Tensor *x, Tensor *v, Tensor *g);
 
-/* ---- transformer pieces: ops_mlp.c, ops_attention.c */
+/* ---- transformer pieces: op_mlp.c, op_attention.c */
 
 /* linear(gelu(linear(x, w1, b1)), w2, b2); biases may be NULL. */
 Tensor *op_mlp(Tape *t, Tensor *x, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2);
-/* softmax(q k^T / sqrt(d)) v by head. qkv [B, N, 3C], the three parts in this order, heads side by side within
- * each part; d = C / heads. -> [B, N, C]. Never holds an N x N matrix. [Vaswani 2017, Eq. 1] */
+/* softmax(q k^T / sqrt(d)) v by head. qkv [B, N, 3C], the three parts in this order, heads side by side
+ * within each part; d = C / heads. -> [B, N, C]. Never holds an N x N matrix. [Vaswani 2017, Eq. 1] */
 Tensor *op_attention(Tape *t, Tensor *qkv, int heads);
 
 typedef struct {
     Tensor *norm_w, *norm_b; /* layer norm before the branch; both NULL: none */
     float eps;
-    const float *scale; /* drop path: host array, one factor a sample (0 or 1/keep) for each of the B = shape[0]
-                           samples of x, copied by the op; NULL: 1 */
-    Tensor *residual;   /* added to the branch: x itself in most blocks, another tensor of its shape, or NULL */
+    const float *scale; /* drop path: host array, one factor a sample (0 or 1/keep) for each of the B =
+                           shape[0] samples of x, copied by the op; NULL: 1 */
+    Tensor *residual; /* added to the branch: x itself in most blocks, another tensor of its shape, or NULL */
 } BranchArgs;
 
 /* Whole residual branches, fused as far as the device can: residual + scale * mlp(norm(x)) and
- * residual + scale * (w_proj attention(w_qkv norm(x) + b_qkv) + b_proj). The same numbers (within rounding) as the
- * single ops, less memory and time. x [B, ..., C] and [B, N, C]. */
-Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2);
-Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqkv, Tensor *bqkv, Tensor *wproj,
-                            Tensor *bproj, int heads);
+ * residual + scale * (w_proj attention(w_qkv norm(x) + b_qkv) + b_proj). The same numbers (within rounding)
+ * as the single ops, less memory and time. x [B, ..., C] and [B, N, C]. */
+Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2,
+                      Tensor *b2);
+Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqkv, Tensor *bqkv,
+                            Tensor *wproj, Tensor *bproj, int heads);
 
-/* ---- norms and elementwise: ops_norm.c, ops_elementwise.c */
+/* ---- norms and elementwise: op_norm.c, op_point.c */
 
 /* (x - mean) / sqrt(var + eps) * gamma + beta over the last axis; biased variance of the centred values.
  * gamma, beta [C] or NULL both. */
@@ -62,15 +64,15 @@ Tensor *op_scale(Tape *t, Tensor *x, float factor);
 Tensor *op_sum(Tape *t, Tensor *x);  /* -> [1] */
 Tensor *op_mean(Tape *t, Tensor *x); /* -> [1] */
 
-/* ---- convolution and layout: ops_conv.c, ops_shape.c */
+/* ---- convolution and layout: op_conv.c, op_shape.c */
 
 /* x [B, H, W, Cin] (channels last), w [Cout, Cin / groups, kh, kw] as PyTorch holds it, b [Cout] or NULL;
  * groups is 1, or Cin = Cout (depthwise). -> [B, Ho, Wo, Cout], Ho = (H + 2 pad - kh) / stride + 1. */
 Tensor *op_conv2d(Tape *t, Tensor *x, Tensor *w, Tensor *b, int stride, int pad, int groups);
 Tensor *op_nchw_to_nhwc(Tape *t, Tensor *x);
 Tensor *op_nhwc_to_nchw(Tape *t, Tensor *x);
-/* images [B, 3, H, W], w [C, 3, p, p], b [C] or NULL -> [B, N, C], N = (H / p) (W / p), row by row; what is left
- * over of H and W is not seen. */
+/* images [B, 3, H, W], w [C, 3, p, p], b [C] or NULL -> [B, N, C], N = (H / p) (W / p), row by row; what is
+ * left over of H and W is not seen. */
 Tensor *op_patch_embed(Tape *t, Tensor *images, Tensor *w, Tensor *b, int patch);
 /* u8 [B, H, W, 3] -> f32 [B, 3, H, W], (x / 255 - mean) / std with ImageNet's mean and deviation. Not
  * differentiable. */
@@ -79,9 +81,10 @@ Tensor *op_image_normalize(Tape *t, const Tensor *x);
  * pos [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C]. */
 Tensor *op_tokens(Tape *t, Tensor *patches, Tensor *cls, Tensor *pos);
 /* Position embedding for another grid: pos [1, skip + G G, C] -> [1, skip + rows cols, C]; skip leading rows
- * (class tokens, 0 or 1) pass through. Bicubic, a = -0.75, half-pixel centres, clamped, no antialiasing, source
- * u = (j + 0.5) / s - 0.5, where s = (rows + offset) / G. offset 0.1 is the rule of DINO and iBOT
- * (interpolate_pos_encoding), 0 the plain resize. Always resamples: the caller skips it for the native grid. */
+ * (class tokens, 0 or 1) pass through. Bicubic, a = -0.75, half-pixel centres, clamped, no antialiasing,
+ * source u = (j + 0.5) / s - 0.5, where s = (rows + offset) / G. offset 0.1 is the rule of DINO and iBOT
+ * (interpolate_pos_encoding), 0 the plain resize. Always resamples: the caller skips it for the native grid.
+ */
 Tensor *op_pos_resize(Tape *t, Tensor *pos, int skip, int rows, int cols, double offset);
 /* x [B, N, C] -> [B, to - from, C]. */
 Tensor *op_slice_tokens(Tape *t, Tensor *x, int64_t from, int64_t to);
@@ -90,15 +93,16 @@ Tensor *op_concat(Tape *t, int n, Tensor *const *xs, int axis);
 /* x [B, N, C] -> [B, C]. */
 Tensor *op_mean_tokens(Tape *t, Tensor *x);
 
-/* ---- losses: ops_loss.c; all -> [1]; targets get no gradient */
+/* ---- losses: op_loss.c; all -> [1]; targets get no gradient */
 
-/* DINO over V views, the first two global: student [V B, K] logits, view-major; q [2 B, K] teacher probabilities.
- * Mean over the 2 (V - 1) pairs (i, v), v != i, of mean over b of -sum_k q_i[k] log_softmax(s_v / temp)[k].
- * [Caron 2021, Eq. 3] */
+/* DINO over V views, the first two global: student [V B, K] logits, view-major; q [2 B, K] teacher
+ * probabilities. Mean over the 2 (V - 1) pairs (i, v), v != i, of mean over b of -sum_k q_i[k]
+ * log_softmax(s_v / temp)[k]. [Caron 2021, Eq. 3] */
 Tensor *op_dino_loss(Tape *t, Tensor *student, const Tensor *q, int views, int batch, float temp);
 /* mean over rows of -sum_k target[k] log_softmax(logits / temp)[k]; both [R, K]. */
 Tensor *op_soft_cross_entropy(Tape *t, Tensor *logits, const Tensor *target, float temp);
-/* mean over rows of -log_softmax(logits)[label]; label I64 [R]; rows whose label is ignore add nothing but count. */
+/* mean over rows of -log_softmax(logits)[label]; label I64 [R]; rows whose label is ignore add nothing but
+ * count. */
 Tensor *op_cross_entropy(Tape *t, Tensor *logits, const Tensor *label, int64_t ignore);
 /* mean over rows of KL(softmax(target) || softmax(logits)); both [R, K] logits. */
 Tensor *op_kl(Tape *t, Tensor *logits, const Tensor *target);

@@ -145,7 +145,8 @@ Tensor *tape_bad_shape(Tape *t, const char *op, const char *what, const Tensor *
     char shape[128] = "";
     size_t used = 0;
     for (int i = 0; x && i < x->ndim && used < sizeof shape; i++)
-        used += (size_t)snprintf(shape + used, sizeof shape - used, "%s%lld", i ? ", " : "", (long long)x->shape[i]);
+        used += (size_t)snprintf(shape + used, sizeof shape - used, "%s%lld", i ? ", " : "",
+                                 (long long)x->shape[i]);
     err_set(ERR_SHAPE, "%s: %s, got [%s]", op, what, shape);
     return tape_fail(t);
 }
@@ -369,7 +370,8 @@ int tape_grad_pass(Tape *t, Tensor *x, Tensor *out)
 float *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add)
 {
     Result *to = x ? x->tape_private : NULL, *from = out->tape_private;
-    if (to && to != from && x->needs_grad && to->buffer == from->buffer && to->buffer->refs == 2 && !from->retained) {
+    if (to && to != from && x->needs_grad && to->buffer == from->buffer && to->buffer->refs == 2 &&
+        !from->retained) {
         *add = true;
         return to->buffer->data;
     }
@@ -402,8 +404,8 @@ static int run_backward(Tape *t)
         Buffer *b = r->buffer;
         if (n->backward(t, n, b->data) < 0)
             t->failed = true;
-        /* Its consumers came before it in this order, so nobody will ask for the gradient again. The entry stays
-         * in with_grad with its buffer gone. */
+        /* Its consumers came before it in this order, so nobody will ask for the gradient again. The entry
+         * stays in with_grad with its buffer gone. */
         if (!r->retained) {
             pool_drop(&t->pool, r->buffer);
             r->buffer = NULL;

@@ -59,12 +59,12 @@ bool tape_wants(Tape *t, int n, Tensor *const *inputs);
 #define TAPE_WANTS(t, ...)                                                            \
     tape_wants(t, (int)(sizeof((Tensor *[]){ __VA_ARGS__ }) / sizeof(Tensor *)), (Tensor *[]){ __VA_ARGS__ })
 
-/* Record an op that was run and whose inputs want gradients: a zeroed struct of `size` bytes that starts with a
- * Node, linked to the tape, out->needs_grad set. NULL with the tape failed. */
+/* Record an op that was run and whose inputs want gradients: a zeroed struct of `size` bytes that starts with
+ * a Node, linked to the tape, out->needs_grad set. NULL with the tape failed. */
 void *tape_record(Tape *t, size_t size, int (*backward)(Tape *, Node *, const float *), Tensor *out);
 
-/* Where the gradient of x goes: NULL when it needs none (or on failure: check tape_failed). *add tells whether
- * something is there already. */
+/* Where the gradient of x goes: NULL when it needs none (or on failure: check tape_failed). *add tells
+ * whether something is there already. */
 float *tape_grad(Tape *t, Tensor *x, bool *add);
 /* Pass the gradient of out on to x unchanged, without a copy where possible. */
 int tape_grad_pass(Tape *t, Tensor *x, Tensor *out);

@@ -5,7 +5,8 @@
  *     build/bench/ops --only 'mlp*' --json
  *
  * The machine's own ceilings are measured first, in the same process: multiply-adds a second in registers,
- * and bytes a second of a sum over arrays that fit in no cache. A share is of the ceiling that binds the op. */
+ * and bytes a second of a sum over arrays that fit in no cache. A share is of the ceiling that binds the
+ * op. */
 #include "tensor/backend.h"
 #include "tensor/ops.h"
 #include "util/err.h"
@@ -34,7 +35,7 @@ static const Opt opts[] = {
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "threads (0: one a processor)"),
     OPT_INT("repeat", 'r', &o.repeat, 1, 1000, "N", "timed repetitions after two more; the median counts"),
     OPT_STR("only", 0, &o.only, "GLOB", "ops whose name matches"),
-    OPT_FLAG("cpu-time", 0, &o.cpu_time, "count processor time, not the clock's: on a busy machine, with one thread"),
+    OPT_FLAG("cpu-time", 0, &o.cpu_time, "count processor time: on a busy machine, with one thread"),
     OPT_FLAG("json", 0, &o.json, "one JSON object a line instead of a table"),
     OPT_END
 };
@@ -210,7 +211,8 @@ static Tensor *dino_loss(Tape *t, Tensor **x, const int64_t *p)
 #define M(x) ((double)(x) / 1e6)
 /* A block's branches for rows tokens of width c. */
 #define MLP(name, b, n, c) \
-    { name, mlp_branch, { D(b, n, c), D(4 * c, c), D(4 * c), D(c, 4 * c), D(c), D(c), D(c) }, { 0 }, 16.0 * b * n * c * c, { 0 }, 2 }
+    { name, mlp_branch, { D(b, n, c), D(4 * c, c), D(4 * c), D(c, 4 * c), D(c), D(c), D(c) }, \
+      { 0 }, 16.0 * b * n * c * c, { 0 }, 2 }
 #define ATTENTION_BRANCH(name, b, n, c, h) \
     { name, attention_branch, { D(b, n, c), D(3 * c, c), D(3 * c), D(c, c), D(c), D(c), D(c) }, { h }, \
       8.0 * b * n * c * c + 4.0 * b * n * n * c, { 0 }, 2 }
@@ -225,19 +227,27 @@ static const Bench benches[] = {
     MLP("mlp branch b local 592x384", 16, 37, 384),
     { "attention a 384 x 65", attention, { D(128, 65, 576) }, { 3 }, 4.0 * 128 * 65 * 65 * 192, { 0 }, 2 },
     { "attention b 96 x 197", attention, { D(16, 197, 1152) }, { 6 }, 4.0 * 16 * 197 * 197 * 384, { 0 }, 2 },
-    { "attention b local 96 x 37", attention, { D(16, 37, 1152) }, { 6 }, 4.0 * 16 * 37 * 37 * 384, { 0 }, 2 },
+    { "attention b local 96 x 37", attention, { D(16, 37, 1152) },
+      { 6 }, 4.0 * 16 * 37 * 37 * 384, { 0 }, 2 },
     ATTENTION_BRANCH("attention branch a", 128, 65, 192, 3),
     ATTENTION_BRANCH("attention branch b", 16, 197, 384, 6),
-    { "depthwise a 128x8x8x192", depthwise, { D(128, 8, 8, 192), D(192, 1, 7, 7), D(192) }, { 192 }, 98.0 * 128 * 64 * 192, { 0 }, 2 },
-    { "depthwise b 16x14x14x384", depthwise, { D(16, 14, 14, 384), D(384, 1, 7, 7), D(384) }, { 384 }, 98.0 * 16 * 196 * 384, { 0 }, 2 },
-    { "patch embed b", patch_embed, { D(16, 3, 224, 224), D(384, 3, 16, 16), D(384) }, { 16 }, 2.0 * 16 * 196 * 768 * 384, { 0 }, 1 },
-    { "layer norm 8320x192", layer_norm, { D(8320, 192), D(192), D(192) }, { 0 }, 0, { M(2 * 8320 * 192), M(3 * 8320 * 192) }, 0 },
-    { "layer norm 3152x384", layer_norm, { D(3152, 384), D(384), D(384) }, { 0 }, 0, { M(2 * 3152 * 384), M(3 * 3152 * 384) }, 0 },
+    { "depthwise a 128x8x8x192", depthwise, { D(128, 8, 8, 192), D(192, 1, 7, 7), D(192) },
+      { 192 }, 98.0 * 128 * 64 * 192, { 0 }, 2 },
+    { "depthwise b 16x14x14x384", depthwise, { D(16, 14, 14, 384), D(384, 1, 7, 7), D(384) },
+      { 384 }, 98.0 * 16 * 196 * 384, { 0 }, 2 },
+    { "patch embed b", patch_embed, { D(16, 3, 224, 224), D(384, 3, 16, 16), D(384) },
+      { 16 }, 2.0 * 16 * 196 * 768 * 384, { 0 }, 1 },
+    { "layer norm 8320x192", layer_norm, { D(8320, 192), D(192), D(192) },
+      { 0 }, 0, { M(2 * 8320 * 192), M(3 * 8320 * 192) }, 0 },
+    { "layer norm 3152x384", layer_norm, { D(3152, 384), D(384), D(384) },
+      { 0 }, 0, { M(2 * 3152 * 384), M(3 * 3152 * 384) }, 0 },
     { "gelu 8320x768", gelu, { D(8320, 768) }, { 0 }, 0, { M(2 * 8320 * 768), M(3 * 8320 * 768) }, 0 },
     { "softmax 24960x65", softmax, { D(24960, 65) }, { 0 }, 0, { M(2 * 24960 * 65), M(3 * 24960 * 65) }, 0 },
     { "residual 8320x192", residual, { D(8320, 192), D(8320, 192) }, { 0 }, 0, { M(3 * 8320 * 192), 0 }, 0 },
-    { "weight norm 8192x256", weight_norm, { D(8192, 256) }, { 0 }, 0, { M(2 * 8192 * 256), M(3 * 8192 * 256) }, 0 },
-    { "dino loss 128x8192", dino_loss, { D(128, 8192), D(128, 8192) }, { 2, 64 }, 0, { M(2 * 128 * 8192), M(3 * 128 * 8192) }, 0 },
+    { "weight norm 8192x256", weight_norm, { D(8192, 256) },
+      { 0 }, 0, { M(2 * 8192 * 256), M(3 * 8192 * 256) }, 0 },
+    { "dino loss 128x8192", dino_loss, { D(128, 8192), D(128, 8192) },
+      { 2, 64 }, 0, { M(2 * 128 * 8192), M(3 * 128 * 8192) }, 0 },
 };
 
 /* ---- timing */
@@ -248,16 +258,18 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void report(const char *name, const char *pass, double time, double flops, double bytes, double peak, double stream)
+static void report(const char *name, const char *pass, double time, double flops, double bytes, double peak,
+                   double stream)
 {
     double rate = (flops > 0 ? flops : bytes) / time, share = rate / (flops > 0 ? peak : stream);
     const char *unit = flops > 0 ? "GFLOP/s" : "GB/s";
     if (o.json)
-        printf("{\"bench\":\"op\",\"op\":\"%s\",\"pass\":\"%s\",\"threads\":%d,\"ms\":%.4f,\"rate\":%.1f,\"unit\":\"%s\","
-               "\"share\":%.3f}\n",
+        printf("{\"bench\":\"op\",\"op\":\"%s\",\"pass\":\"%s\",\"threads\":%d,\"ms\":%.4f,"
+               "\"rate\":%.1f,\"unit\":\"%s\",\"share\":%.3f}\n",
                name, pass, omp_get_max_threads(), time * 1e3, rate / 1e9, unit, share);
     else
-        printf("%-30s %-9s %9.3f ms %8.1f %-8s %4.0f %%\n", name, pass, time * 1e3, rate / 1e9, unit, share * 100);
+        printf("%-30s %-9s %9.3f ms %8.1f %-8s %4.0f %%\n", name, pass,
+               time * 1e3, rate / 1e9, unit, share * 100);
 }
 
 static void bench(Tape *t, const Bench *b, double peak, double stream)
@@ -278,7 +290,8 @@ static void bench(Tape *t, const Bench *b, double peak, double stream)
             host[k] = i ? 0.05f * (rng_uniform(&r) - 0.5f) : rng_uniform(&r) - 0.5f;
         x[i].data = be->alloc(be, bytes);
         g[i].data = be->alloc(be, bytes);
-        if (!host || !x[i].data || !g[i].data || be->write(be, x[i].data, host, bytes) || be->zero(be, g[i].data, bytes))
+        if (!host || !x[i].data || !g[i].data || be->write(be, x[i].data, host, bytes) ||
+            be->zero(be, g[i].data, bytes))
             die();
         free(host);
     }
@@ -305,8 +318,8 @@ static void bench(Tape *t, const Bench *b, double peak, double stream)
         qsort(time[pass], (size_t)o.repeat, sizeof(double), by_size);
         double flops = b->flops * (pass ? b->backward : 1);
         if (flops + b->floats[pass] > 0)
-            report(b->name, pass ? "backward" : "forward", time[pass][o.repeat / 2], flops, b->floats[pass] * 4e6, peak,
-                   stream);
+            report(b->name, pass ? "backward" : "forward", time[pass][o.repeat / 2], flops,
+                   b->floats[pass] * 4e6, peak, stream);
         free(time[pass]);
     }
     for (int i = 0; i < 8 && in[i]; i++) {
@@ -326,7 +339,8 @@ int main(int argc, char **argv)
         die();
     double peak = peak_flops(), stream = peak_bytes(tape_backend(t));
     if (o.json)
-        printf("{\"bench\":\"machine\",\"threads\":%d,\"isa\":\"%s\",\"peak_gflops\":%.1f,\"stream_gb_s\":%.1f}\n",
+        printf("{\"bench\":\"machine\",\"threads\":%d,\"isa\":\"%s\","
+               "\"peak_gflops\":%.1f,\"stream_gb_s\":%.1f}\n",
                omp_get_max_threads(), isa_name(isa_best()), peak / 1e9, stream / 1e9);
     else
         printf("%d threads, %s: %.1f GFLOP/s in registers, %.1f GB/s from memory\n", omp_get_max_threads(),

@@ -15,7 +15,8 @@ static void run_linear(Golden *g)
     GoldenRun *r = golden_begin(g);
     if (!r)
         return;
-    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.weight"), *b = golden_leaf_opt(r, "param.bias");
+    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.weight"),
+           *b = golden_leaf_opt(r, "param.bias");
     golden_out(r, "y", op_linear(r->tape, x, w, b));
     golden_finish(r, NULL, "");
 }
@@ -34,7 +35,8 @@ static void run_mlp(Golden *g)
     GoldenRun *r = golden_begin(g);
     if (!r)
         return;
-    Tensor *x = golden_leaf(r, "in.x"), *w1 = golden_leaf(r, "param.fc1.weight"), *b1 = golden_leaf(r, "param.fc1.bias");
+    Tensor *x = golden_leaf(r, "in.x"), *w1 = golden_leaf(r, "param.fc1.weight"),
+           *b1 = golden_leaf(r, "param.fc1.bias");
     Tensor *w2 = golden_leaf(r, "param.fc2.weight"), *b2 = golden_leaf(r, "param.fc2.bias");
     golden_out(r, "y", op_mlp(r->tape, x, w1, b1, w2, b2));
     golden_finish(r, NULL, "");
@@ -46,7 +48,8 @@ static void run_attention(Golden *g)
     if (!r)
         return;
     Tape *t = r->tape;
-    Tensor *x = golden_leaf(r, "in.x"), *wq = golden_leaf(r, "param.qkv.weight"), *bq = golden_leaf(r, "param.qkv.bias");
+    Tensor *x = golden_leaf(r, "in.x"), *wq = golden_leaf(r, "param.qkv.weight"),
+           *bq = golden_leaf(r, "param.qkv.bias");
     Tensor *wp = golden_leaf(r, "param.proj.weight"), *bp = golden_leaf(r, "param.proj.bias");
     golden_excuse(g, "out.attn", "the probabilities are never stored");
     Tensor *y = op_attention(t, op_linear(t, x, wq, bq), golden_int(g, "heads", 1));
@@ -60,7 +63,8 @@ static void run_conv(Golden *g)
     if (!r)
         return;
     Tape *t = r->tape;
-    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.weight"), *b = golden_leaf_opt(r, "param.bias");
+    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.weight"),
+           *b = golden_leaf_opt(r, "param.bias");
     bool depthwise = golden_has(g, "groups");
     Tensor *y = op_conv2d(t, op_nchw_to_nhwc(t, x), w, b, golden_int(g, "stride", 1), golden_int(g, "pad", 0),
                           x && depthwise ? (int)x->shape[1] : 1);
@@ -73,7 +77,8 @@ static void run_patch_embed(Golden *g)
     GoldenRun *r = golden_begin(g);
     if (!r)
         return;
-    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.proj.weight"), *b = golden_leaf(r, "param.proj.bias");
+    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.proj.weight"),
+           *b = golden_leaf(r, "param.proj.bias");
     golden_out(r, "y", op_patch_embed(r->tape, x, w, b, golden_int(g, "patch", 16)));
     golden_finish(r, NULL, "");
 }
@@ -83,12 +88,14 @@ static void run_layer_norm(Golden *g)
     GoldenRun *r = golden_begin(g);
     if (!r)
         return;
-    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.weight"), *b = golden_leaf(r, "param.bias");
+    Tensor *x = golden_leaf(r, "in.x"), *w = golden_leaf(r, "param.weight"),
+           *b = golden_leaf(r, "param.bias");
     golden_out(r, "y", op_layer_norm(r->tape, x, w, b, (float)golden_real(g, "eps", 1e-6)));
     golden_finish(r, NULL, "");
 }
 
-/* The outputs are the rows named by in.rows, so the op runs on these and the gradient of the others is zero. */
+/* The outputs are the rows named by in.rows, so the op runs on these and the gradient of the others is zero.
+ */
 static void run_l2(Golden *g)
 {
     GoldenRun *r = golden_begin(g);
@@ -114,7 +121,8 @@ static void run_weight_norm(Golden *g)
     GoldenRun *r = golden_begin(g);
     if (!r)
         return;
-    Tensor *x = golden_leaf(r, "in.x"), *v = golden_leaf(r, "param.weight_v"), *m = golden_leaf(r, "param.weight_g");
+    Tensor *x = golden_leaf(r, "in.x"), *v = golden_leaf(r, "param.weight_v"),
+           *m = golden_leaf(r, "param.weight_g");
     golden_out(r, "y", op_weight_norm_linear(r->tape, x, v, m));
     golden_finish(r, NULL, "");
 }
@@ -185,10 +193,13 @@ static void run_losses(Golden *g)
     golden_excuse(g, "*smooth_l1*", "no smooth L1 loss here");
     golden_excuse(g, "*bce*", "no binary cross-entropy here");
     golden_out(r, "soft_ce",
-               op_soft_cross_entropy(t, golden_leaf(r, "in.soft_ce_logits"), constant(r, "in.soft_ce_target", DT_F32), 1));
-    golden_out(r, "ce", op_cross_entropy(t, golden_leaf(r, "in.ce_logits"), constant(r, "in.ce_label", DT_I64), -1));
+               op_soft_cross_entropy(t, golden_leaf(r, "in.soft_ce_logits"),
+                                     constant(r, "in.soft_ce_target", DT_F32), 1));
+    golden_out(r, "ce",
+               op_cross_entropy(t, golden_leaf(r, "in.ce_logits"), constant(r, "in.ce_label", DT_I64), -1));
     golden_out(r, "ce_ignore",
-               op_cross_entropy(t, golden_leaf(r, "in.ce_ignore_logits"), constant(r, "in.ce_ignore_label", DT_I64), 255));
+               op_cross_entropy(t, golden_leaf(r, "in.ce_ignore_logits"),
+                                constant(r, "in.ce_ignore_label", DT_I64), 255));
     golden_out(r, "kl", op_kl(t, golden_leaf(r, "in.kl_logits"), constant(r, "in.kl_target_logits", DT_F32)));
     golden_finish(r, NULL, "");
 }

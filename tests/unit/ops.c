@@ -65,7 +65,8 @@ static Tensor *attention(Tape *t, Tensor **x, const int *p)
 
 static Tensor *attention_branch(Tape *t, Tensor **x, const int *p)
 {
-    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? scales : NULL, .residual = x[0] };
+    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? scales : NULL,
+                     .residual = x[0] };
     return op_attention_branch(t, x[0], &a, x[1], x[2], x[3], x[4], p[0]);
 }
 
@@ -200,21 +201,29 @@ static const Case cases[] = {
     { "linear gelu", linear_gelu, { S(5, 13), S(19, 13), S(19) }, .p = { 0 } },
     { "linear gelu long", linear_gelu, { S(600, 13), S(19, 13), S(19) }, .p = { 0 } },
     { "mlp", mlp, { S(3, 7, 5), S(20, 5), S(20), S(5, 20), S(5) }, .p = { 0 } },
-    { "mlp branch", mlp_branch, { S(3, 7, 16), S(64, 16), S(64), S(16, 64), S(16), S(16), S(16) }, .p = { 0, 0 } },
-    { "mlp branch dropped", mlp_branch, { S(4, 5, 17), S(33, 17), S(33), S(17, 33), S(17), S(17), S(17) }, .p = { 0, 1 } },
-    { "mlp branch long", mlp_branch, { S(5, 61, 9), S(33, 9), S(33), S(9, 33), S(9), S(9), S(9) }, .p = { 0, 1 } },
+    { "mlp branch", mlp_branch, { S(3, 7, 16), S(64, 16), S(64), S(16, 64), S(16), S(16), S(16) },
+      .p = { 0, 0 } },
+    { "mlp branch dropped", mlp_branch, { S(4, 5, 17), S(33, 17), S(33), S(17, 33), S(17), S(17), S(17) },
+      .p = { 0, 1 } },
+    { "mlp branch long", mlp_branch, { S(5, 61, 9), S(33, 9), S(33), S(9, 33), S(9), S(9), S(9) },
+      .p = { 0, 1 } },
     { "mlp branch other residual", mlp_branch,
       { S(2, 7, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9), S(2, 7, 9) }, .p = { 1, 1 } },
-    { "mlp branch no residual", mlp_branch, { S(2, 3, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9) }, .p = { 2, 0 } },
-    { "mlp branch empty", mlp_branch, { S(0, 3, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9) }, .p = { 0, 0 } },
+    { "mlp branch no residual", mlp_branch, { S(2, 3, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9) },
+      .p = { 2, 0 } },
+    { "mlp branch empty", mlp_branch, { S(0, 3, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9) },
+      .p = { 0, 0 } },
     { "attention 1", attention, { S(1, 1, 3) }, .p = { 1 } },
     { "attention", attention, { S(2, 11, 72) }, .p = { 3 } },
     { "attention 37", attention, { S(2, 37, 192) }, .p = { 1 } },
     { "attention 65", attention, { S(1, 65, 384) }, .p = { 2 } },
     { "attention 300", attention, { S(1, 300, 24) }, .p = { 2 } },
     { "attention empty", attention, { S(0, 11, 72) }, .p = { 3 } },
-    { "attention branch", attention_branch, { S(3, 9, 16), S(48, 16), S(48), S(16, 16), S(16), S(16), S(16) }, .p = { 2, 0 }, .spread = 0.3f },
-    { "attention branch dropped", attention_branch, { S(3, 9, 8), S(24, 8), S(24), S(8, 8), S(8), S(8), S(8) }, .p = { 1, 1 }, .spread = 0.3f },
+    { "attention branch", attention_branch, { S(3, 9, 16), S(48, 16), S(48), S(16, 16), S(16), S(16), S(16) },
+      .p = { 2, 0 }, .spread = 0.3f },
+    { "attention branch dropped", attention_branch,
+      { S(3, 9, 8), S(24, 8), S(24), S(8, 8), S(8), S(8), S(8) },
+      .p = { 1, 1 }, .spread = 0.3f },
     { "layer norm", layer_norm, { S(3, 5, 19), S(19), S(19) }, .p = { 1 } },
     { "layer norm 64", layer_norm, { S(70, 64), S(64), S(64) }, .p = { 1 } },
     { "layer norm plain", layer_norm, { S(7, 33) }, .p = { 0 } },

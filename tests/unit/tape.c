@@ -1,4 +1,5 @@
-/* The tape: memory that repeats from step to step, gradients that are shared and taken apart, errors that stick. */
+/* The tape: memory that repeats from step to step, gradients that are shared and taken apart, errors that
+ * stick. */
 #include "../tap.h"
 
 #include "tensor/ops.h"
@@ -78,8 +79,8 @@ static void test_memory(Tape *t)
     ok(before == value, "the loss can be read after backward");
 }
 
-/* d/dx of sum(x * (x + 2 y)) and so on: x feeds several ops, and the residual's gradient is shared by both of its
- * inputs and then added to. */
+/* d/dx of sum(x * (x + 2 y)) and so on: x feeds several ops, and the residual's gradient is shared by both of
+ * its inputs and then added to. */
 static void test_sharing(Tape *t)
 {
     Tensor x = parameter(0, 1, (int64_t[]){ 5 }, 1), y = parameter(1, 1, (int64_t[]){ 5 }, 2);
@@ -111,11 +112,13 @@ static void test_sharing(Tape *t)
     tape_begin(t, true);
     Tensor *unused = op_gelu(t, &x);
     memset(grads[0], 0, sizeof grads[0]);
-    ok(unused && tape_backward(t, op_sum(t, &x)) == 0 && grads[0][0] == 1, "what the loss doesn't use adds nothing");
+    ok(unused && tape_backward(t, op_sum(t, &x)) == 0 && grads[0][0] == 1,
+       "what the loss doesn't use adds nothing");
     x.needs_grad = false;
     memset(grads[0], 0, sizeof grads[0]);
     tape_begin(t, true);
-    ok(tape_backward(t, op_sum(t, op_mul(t, &x, &y))) == 0 && grads[0][0] == 0, "what needs no gradient gets none");
+    ok(tape_backward(t, op_sum(t, op_mul(t, &x, &y))) == 0 && grads[0][0] == 0,
+       "what needs no gradient gets none");
 }
 
 static void test_errors(Tape *t)
@@ -147,7 +150,7 @@ static void test_adamw(Tape *t)
 {
     enum { COUNT = 40000 };
     static float p[COUNT], g[COUNT], m[COUNT], v[COUNT], norm[3];
-    ParamSpan spans[3] = { { 0, 1001, 1, 3, false }, { 1001, 5, 0, 1, true }, { 1006, COUNT - 1006, 0, 7, false } };
+    ParamSpan spans[3] = {{0, 1001, 1, 3, false}, {1001, 5, 0, 1, true}, {1006, COUNT - 1006, 0, 7, false}};
     for (int i = 0; i < COUNT; i++) {
         p[i] = sinf((float)i);
         g[i] = cosf((float)i * 0.7f);
@@ -160,17 +163,31 @@ static void test_adamw(Tape *t)
     be->norms(be, &(NormArgs){ .g = g, .spans = spans, .nspans = 3, .norm = norm });
     for (int k = 0; k < 3; k++) {
         int i = probe[k];
-        double clip = fmin(1, 3 / ((double)norm[k] + 1e-6)), d = clip * (double)g[i], kk = (double)spans[k].step;
+        double clip = fmin(1, 3 / ((double)norm[k] + 1e-6)), d = clip * (double)g[i],
+               kk = (double)spans[k].step;
         double mi = 0.9 * (double)m[i] + 0.1 * d, vi = 0.999 * (double)v[i] + 0.001 * d * d;
         double hat = mi / (1 - pow(0.9, kk)) / (sqrt(vi / (1 - pow(0.999, kk))) + 1e-8);
-        want[k] = k == 1 ? (double)p[i] : (double)p[i] * (1 - 0.01 * 0.1 * (double)spans[k].decay) - 0.01 * hat;
+        want[k] =
+            k == 1 ? (double)p[i] : (double)p[i] * (1 - 0.01 * 0.1 * (double)spans[k].decay) - 0.01 * hat;
     }
     double sum = 0;
     for (int i = 0; i < 1001; i++)
         sum += (double)g[i] * (double)g[i];
     ok(fabs((double)norm[0] - sqrt(sum)) < 1e-4 * sqrt(sum), "the norm of a tensor's gradient");
-    AdamwArgs a = { .p = p, .g = g, .m = m, .v = v, .spans = spans, .nspans = 3, .lr = 0.01, .weight_decay = 0.1,
-                    .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .norm = norm, .clip = 3, .zero_grad = true };
+    AdamwArgs a = {.p = p,
+                   .g = g,
+                   .m = m,
+                   .v = v,
+                   .spans = spans,
+                   .nspans = 3,
+                   .lr = 0.01,
+                   .weight_decay = 0.1,
+                   .beta1 = 0.9,
+                   .beta2 = 0.999,
+                   .eps = 1e-8,
+                   .norm = norm,
+                   .clip = 3,
+                   .zero_grad = true};
     be->adamw(be, &a);
     for (int k = 0; k < 3; k++)
         ok(fabs((double)p[probe[k]] - want[k]) < 1e-6 && g[probe[k]] == 0, "AdamW with clipping, span %d", k);

@@ -37,8 +37,10 @@ static int head_forward(const AttentionArgs *a, int64_t sample, int head)
 {
     int64_t n = a->tokens, d = a->dim, c = a->heads * d, ld = 3 * c, wide = padded(n);
     const float *q = a->qkv + sample * n * ld + head * d, *k = q + c, *v = k + c;
-    float *y = a->y + sample * n * c + head * d, *stat = a->stat ? a->stat + (sample * a->heads + head) * n : NULL;
-    int64_t block = n < BLOCK ? n : BLOCK, ksize = cpu.gemm_packed_size(wide, d), vsize = cpu.gemm_packed_size(d, n);
+    float *y = a->y + sample * n * c + head * d,
+          *stat = a->stat ? a->stat + (sample * a->heads + head) * n : NULL;
+    int64_t block = n < BLOCK ? n : BLOCK, ksize = cpu.gemm_packed_size(wide, d),
+            vsize = cpu.gemm_packed_size(d, n);
     float *s = cpu_scratch(SCRATCH_A, block * wide), *inverse = cpu_scratch(SCRATCH_B, block);
     float *kp = cpu_scratch(SCRATCH_C, ksize + vsize), *vp = kp + ksize;
     if (!s || !inverse || !kp)
@@ -70,7 +72,8 @@ static int attention(Backend *be, const AttentionArgs *a)
 }
 
 /* The probabilities are made again from the stored denominators. With P = softmax(S), dP = dY V^T and
- * delta = rowsum(dY Y): dS = P (dP - delta) scale; dV += P^T dY, dQ = dS K, dK += dS^T Q [Dao 2022, Alg. 4]. */
+ * delta = rowsum(dY Y): dS = P (dP - delta) scale; dV += P^T dY, dQ = dS K, dK += dS^T Q [Dao 2022, Alg. 4].
+ */
 static int head_backward(const AttentionArgs *a, int64_t sample, int head)
 {
     int64_t n = a->tokens, d = a->dim, c = a->heads * d, ld = 3 * c, wide = padded(n);
@@ -79,7 +82,8 @@ static int head_backward(const AttentionArgs *a, int64_t sample, int head)
     float *dq = a->dqkv + at, *dk = dq + c, *dv = dk + c;
     const float *y = a->y + sample * n * c + head * d, *dy = a->dy + sample * n * c + head * d;
     const float *stat = a->stat + (sample * a->heads + head) * n;
-    int64_t block = n < BLOCK ? n : BLOCK, across = cpu.gemm_packed_size(wide, d), along = cpu.gemm_packed_size(d, n);
+    int64_t block = n < BLOCK ? n : BLOCK, across = cpu.gemm_packed_size(wide, d),
+            along = cpu.gemm_packed_size(d, n);
     float *s = cpu_scratch(SCRATCH_A, block * wide), *ds = cpu_scratch(SCRATCH_B, block * wide);
     float *delta = cpu_scratch(SCRATCH_D, block), *kt = cpu_scratch(SCRATCH_C, 2 * across + 2 * along);
     float *vt = kt + across, *kp = vt + across, *piece = kp + along;

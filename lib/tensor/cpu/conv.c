@@ -65,7 +65,8 @@ static void scatter(const ConvArgs *a, int64_t sample, int64_t oy, const float *
             for (int kx = 0; kx < a->kw; kx++, from += a->cin) {
                 int64_t iy = oy * a->stride + ky - a->pad, ix = ox * a->stride + kx - a->pad;
                 if (iy >= 0 && iy < a->h && ix >= 0 && ix < a->w)
-                    cpu.axpby(from, 1, NULL, 0, a->dx + ((sample * a->h + iy) * a->w + ix) * a->cin, a->cin, true);
+                    cpu.axpby(from, 1, NULL, 0, a->dx + ((sample * a->h + iy) * a->w + ix) * a->cin, a->cin,
+                              true);
             }
 }
 
@@ -130,8 +131,9 @@ static void depthwise_dx_any_stride(const ConvArgs *a, const float *w, int64_t s
                 for (int kx = 0; kx < a->kw; kx++) {
                     int64_t iy = oy * a->stride + ky - a->pad, ix = ox * a->stride + kx - a->pad;
                     if (iy >= 0 && iy < a->h && ix >= 0 && ix < a->w)
-                        cpu.mul(a->dy + ((s * a->ho + oy) * a->wo + ox) * a->cin, w + (ky * a->kw + kx) * a->cin, 1,
-                                dx + (iy * a->w + ix) * a->cin, a->cin, true);
+                        cpu.mul(a->dy + ((s * a->ho + oy) * a->wo + ox) * a->cin,
+                                w + (ky * a->kw + kx) * a->cin, 1, dx + (iy * a->w + ix) * a->cin, a->cin,
+                                true);
                 }
 }
 
@@ -153,8 +155,8 @@ static int depthwise(const ConvArgs *a, const float *w)
     if (a->stride > 1) {
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < a->batch * a->ho; i++)
-            cpu.depthwise_row(a->x + i / a->ho * a->h * a->w * a->cin, w, a->bias, a->y + i * a->wo * a->cout, a->h, a->w,
-                              a->cin, a->wo, a->kh, a->kw, a->stride, a->pad, i % a->ho, false);
+            cpu.depthwise_row(a->x + i / a->ho * a->h * a->w * a->cin, w, a->bias, a->y + i * a->wo * a->cout,
+                              a->h, a->w, a->cin, a->wo, a->kh, a->kw, a->stride, a->pad, i % a->ho, false);
         return 0;
     }
 #pragma omp parallel for schedule(static) reduction(| : failed)
@@ -164,14 +166,16 @@ static int depthwise(const ConvArgs *a, const float *w)
         if (!scratch)
             failed = 1;
         else
-            cpu.depthwise_plane(a->x + s * a->h * a->w * a->cin, w, a->bias, a->y + s * a->ho * a->wo * a->cin, a->h, a->w,
-                                a->cin, c0, a->ho, a->wo, a->kh, a->kw, a->pad, a->pad, false, scratch);
+            cpu.depthwise_plane(a->x + s * a->h * a->w * a->cin, w, a->bias,
+                                a->y + s * a->ho * a->wo * a->cin, a->h, a->w, a->cin, c0, a->ho, a->wo,
+                                a->kh, a->kw, a->pad, a->pad, false, scratch);
     }
     return failed ? -1 : 0;
 }
 
 /* One thread's samples. With stride 1 the data gradient is a convolution of dy with the flipped kernel. */
-static int depthwise_backward(const ConvArgs *a, const float *w, const float *flipped, float *dw, int me, int team)
+static int depthwise_backward(const ConvArgs *a, const float *w, const float *flipped, float *dw, int me,
+                              int team)
 {
     int64_t from, to, in = a->h * a->w * a->cin, out = a->ho * a->wo * a->cout;
     float *scratch = plane_scratch(a);
@@ -183,15 +187,16 @@ static int depthwise_backward(const ConvArgs *a, const float *w, const float *fl
         if (a->dx && !plane)
             depthwise_dx_any_stride(a, w, s);
         if (a->dweight && !plane)
-            cpu.depthwise_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, a->ho, a->wo, a->kh, a->kw,
-                                  a->stride, a->pad);
+            cpu.depthwise_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, a->ho, a->wo, a->kh,
+                                  a->kw, a->stride, a->pad);
         for (int64_t c0 = 0; plane && c0 < a->cin; c0 += 16) {
             if (a->dx)
-                cpu.depthwise_plane(a->dy + s * out, flipped, NULL, a->dx + s * in, a->ho, a->wo, a->cin, c0, a->h, a->w,
-                                    a->kh, a->kw, a->kh - 1 - a->pad, a->kw - 1 - a->pad, a->add, scratch);
+                cpu.depthwise_plane(a->dy + s * out, flipped, NULL, a->dx + s * in, a->ho, a->wo, a->cin, c0,
+                                    a->h, a->w, a->kh, a->kw, a->kh - 1 - a->pad, a->kw - 1 - a->pad, a->add,
+                                    scratch);
             if (a->dweight)
-                cpu.depthwise_plane_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, c0, a->ho, a->wo,
-                                            a->kh, a->kw, a->pad, a->pad, scratch);
+                cpu.depthwise_plane_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, c0, a->ho,
+                                            a->wo, a->kh, a->kw, a->pad, a->pad, scratch);
         }
     }
     return 0;
@@ -229,7 +234,8 @@ static int conv_backward(Backend *be, const ConvArgs *a)
         weights_out(a, partial + i * size, a->dweight);
     if (failed || !a->dbias)
         return failed ? -1 : 0;
-    ColsumArgs s = { .rows = a->batch * a->ho * a->wo, .cols = a->cout, .x = a->dy, .out = a->dbias, .add = true };
+    ColsumArgs s = {
+        .rows = a->batch * a->ho * a->wo, .cols = a->cout, .x = a->dy, .out = a->dbias, .add = true};
     return be->colsum(be, &s);
 }
 
@@ -243,9 +249,11 @@ static int patches(Backend *be, const PatchArgs *a)
     for (int64_t i = 0; i < a->batch * rows; i++)
         for (int64_t c = 0; c < a->channels; c++)
             for (int64_t y = 0; y < p; y++) {
-                const float *line = a->image + ((i / rows * a->channels + c) * a->h + i % rows * p + y) * a->w;
+                const float *line =
+                    a->image + ((i / rows * a->channels + c) * a->h + i % rows * p + y) * a->w;
                 for (int64_t x = 0; x < cols; x++)
-                    memcpy(a->rows + (i * cols + x) * in + (c * p + y) * p, line + x * p, (size_t)p * sizeof(float));
+                    memcpy(a->rows + (i * cols + x) * in + (c * p + y) * p, line + x * p,
+                           (size_t)p * sizeof(float));
             }
     return 0;
 }
@@ -261,7 +269,8 @@ static int patches_backward(Backend *be, const PatchArgs *a)
             for (int64_t y = 0; y < p; y++) {
                 float *line = a->dimage + ((i / rows * a->channels + c) * a->h + i % rows * p + y) * a->w;
                 for (int64_t x = 0; x < cols; x++)
-                    cpu.axpby(a->rows + (i * cols + x) * in + (c * p + y) * p, 1, NULL, 0, line + x * p, p, true);
+                    cpu.axpby(a->rows + (i * cols + x) * in + (c * p + y) * p, 1, NULL, 0, line + x * p, p,
+                              true);
             }
     return 0;
 }

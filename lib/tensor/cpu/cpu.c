@@ -132,8 +132,16 @@ static void fill_table(void)
     ISA_PICK(cpu_row_kernels)(&cpu);
     ISA_PICK(cpu_depthwise_kernels)(&cpu);
     backend = (Backend){
-        .name = "cpu", .chunk = (size_t)16 << 30, .alloc = cpu_alloc, .release = cpu_release, .write = cpu_copy_in,
-        .read = cpu_copy_out, .move = cpu_move, .zero = cpu_zero, .sync = cpu_sync, .close = cpu_close,
+        .name = "cpu",
+        .chunk = (size_t)16 << 30,
+        .alloc = cpu_alloc,
+        .release = cpu_release,
+        .write = cpu_copy_in,
+        .read = cpu_copy_out,
+        .move = cpu_move,
+        .zero = cpu_zero,
+        .sync = cpu_sync,
+        .close = cpu_close,
     };
     cpu_linear_table(&backend);
     cpu_mlp_table(&backend);

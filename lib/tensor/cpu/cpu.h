@@ -20,11 +20,11 @@ float *cpu_scratch(int slot, int64_t count);
 enum { CPU_SERIAL = 16384 };
 
 /* c[m,n] = op(a) op(b) + beta c by oneDNN; threaded outside of a parallel region, serial within one. */
-int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-             float beta, float *c, int64_t ldc);
+int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+             int64_t ldb, float beta, float *c, int64_t ldc);
 
-/* b, [k,n] or with tb [n,k], packed by all threads into scratch of the caller's, for cpu.gemm_product in any thread.
- * Pays from about CPU_PACK_ROWS rows on. NULL with an error. */
+/* b, [k,n] or with tb [n,k], packed by all threads into scratch of the caller's, for cpu.gemm_product in any
+ * thread. Pays from about CPU_PACK_ROWS rows on. NULL with an error. */
 enum { CPU_PACK_ROWS = 384 };
 const float *cpu_pack(int slot, const float *b, int64_t ldb, bool tb, int64_t n, int64_t k);
 

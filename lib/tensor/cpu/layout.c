@@ -38,7 +38,8 @@ static int copy(Backend *be, const CopyArgs *a)
     return 0;
 }
 
-/* Sums of many rows go by pieces: first within a piece, then over the pieces, so that rounding stays small. */
+/* Sums of many rows go by pieces: first within a piece, then over the pieces, so that rounding stays small.
+ */
 static int reduce(Backend *be, const ReduceArgs *a)
 {
     (void)be;
@@ -128,7 +129,8 @@ static int resize_backward(Backend *be, const ResizeArgs *a)
         for (int j = 0; j < 4; j++)
             for (int k = 0; k < 4; k++)
                 cpu.axpby(x, a->weight_r[4 * r + j] * a->weight_c[4 * c + k], NULL, 0,
-                          out + (a->index_r[4 * r + j] * a->grid + a->index_c[4 * c + k]) * a->dim, a->dim, true);
+                          out + (a->index_r[4 * r + j] * a->grid + a->index_c[4 * c + k]) * a->dim, a->dim,
+                          true);
     }
     return 0;
 }

@@ -7,8 +7,8 @@
 #include <dnnl.h>
 #include <string.h>
 
-int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-             float beta, float *c, int64_t ldc)
+int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+             int64_t ldb, float beta, float *c, int64_t ldc)
 {
     if (m <= 0 || n <= 0)
         return 0;
@@ -19,7 +19,8 @@ int cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float *a, 
     }
     dnnl_status_t s = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb, beta, c, ldc);
     if (s != dnnl_success)
-        return err_set(s == dnnl_out_of_memory ? ERR_MEMORY : ERR_SHAPE, "oneDNN's matrix product failed (%d)", (int)s);
+        return err_set(s == dnnl_out_of_memory ? ERR_MEMORY : ERR_SHAPE,
+                       "oneDNN's matrix product failed (%d)", (int)s);
     return 0;
 }
 
@@ -68,12 +69,15 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
         cpu_share_rows(m->m, (int)p, (int)pieces, &from, &to);
         float *rows = c + from * m->ldc;
         if (packed)
-            cpu.gemm_product(to - from, m->n, m->k, a + from * m->lda, m->lda, false, packed, m->add, rows, m->ldc);
-        else if (cpu_gemm(false, m->tb, to - from, m->n, m->k, a + from * m->lda, m->lda, b, m->ldb, m->add, rows, m->ldc) < 0)
+            cpu.gemm_product(to - from, m->n, m->k, a + from * m->lda, m->lda, false, packed, m->add, rows,
+                             m->ldc);
+        else if (cpu_gemm(false, m->tb, to - from, m->n, m->k, a + from * m->lda, m->lda, b, m->ldb, m->add,
+                          rows, m->ldc) < 0)
             failed = 1;
         for (int64_t i = 0; (m->bias || m->pre) && i < to - from; i++) {
             if (m->pre)
-                cpu.bias_gelu(rows + i * m->ldc, m->bias, m->pre + (from + i) * m->ldc, rows + i * m->ldc, 1, m->n);
+                cpu.bias_gelu(rows + i * m->ldc, m->bias, m->pre + (from + i) * m->ldc, rows + i * m->ldc, 1,
+                              m->n);
             else
                 cpu.bias_residual(rows + i * m->ldc, m->bias, 1, NULL, 1, m->n);
         }
@@ -90,8 +94,8 @@ static int matmul(Backend *be, const MatmulArgs *m)
 #pragma omp parallel for schedule(static) reduction(| : failed)
     for (int64_t i = 0; i < m->batch; i++) {
         float *c = m->c + i * m->stride_c;
-        if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, m->a + i * m->stride_a, m->lda, m->b + i * m->stride_b, m->ldb,
-                     m->add, c, m->ldc) < 0)
+        if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, m->a + i * m->stride_a, m->lda, m->b + i * m->stride_b,
+                     m->ldb, m->add, c, m->ldc) < 0)
             failed = 1;
         for (int64_t r = 0; m->bias && r < m->m; r++)
             cpu.bias_residual(c + r * m->ldc, m->bias, 1, NULL, 1, m->n);

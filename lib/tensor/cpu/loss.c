@@ -75,7 +75,8 @@ static int soft_ce(Backend *be, const LossArgs *a)
     for (int64_t r = 0; r < a->rows; r++) {
         const float *s = a->logits + r * a->k, *q = a->target + r * a->k;
         a->stat[r] = cpu.log_sum_exp(s, 1 / a->temp, a->k);
-        row[r] = ((double)a->stat[r] * cpu.sum(q, a->k) - cpu.dot(q, s, a->k) / (double)a->temp) / (double)a->rows;
+        row[r] =
+            ((double)a->stat[r] * cpu.sum(q, a->k) - cpu.dot(q, s, a->k) / (double)a->temp) / (double)a->rows;
     }
     return total(a, row);
 }
@@ -87,8 +88,8 @@ static int soft_ce_backward(Backend *be, const LossArgs *a)
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < a->rows; r++) {
         const float *q = a->target + r * a->k;
-        cpu.soft_gradient(a->logits + r * a->k, 1 / a->temp, a->stat[r], f * (float)cpu.sum(q, a->k), q, f, NULL, 0,
-                          a->dlogits + r * a->k, a->k, a->add);
+        cpu.soft_gradient(a->logits + r * a->k, 1 / a->temp, a->stat[r], f * (float)cpu.sum(q, a->k), q, f,
+                          NULL, 0, a->dlogits + r * a->k, a->k, a->add);
     }
     return 0;
 }
@@ -103,8 +104,8 @@ static int hard_ce(Backend *be, const LossArgs *a)
         return -1;
     for (int64_t r = 0; r < a->rows; r++)
         if (a->label[r] != a->ignore && (a->label[r] < 0 || a->label[r] >= a->k))
-            return err_set(ERR_SHAPE, "cross_entropy: label %lld of row %lld is not below %lld", (long long)a->label[r],
-                           (long long)r, (long long)a->k);
+            return err_set(ERR_SHAPE, "cross_entropy: label %lld of row %lld is not below %lld",
+                           (long long)a->label[r], (long long)r, (long long)a->k);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < a->rows; r++) {
         const float *s = a->logits + r * a->k;
@@ -149,7 +150,8 @@ static int kl(Backend *be, const LossArgs *a)
             continue;
         }
         cpu.exp_shifted(t, NULL, 1, lt, p, a->k);
-        row[r] = (cpu.dot(p, t, a->k) - cpu.dot(p, s, a->k) + (double)(a->stat[r] - lt) * cpu.sum(p, a->k)) / (double)a->rows;
+        row[r] = (cpu.dot(p, t, a->k) - cpu.dot(p, s, a->k) + (double)(a->stat[r] - lt) * cpu.sum(p, a->k)) /
+                 (double)a->rows;
     }
     return failed ? -1 : total(a, row);
 }
@@ -168,7 +170,8 @@ static int kl_backward(Backend *be, const LossArgs *a)
             continue;
         }
         cpu.exp_shifted(t, NULL, 1, cpu.log_sum_exp(t, 1, a->k), p, a->k);
-        cpu.soft_gradient(a->logits + r * a->k, 1, a->stat[r], f, p, f, NULL, 0, a->dlogits + r * a->k, a->k, a->add);
+        cpu.soft_gradient(a->logits + r * a->k, 1, a->stat[r], f, p, f, NULL, 0, a->dlogits + r * a->k, a->k,
+                          a->add);
     }
     return failed ? -1 : 0;
 }

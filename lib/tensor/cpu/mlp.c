@@ -33,8 +33,8 @@ static int pack_weights(const MlpArgs *a, bool backward, Packed *p)
     return p->w1 && p->w2 ? 0 : -1;
 }
 
-static int times(int64_t m, int64_t n, int64_t k, const float *x, const float *w, bool tb, const float *packed, bool add,
-                 float *y)
+static int times(int64_t m, int64_t n, int64_t k, const float *x, const float *w, bool tb,
+                 const float *packed, bool add, float *y)
 {
     if (!packed)
         return cpu_gemm(false, tb, m, n, k, x, k, w, tb ? k : n, add, y, n);
@@ -54,7 +54,8 @@ static int chunk_forward(const MlpArgs *a, const Packed *p, int64_t from, int64_
         float *normed = cpu_scratch(SCRATCH_B, n * a->dim);
         if (!normed)
             return -1;
-        cpu.layer_norm(x, a->norm_w, a->norm_b, a->eps, normed, a->stat ? a->stat + 2 * from : NULL, n, a->dim);
+        cpu.layer_norm(x, a->norm_w, a->norm_b, a->eps, normed, a->stat ? a->stat + 2 * from : NULL, n,
+                       a->dim);
         x = normed;
     }
     if (times(n, a->hidden, a->dim, x, a->w1, true, p->w1, false, h) < 0)
@@ -69,8 +70,8 @@ static int chunk_forward(const MlpArgs *a, const Packed *p, int64_t from, int64_
         return 0;
     }
     for (int64_t i = 0; i < n; i++)
-        cpu.bias_residual(y + i * a->out, a->b2, a->scale[(from + i) / a->rows_per_scale], r ? r + i * a->out : NULL, 1,
-                          a->out);
+        cpu.bias_residual(y + i * a->out, a->b2, a->scale[(from + i) / a->rows_per_scale],
+                          r ? r + i * a->out : NULL, 1, a->out);
     return 0;
 }
 
@@ -132,13 +133,15 @@ static int chunk_backward(const MlpArgs *a, const Packed *p, const Grads *g, int
         return -1;
     if (a->scale) {
         for (int64_t i = 0; i < n; i++)
-            cpu.axpby(dy + i * a->out, a->scale[(from + i) / a->rows_per_scale], NULL, 0, rows + i * a->out, a->out, false);
+            cpu.axpby(dy + i * a->out, a->scale[(from + i) / a->rows_per_scale], NULL, 0, rows + i * a->out,
+                      a->out, false);
         dy = rows;
     }
     if (times(n, a->hidden, a->out, dy, a->w2, false, p->w2, false, dpre) < 0)
         return -1;
     cpu.gelu_both(pre, dpre, act, dpre, n * a->hidden);
-    if (a->dw2 && cpu_gemm(true, false, a->out, a->hidden, n, dy, a->out, act, a->hidden, 1, g->dw2, a->hidden) < 0)
+    if (a->dw2 &&
+        cpu_gemm(true, false, a->out, a->hidden, n, dy, a->out, act, a->hidden, 1, g->dw2, a->hidden) < 0)
         return -1;
     if (a->db2)
         cpu.colsum(dy, n, a->out, g->db2);
@@ -149,7 +152,8 @@ static int chunk_backward(const MlpArgs *a, const Packed *p, const Grads *g, int
         cpu.layer_norm_again(x, a->norm_w, a->norm_b, a->stat + 2 * from, act, n, a->dim);
         in = act;
     }
-    if (a->dw1 && cpu_gemm(true, false, a->hidden, a->dim, n, dpre, a->hidden, in, a->dim, 1, g->dw1, a->dim) < 0)
+    if (a->dw1 &&
+        cpu_gemm(true, false, a->hidden, a->dim, n, dpre, a->hidden, in, a->dim, 1, g->dw1, a->dim) < 0)
         return -1;
     float *dx = a->dx ? a->dx + from * a->dim : NULL;
     if (!a->norm_w)
@@ -158,8 +162,8 @@ static int chunk_backward(const MlpArgs *a, const Packed *p, const Grads *g, int
         return 0;
     if (times(n, a->dim, a->hidden, dpre, a->w1, false, p->w1, false, rows) < 0)
         return -1;
-    cpu.layer_norm_backward(x, rows, a->norm_w, a->stat + 2 * from, dx, a->add, a->dnorm_w ? g->dnorm_w : NULL,
-                            a->dnorm_w ? g->dnorm_b : NULL, n, a->dim);
+    cpu.layer_norm_backward(x, rows, a->norm_w, a->stat + 2 * from, dx, a->add,
+                            a->dnorm_w ? g->dnorm_w : NULL, a->dnorm_w ? g->dnorm_b : NULL, n, a->dim);
     return 0;
 }
 

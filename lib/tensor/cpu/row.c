@@ -67,8 +67,8 @@ static int l2_normalize(Backend *be, const RowArgs *a)
 static int l2_normalize_backward(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.normalize_backward(a->x + at, a->dy + at, a->eps, NULL, a->stat + from, FROM(a->dx, a->cols), a->add, NULL, n,
-                                a->cols));
+    ROWS(cpu.normalize_backward(a->x + at, a->dy + at, a->eps, NULL, a->stat + from, FROM(a->dx, a->cols),
+                                a->add, NULL, n, a->cols));
 }
 
 static int weight_norm(Backend *be, const RowArgs *a)
@@ -80,8 +80,8 @@ static int weight_norm(Backend *be, const RowArgs *a)
 static int weight_norm_backward(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.normalize_backward(a->x + at, a->dy + at, 0, FROM(a->gamma, 1), a->stat + from, FROM(a->dx, a->cols), a->add,
-                                FROM(a->dgamma, 1), n, a->cols));
+    ROWS(cpu.normalize_backward(a->x + at, a->dy + at, 0, FROM(a->gamma, 1), a->stat + from,
+                                FROM(a->dx, a->cols), a->add, FROM(a->dgamma, 1), n, a->cols));
 }
 
 static int softmax(Backend *be, const RowArgs *a)

@@ -42,7 +42,8 @@ static void adamw_span(const AdamwArgs *a, int i, int64_t from, int64_t n)
     double k = (double)s->step;
     cpu.adamw(a->p + at, a->g + at, a->m + at, a->v + at, n, (float)clip,
               (float)(1 - a->lr * a->weight_decay * (double)s->decay), a->beta1, a->beta2,
-              (float)(a->lr / (1 - pow(a->beta1, k))), (float)(1 / sqrt(1 - pow(a->beta2, k))), (float)a->eps, a->zero_grad);
+              (float)(a->lr / (1 - pow(a->beta1, k))), (float)(1 / sqrt(1 - pow(a->beta2, k))), (float)a->eps,
+              a->zero_grad);
 }
 
 static int adamw(Backend *be, const AdamwArgs *a)
@@ -65,7 +66,8 @@ static int ema(Backend *be, const EmaArgs *a)
 #pragma omp parallel for schedule(static)
     for (int64_t j = 0; j < pieces(a->n); j++) {
         int64_t at = j * PIECE, n = a->n - at < PIECE ? a->n - at : PIECE;
-        cpu.axpby(a->teacher + at, (float)a->momentum, a->student + at, (float)(1 - a->momentum), a->teacher + at, n, false);
+        cpu.axpby(a->teacher + at, (float)a->momentum, a->student + at, (float)(1 - a->momentum),
+                  a->teacher + at, n, false);
     }
     return 0;
 }
@@ -97,7 +99,12 @@ static int center(Backend *be, const CenterArgs *a)
     if (!a->rows)
         return 0;
     float *mean = cpu_scratch(SCRATCH_A, a->k);
-    ReduceArgs r = { .outer = 1, .reduce = a->rows, .n = a->k, .x = a->logits, .out = mean, .factor = 1.0f / (float)a->rows };
+    ReduceArgs r = {.outer = 1,
+                    .reduce = a->rows,
+                    .n = a->k,
+                    .x = a->logits,
+                    .out = mean,
+                    .factor = 1.0f / (float)a->rows};
     if (!mean || be->reduce(be, &r) < 0)
         return -1;
     cpu.axpby(a->center, (float)a->momentum, mean, (float)(1 - a->momentum), a->center, a->k, false);

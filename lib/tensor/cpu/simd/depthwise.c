@@ -1,7 +1,8 @@
 /* Depthwise convolution over channels-last samples.
  *
- * With stride 1, 16 channels of a sample are copied into a plane with its margin of zeros, which fits the first
- * cache; outputs and taps then need no tests at borders and stay in registers. Other strides take plain loops. */
+ * With stride 1, 16 channels of a sample are copied into a plane with its margin of zeros, which fits the
+ * first cache; outputs and taps then need no tests at borders and stay in registers. Other strides take plain
+ * loops. */
 #include "tensor/cpu/simd/kernels.h"
 
 #include <string.h>
@@ -16,8 +17,8 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4
 #endif
 
 /* [h + 2 pad_y][w + 2 pad_x][16] from channels [c0, c0 + n) of x. */
-static void margin(const float *x, int64_t h, int64_t w, int64_t channels, int64_t c0, int64_t n, int pad_y, int pad_x,
-                   float *plane)
+static void margin(const float *x, int64_t h, int64_t w, int64_t channels, int64_t c0, int64_t n, int pad_y,
+                   int pad_x, float *plane)
 {
     int64_t wide = w + 2 * pad_x;
     memset(plane, 0, (size_t)((h + 2 * pad_y) * wide * LANES) * sizeof *plane);
@@ -28,8 +29,9 @@ static void margin(const float *x, int64_t h, int64_t w, int64_t channels, int64
 }
 
 /* `count` neighbouring outputs, a constant at each call. */
-static inline __attribute__((always_inline)) void outputs(int count, const float *plane, int64_t wide, const float *taps,
-                                                          int kh, int kw, const Lanes *start, Lanes *out)
+static inline __attribute__((always_inline)) void outputs(int count, const float *plane, int64_t wide,
+                                                          const float *taps, int kh, int kw,
+                                                          const Lanes *start, Lanes *out)
 {
     Lanes sum[8];
     UNROLL
@@ -63,9 +65,9 @@ static void put(const Lanes *sum, int64_t count, float *y, int64_t channels, int
     }
 }
 
-static void depthwise_plane(const float *x, const float *w, const float *bias, float *y, int64_t h, int64_t width,
-                            int64_t channels, int64_t c0, int64_t ho, int64_t wo, int kh, int kw, int pad_y, int pad_x,
-                            bool add, float *scratch)
+static void depthwise_plane(const float *x, const float *w, const float *bias, float *y, int64_t h,
+                            int64_t width, int64_t channels, int64_t c0, int64_t ho, int64_t wo, int kh,
+                            int kw, int pad_y, int pad_x, bool add, float *scratch)
 {
     int64_t n = channels - c0 < LANES ? channels - c0 : LANES, wide = width + 2 * pad_x;
     float *taps = scratch, *plane = scratch + (int64_t)kh * kw * LANES;
@@ -91,9 +93,9 @@ static void depthwise_plane(const float *x, const float *w, const float *bias, f
 }
 
 /* dw[kh kw][c0 .. c0 + 16) += sum over outputs of dy x: 7 taps of a row at a time. */
-static void depthwise_plane_weights(const float *x, const float *dy, float *dw, int64_t h, int64_t width, int64_t channels,
-                                    int64_t c0, int64_t ho, int64_t wo, int kh, int kw, int pad_y, int pad_x,
-                                    float *scratch)
+static void depthwise_plane_weights(const float *x, const float *dy, float *dw, int64_t h, int64_t width,
+                                    int64_t channels, int64_t c0, int64_t ho, int64_t wo, int kh, int kw,
+                                    int pad_y, int pad_x, float *scratch)
 {
     int64_t n = channels - c0 < LANES ? channels - c0 : LANES, wide = width + 2 * pad_x;
     float *grad = scratch, *plane = scratch + ho * wo * LANES;
@@ -121,8 +123,9 @@ static void depthwise_plane_weights(const float *x, const float *dy, float *dw, 
 
 enum { BLOCK = 64 };
 
-static void depthwise_row(const float *x, const float *w, const float *bias, float *y, int64_t h, int64_t width,
-                          int64_t channels, int64_t wo, int kh, int kw, int stride, int pad, int64_t oy, bool add)
+static void depthwise_row(const float *x, const float *w, const float *bias, float *y, int64_t h,
+                          int64_t width, int64_t channels, int64_t wo, int kh, int kw, int stride, int pad,
+                          int64_t oy, bool add)
 {
     for (int64_t ox = 0; ox < wo; ox++)
         for (int64_t c0 = 0; c0 < channels; c0 += BLOCK) {
@@ -139,7 +142,8 @@ static void depthwise_row(const float *x, const float *w, const float *bias, flo
                     int64_t ix = ox * stride + kx - pad;
                     if (ix < 0 || ix >= width)
                         continue;
-                    const float *a = x + (iy * width + ix) * channels + c0, *b = w + (ky * kw + kx) * channels + c0;
+                    const float *a = x + (iy * width + ix) * channels + c0,
+                                *b = w + (ky * kw + kx) * channels + c0;
                     if (n == BLOCK) {
 #pragma omp simd
                         for (int c = 0; c < BLOCK; c++)
@@ -158,8 +162,8 @@ static void depthwise_row(const float *x, const float *w, const float *bias, flo
         }
 }
 
-static void depthwise_weights(const float *x, const float *dy, float *dw, int64_t h, int64_t width, int64_t channels,
-                              int64_t ho, int64_t wo, int kh, int kw, int stride, int pad)
+static void depthwise_weights(const float *x, const float *dy, float *dw, int64_t h, int64_t width,
+                              int64_t channels, int64_t ho, int64_t wo, int kh, int kw, int stride, int pad)
 {
     for (int64_t c0 = 0; c0 < channels; c0 += BLOCK) {
         int64_t n = channels - c0 < BLOCK ? channels - c0 : BLOCK;
@@ -174,7 +178,8 @@ static void depthwise_weights(const float *x, const float *dy, float *dw, int64_
                         int64_t ix = ox * stride + kx - pad;
                         if (ix < 0 || ix >= width)
                             continue;
-                        const float *a = x + (iy * width + ix) * channels + c0, *b = dy + (oy * wo + ox) * channels + c0;
+                        const float *a = x + (iy * width + ix) * channels + c0,
+                                    *b = dy + (oy * wo + ox) * channels + c0;
                         if (n == BLOCK) {
 #pragma omp simd
                             for (int c = 0; c < BLOCK; c++)

@@ -1,8 +1,8 @@
 /* Rows of a matrix times a matrix that was packed once: c[m,n] = a[m,k] b[k,n] (+ c).
  *
  * A general library packs the weights again for each chunk of rows it is given; here they are packed once
- * for all chunks and threads. A panel of PANEL columns stays in the first cache while the rows go past it, and a
- * tile of TILE rows of it in registers. */
+ * for all chunks and threads. A panel of PANEL columns stays in the first cache while the rows go past it,
+ * and a tile of TILE rows of it in registers. */
 #include "tensor/cpu/simd/kernels.h"
 
 #include <string.h>
@@ -45,7 +45,8 @@ static inline void transpose4(const float *from, int64_t ld, float *to)
 }
 
 /* Panels from..to-1 of b, stored [k,n] or, with tb, [n,k]. Within a panel: k rows of PANEL numbers. */
-static void pack(const float *b, int64_t ldb, bool tb, int64_t n, int64_t k, int64_t from, int64_t to, float *packed)
+static void pack(const float *b, int64_t ldb, bool tb, int64_t n, int64_t k, int64_t from, int64_t to,
+                 float *packed)
 {
     for (int64_t p = from; p < to; p++) {
         float *out = packed + p * PANEL * k;
@@ -67,10 +68,12 @@ static void pack(const float *b, int64_t ldb, bool tb, int64_t n, int64_t k, int
     }
 }
 
-/* rows x vectors of c; element (i, p) of a lies at a[i * lda + p], or at a[p * lda + i] when it is transposed. All of
- * rows, vectors and transposed are constants at each call, so that the sums are registers. */
-static inline __attribute__((always_inline)) void tile(int rows, int vectors, bool transposed, int64_t k, const float *a,
-                                                       int64_t lda, const float *b, float *c, int64_t ldc, bool add)
+/* rows x vectors of c; element (i, p) of a lies at a[i * lda + p], or at a[p * lda + i] when it is
+ * transposed. All of rows, vectors and transposed are constants at each call, so that the sums are registers.
+ */
+static inline __attribute__((always_inline)) void tile(int rows, int vectors, bool transposed, int64_t k,
+                                                       const float *a, int64_t lda, const float *b, float *c,
+                                                       int64_t ldc, bool add)
 {
     Vector sum[TILE][VECTORS];
     UNROLL
@@ -104,8 +107,8 @@ typedef struct {
     bool add;
 } Panel;
 
-static inline __attribute__((always_inline)) void column(const Panel *p, int vectors, bool transposed, int64_t rows,
-                                                         const float *a, float *c)
+static inline __attribute__((always_inline)) void column(const Panel *p, int vectors, bool transposed,
+                                                         int64_t rows, const float *a, float *c)
 {
     int64_t next = transposed ? 1 : p->lda;
     for (; rows >= TILE; rows -= TILE, a += TILE * next, c += TILE * p->ldc)
@@ -131,8 +134,8 @@ static void columns(const Panel *p, int vectors, bool transposed, int64_t rows, 
     }
 }
 
-static void product(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, bool transposed, const float *packed,
-                    bool add, float *c, int64_t ldc)
+static void product(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, bool transposed,
+                    const float *packed, bool add, float *c, int64_t ldc)
 {
     for (int64_t p0 = 0; p0 < k || p0 == 0; p0 += DEPTH) {
         int64_t depth = k - p0 < DEPTH ? k - p0 : DEPTH;

@@ -105,7 +105,8 @@ static void fill(float value, float *out, int64_t n, bool add)
         out[i] = (add ? out[i] : 0.0f) + value;
 }
 
-static void bias_residual(float *y, const float *bias, float factor, const float *x, int64_t rows, int64_t cols)
+static void bias_residual(float *y, const float *bias, float factor, const float *x, int64_t rows,
+                          int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++, y += cols) {
         if (bias && x) {
@@ -179,8 +180,8 @@ static bool all_finite(const float *x, int64_t n)
 }
 
 /* shrink is 1 - lr wd, step lr / (1 - beta1^k), root 1 / sqrt(1 - beta2^k). */
-static void adamw(float *p, float *g, float *m, float *v, int64_t n, float clip, float shrink, double b1, double b2,
-                  float step, float root, float eps, bool zero_grad)
+static void adamw(float *p, float *g, float *m, float *v, int64_t n, float clip, float shrink, double b1,
+                  double b2, float step, float root, float eps, bool zero_grad)
 {
     /* 1 - beta2 is small: taken in float it would be off by 1e-5 of itself. */
     float beta1 = (float)b1, beta2 = (float)b2, a = (float)(1 - b1), b = (float)(1 - b2);

@@ -4,8 +4,8 @@
 
 #include <math.h>
 
-/* Sums go in 16 lanes that are added up as a tree at the end: few steps, and the same numbers on each instruction
- * set. Compilers make a chain of 16 scalar additions of it when left alone. */
+/* Sums go in 16 lanes that are added up as a tree at the end: few steps, and the same numbers on each
+ * instruction set. Compilers make a chain of 16 scalar additions of it when left alone. */
 enum { LANES = 16 };
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 typedef int32_t Masks __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
@@ -88,7 +88,8 @@ static float row_spread(const float *x, float mean, int64_t n)
 
 /* ---- layer norm */
 
-static void affine(const float *x, float mean, float rstd, const float *gamma, const float *beta, float *y, int64_t cols)
+static void affine(const float *x, float mean, float rstd, const float *gamma, const float *beta, float *y,
+                   int64_t cols)
 {
     if (gamma) {
 #pragma omp simd
@@ -101,8 +102,8 @@ static void affine(const float *x, float mean, float rstd, const float *gamma, c
     }
 }
 
-static void layer_norm(const float *x, const float *gamma, const float *beta, float eps, float *y, float *stat,
-                       int64_t rows, int64_t cols)
+static void layer_norm(const float *x, const float *gamma, const float *beta, float eps, float *y,
+                       float *stat, int64_t rows, int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++, x += cols, y += cols) {
         float mean = row_sum(x, cols) / (float)cols;
@@ -115,15 +116,16 @@ static void layer_norm(const float *x, const float *gamma, const float *beta, fl
     }
 }
 
-static void layer_norm_again(const float *x, const float *gamma, const float *beta, const float *stat, float *y,
-                             int64_t rows, int64_t cols)
+static void layer_norm_again(const float *x, const float *gamma, const float *beta, const float *stat,
+                             float *y, int64_t rows, int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++)
         affine(x + r * cols, stat[2 * r], stat[2 * r + 1], gamma, beta, y + r * cols, cols);
 }
 
 /* *sw = sum of w, *swx = sum of w (x - mean), w = dy gamma. */
-static void weighted_sums(const float *x, const float *dy, const float *gamma, float mean, int64_t n, float *sw, float *swx)
+static void weighted_sums(const float *x, const float *dy, const float *gamma, float mean, int64_t n,
+                          float *sw, float *swx)
 {
     Lanes s = { 0 }, q = { 0 };
     int64_t i = 0;
@@ -145,8 +147,8 @@ static void weighted_sums(const float *x, const float *dy, const float *gamma, f
 }
 
 /* With h = (x - mean) rstd and w = dy gamma: dx = rstd (w - mean(w) - h mean(w h)). */
-static void layer_norm_backward(const float *x, const float *dy, const float *gamma, const float *stat, float *dx,
-                                bool add, float *dgamma, float *dbeta, int64_t rows, int64_t cols)
+static void layer_norm_backward(const float *x, const float *dy, const float *gamma, const float *stat,
+                                float *dx, bool add, float *dgamma, float *dbeta, int64_t rows, int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++, x += cols, dy += cols) {
         float mean = stat[2 * r], rstd = stat[2 * r + 1], sw = 0, swh = 0;
@@ -180,7 +182,8 @@ static void layer_norm_backward(const float *x, const float *dy, const float *ga
 
 /* ---- x scale / max(|x|, eps) */
 
-static void normalize(const float *x, float eps, const float *scale, float *y, float *norm, int64_t rows, int64_t cols)
+static void normalize(const float *x, float eps, const float *scale, float *y, float *norm, int64_t rows,
+                      int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++, x += cols, y += cols) {
         float length = __builtin_sqrtf(row_dot(x, x, cols));
@@ -193,8 +196,9 @@ static void normalize(const float *x, float eps, const float *scale, float *y, f
     }
 }
 
-static void normalize_backward(const float *x, const float *dy, float eps, const float *scale, const float *norm,
-                               float *dx, bool add, float *dscale, int64_t rows, int64_t cols)
+static void normalize_backward(const float *x, const float *dy, float eps, const float *scale,
+                               const float *norm, float *dx, bool add, float *dscale, int64_t rows,
+                               int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++, x += cols, dy += cols) {
         bool clamped = !(norm[r] > eps);
@@ -267,7 +271,8 @@ static void log_softmax(const float *x, float *y, int64_t rows, int64_t cols)
     }
 }
 
-static void log_softmax_backward(const float *y, const float *dy, float *dx, bool add, int64_t rows, int64_t cols)
+static void log_softmax_backward(const float *y, const float *dy, float *dx, bool add, int64_t rows,
+                                 int64_t cols)
 {
     for (int64_t r = 0; r < rows; r++, y += cols, dy += cols, dx += cols) {
         float s = row_sum(dy, cols);
@@ -298,8 +303,8 @@ static double dot(const float *x, const float *y, int64_t n)
     return total;
 }
 
-static void soft_gradient(const float *x, float factor, float lse, float a, const float *q, float b, const float *r,
-                          float c, float *d, int64_t n, bool add)
+static void soft_gradient(const float *x, float factor, float lse, float a, const float *q, float b,
+                          const float *r, float c, float *d, int64_t n, bool add)
 {
     if (q && r) {
 #pragma omp simd
@@ -324,7 +329,8 @@ static int64_t full(int64_t cols)
     return (cols + 15) / 16 * 16;
 }
 
-static void attention_softmax(float *s, int64_t ld, float scale, int64_t rows, int64_t cols, float *inverse, float *lse)
+static void attention_softmax(float *s, int64_t ld, float scale, int64_t rows, int64_t cols, float *inverse,
+                              float *lse)
 {
     int64_t n = full(cols);
     for (int64_t r = 0; r < rows; r++, s += ld) {
