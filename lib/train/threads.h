@@ -5,7 +5,7 @@
 #ifndef HSSL_THREADS_H
 #define HSSL_THREADS_H
 
-/* Bound the spinning by OpenMP's environment variables, unless the user has set one of them. GNU's runtime reads
+/* Forbid the spinning by OpenMP's environment variables, unless the user has set one of them. GNU's runtime reads
  * them when it is loaded, so this runs the program anew, once, with the same arguments: call it before any work and
  * before anything is opened. Returns only if nothing had to be done or could be done. argv: as main() got it. */
 void threads_settle(char **argv);
