@@ -331,14 +331,18 @@ static void direction(const Case *c, const char *what, int index, float *d, int6
         d[i] = rng_normal(&r);
 }
 
+/* How the inputs come: parameters, whose gradients are added to, or results of another op, whose gradients are
+ * set by the first that gets there. */
+static bool behind_an_op;
+
 /* sum of out * gout in double; the output itself into `keep` when asked. */
 static double value(Tape *t, const Case *c, Inputs *in, bool record, float *keep, int64_t *count, float *gout)
 {
     Tensor *x[INPUTS] = { 0 };
-    for (int i = 0; i < in->n; i++)
-        x[i] = &in->x[i];
     poison(t);
     tape_begin(t, record);
+    for (int i = 0; i < in->n; i++)
+        x[i] = behind_an_op ? op_scale(t, &in->x[i], 1) : &in->x[i];
     Tensor *y = c->run(t, x, c->p);
     if (!y)
         return NAN;
@@ -431,17 +435,31 @@ static void test_case(Tape *t, const Case *c, Isa isa, Kept *base)
     good = good && isfinite(quiet) && close_to(again, out, n);
     bool same = true;
     if (good && differences(t, c, &in, gout)) {
-        float *first[INPUTS];
+        float *first[INPUTS], *indirect[INPUTS];
         for (int i = 0; i < in.n; i++) {
             size_t bytes = (size_t)tensor_count(&in.x[i]) * sizeof(float);
             first[i] = malloc(bytes + 1);
             memcpy(first[i], in.g[i].data, bytes);
             memset(in.g[i].data, 0, bytes);
         }
+        behind_an_op = true;
+        value(t, c, &in, true, again, NULL, gout);
+        behind_an_op = false;
+        for (int i = 0; i < in.n; i++) {
+            size_t bytes = (size_t)tensor_count(&in.x[i]) * sizeof(float);
+            indirect[i] = malloc(bytes + 1);
+            memcpy(indirect[i], in.g[i].data, bytes);
+            memset(in.g[i].data, 0, bytes);
+        }
         value(t, c, &in, true, again, NULL, gout);
         same = !memcmp(out, again, (size_t)n * sizeof *out);
         for (int i = 0; i < in.n; i++) {
             int64_t count = tensor_count(&in.x[i]);
+            if (!close_to(indirect[i], first[i], count)) {
+                diag("%s: gradient %d is another behind an op", c->name, i);
+                good = false;
+            }
+            free(indirect[i]);
             same = same && !memcmp(first[i], in.g[i].data, (size_t)count * sizeof(float));
             if (isa == ISA_BASE)
                 base->grad[i] = first[i];
