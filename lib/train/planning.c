@@ -24,6 +24,8 @@ int planning_recipe(const PlanningOptions *p, Recipe *out)
     if (p->local_scale[1] > 0)
         for (int i = 0; i < 2; i++)
             out->local_scale[i] = p->local_scale[i];
+    for (int i = 0; i < 2; i++)
+        out->blur[i] *= p->blur_scale;
     return recipe_check(out);
 }
 

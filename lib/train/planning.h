@@ -11,9 +11,10 @@ typedef struct {
     const char *recipe;
     int64_t seed, locals, global_size, local_size; /* -1, 0, 0: as the recipe has it */
     double global_scale[2], local_scale[2];        /* 0,0: as the recipe has it */
+    double blur_scale;                             /* factor on the radii */
 } PlanningOptions;
 
-#define PLANNING_DEFAULTS { .recipe = "dino", .locals = -1 }
+#define PLANNING_DEFAULTS { .recipe = "dino", .locals = -1, .blur_scale = 1 }
 #define PLANNING_OPTS(p) \
     OPT_CHOICE("recipe", 'r', &(p)->recipe, RECIPE_NAMES, "whose views"), \
     OPT_INT("seed", 's', &(p)->seed, 0, 9e15, "N", "key of all random draws"), \
@@ -22,7 +23,8 @@ typedef struct {
     OPT_INT("global-size", 0, &(p)->global_size, 0, PLAN_MAX_SIZE, "PX", "side of a global view (0: the recipe's)"), \
     OPT_INT("local-size", 0, &(p)->local_size, 0, PLAN_MAX_SIZE, "PX", "side of a local view (0: the recipe's)"), \
     OPT_PAIR("global-crops-scale", 0, (p)->global_scale, 0, 1, "LO,HI", "share of the area of a global view (0,0: the recipe's)"), \
-    OPT_PAIR("local-crops-scale", 0, (p)->local_scale, 0, 1, "LO,HI", "share of the area of a local view (0,0: the recipe's)")
+    OPT_PAIR("local-crops-scale", 0, (p)->local_scale, 0, 1, "LO,HI", "share of the area of a local view (0,0: the recipe's)"), \
+    OPT_REAL("blur-scale", 0, &(p)->blur_scale, 0, 64, "S", "factor on the blur's radii (0: no blur), for small views")
 
 /* The recipe that the options ask for. 0, or -1 with ERR_USAGE. */
 int planning_recipe(const PlanningOptions *p, Recipe *out);
