@@ -329,6 +329,7 @@ static int follow(const char *run_file)
 
 int main(int argc, char **argv)
 {
+    threads_settle(argv);
     int n = opt_parse(&program, argc, argv), modes = o.follow + o.curve;
     if (n < 1)
         opt_usage("which run?");

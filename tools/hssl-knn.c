@@ -5,11 +5,11 @@
 #include <sys/stat.h>
 
 #include <json-c/json.h>
-#include <omp.h>
 
 #include "eval/knn.h"
 #include "store/safetensors.h"
 #include "train/features.h"
+#include "train/threads.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
@@ -391,6 +391,7 @@ static void open_inputs(Work *w, const char *run)
 int main(int argc, char **argv)
 {
     Work w = { 0 };
+    threads_settle(argv);
     int operands = opt_parse(&program, argc, argv);
 
     if (!o.train)
@@ -400,8 +401,7 @@ int main(int argc, char **argv)
     if (operands > 1 || (operands == 0 && !o.pixels))
         opt_usage("name one run (or none with --pixels)");
     parse_list(&w);
-    if (o.threads)
-        omp_set_num_threads((int)o.threads);
+    threads_use((int)o.threads);
 
     open_inputs(&w, operands ? argv[1] : NULL);
     if (classify(&w) < 0 || (o.dump && dump_finish(&w) < 0))

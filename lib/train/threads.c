@@ -13,7 +13,12 @@ void threads_settle(char **argv)
      * views are always there. */
     setenv("OMP_WAIT_POLICY", "passive", 1);
     setenv("KMP_BLOCKTIME", "0", 1);
-    execv("/proc/self/exe", argv);
+    char self[4096]; /* by its own path, so that it keeps its name in ps */
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0) {
+        self[n] = 0;
+        execv(self, argv);
+    }
 }
 
 int threads_default(void)
