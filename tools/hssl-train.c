@@ -115,7 +115,7 @@ static void adopt_run_settings(Run *run)
 }
 
 /* The stream decides the sizes of the views. */
-static void adopt_views(const BatchShape *s, bool resuming)
+static int adopt_views(const BatchShape *s, bool resuming)
 {
     const struct {
         const char *name;
@@ -126,20 +126,19 @@ static void adopt_views(const BatchShape *s, bool resuming)
         { "local-size", &config.local_size, s->locals ? s->local_size : config.local_size },
     };
     if (s->globals != 2)
-        die_with("standard input has %d global views an image; %s takes 2", s->globals, config.method);
+        return err_set(ERR_USAGE, "the stream has %d global views an image; %s takes 2", s->globals, config.method);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (*sizes[i].value == sizes[i].stream)
             continue;
         if (resuming)
-            die_with("%s was begun with %s %" PRId64 ", the stream has %" PRId64, o.output, sizes[i].name,
-                     *sizes[i].value, sizes[i].stream);
+            return err_set(ERR_USAGE, "%s was begun with %s %" PRId64 ", the stream has %" PRId64, o.output,
+                           sizes[i].name, *sizes[i].value, sizes[i].stream);
         if (given(sizes[i].name))
-            opt_usage("--%s %" PRId64 ": the stream has %" PRId64 " (hssl-multicrop decides it)", sizes[i].name,
-                      *sizes[i].value, sizes[i].stream);
+            return err_set(ERR_USAGE, "--%s %" PRId64 ": the stream has %" PRId64 " (hssl-multicrop decides it)",
+                           sizes[i].name, *sizes[i].value, sizes[i].stream);
         *sizes[i].value = sizes[i].stream;
     }
-    if (config_check(&config))
-        die();
+    return config_check(&config);
 }
 
 static void describe(const Training *t)
@@ -372,13 +371,14 @@ static void set_up(Training *t, bool resuming)
 {
     char pid[32];
     t->teach = teach_open(&(TeachConfig){ .ticket = o.teacher, .inline_only = !strcmp(o.medium, "inline") });
-    if (!t->teach || !(t->shape = batches_shape(t->batches)))
+    if (!t->teach || !(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, t->run != NULL))
         give_up(t);
-    adopt_views(t->shape, t->run != NULL);
     t->at.steps_per_epoch = (int64_t)t->shape->batches_per_epoch;
-    if (t->at.records_per_epoch && t->at.records_per_epoch != t->shape->records_per_epoch)
-        die_with("%s was trained on %" PRIu64 " images an epoch, the stream has %" PRIu64, o.output,
-                 t->at.records_per_epoch, t->shape->records_per_epoch);
+    if (t->at.records_per_epoch && t->at.records_per_epoch != t->shape->records_per_epoch) {
+        err_set(ERR_USAGE, "%s was trained on %" PRIu64 " images an epoch, the stream has %" PRIu64, o.output,
+                t->at.records_per_epoch, t->shape->records_per_epoch);
+        give_up(t);
+    }
     t->at.records_per_epoch = t->shape->records_per_epoch;
     t->total = config.epochs * t->at.steps_per_epoch;
     describe(t);

@@ -295,6 +295,17 @@ static int handle(Session *s, const Message *m)
     return err_set(ERR_DATA, "no such message: \"%s\"", op);
 }
 
+/* Tell the trainer why, keeping the error. */
+static void refuse(Session *s)
+{
+    Message fail;
+    message_init(&fail, MSG_FAIL);
+    if (message_set_reason(&fail, err_text()))
+        message_clear(&fail);
+    else
+        link_send(s->io->trainer, &fail);
+}
+
 int teach_serve(const TeachServer *io)
 {
     Session s = { .io = io };
@@ -302,8 +313,8 @@ int teach_serve(const TeachServer *io)
     int rc;
     while ((rc = link_recv(io->trainer, &m, -1)) == 1) {
         bool bye = !strcmp(note_op(&m), "bye");
-        if (!bye)
-            rc = handle(&s, &m);
+        if (!bye && (rc = handle(&s, &m)) < 0)
+            refuse(&s);
         message_clear(&m);
         if (bye || rc < 0) {
             rc = bye ? 0 : -1;
@@ -312,14 +323,6 @@ int teach_serve(const TeachServer *io)
         /* The trainer finishes its step and saves after a signal that both of us got: stay until it leaves. */
         if (s.teacher)
             link_stops(io->trainer, false);
-    }
-    if (rc < 0 && err_code() != ERR_PEER && err_code() != ERR_STOP) {
-        Message fail;
-        message_init(&fail, MSG_FAIL);
-        if (!message_set_reason(&fail, err_text()))
-            link_send(io->trainer, &fail);
-        else
-            message_clear(&fail);
     }
     if (io->published) {
         Message end;
