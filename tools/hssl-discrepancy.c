@@ -32,7 +32,8 @@ static const Opt opts[] = {
     OPT_FLAG("curve", 0, &o.curve, "print D of each epoch from RUN's log"),
     OPT_FLAG("json", 0, &o.json, "with --curve: one JSON object a line"),
     OPT_INT("every", 0, &o.every, 1, 1000000, "STEPS", "with --follow: log each so many steps"),
-    OPT_INT("wait", 0, &o.wait, 0, 1e9, "SECONDS", "with --follow: how long to wait for the training to begin"),
+    OPT_INT("wait", 0, &o.wait, 0, 1e9, "SECONDS",
+            "with --follow: how long to wait for the training to begin"),
     OPT_FLAG("check", 0, &o.check, "with --follow: compute D anew from the logits that are published"),
     OPT_INT("step", 0, &o.step, -1, 9e15, "N", "with DATASET: checkpoint of step N (-1: the last)"),
     OPT_INT("batch-size", 0, &o.batch, 1, 65536, "N", "with DATASET: images at a time"),
@@ -41,8 +42,8 @@ static const Opt opts[] = {
 };
 
 static const OptProgram program = {
-    "hssl-discrepancy", "[OPTION]... RUN [DATASET]", "measure the discrepancy between base model and auxiliary head",
-    .opts = opts,
+    "hssl-discrepancy", "[OPTION]... RUN [DATASET]",
+    "measure the discrepancy between base model and auxiliary head", .opts = opts,
     .examples = "  hssl-discrepancy --follow run.db        while hssl-train -o run.db works\n"
                 "  hssl-discrepancy --curve run.db\n"
                 "  hssl-discrepancy run.db holdout.db      D of the last checkpoint over a dataset\n"
@@ -135,14 +136,14 @@ static int curve(const char *run_file)
             if (journal_write(&(Journal){ .file = stdout }, line))
                 die();
         } else {
-            printf("%s%5" PRId64 "  loss %8.4f  D %.6f  D_role %.6f\n", i ? "" : "epoch\n", e[i].epoch + 1, e[i].loss,
-                   e[i].d, e[i].d_role);
+            printf("%s%5" PRId64 "  loss %8.4f  D %.6f  D_role %.6f\n", i ? "" : "epoch\n", e[i].epoch + 1,
+                   e[i].loss, e[i].d, e[i].d_role);
         }
     }
     if (!o.json) {
         sparkline(e, n, low, e[peak].d);
-        printf("D: start %.6f, peak %.6f (epoch %" PRId64 "), end %.6f\n", e[first].d, e[peak].d, e[peak].epoch + 1,
-               e[last].d);
+        printf("D: start %.6f, peak %.6f (epoch %" PRId64 "), end %.6f\n", e[first].d, e[peak].d,
+               e[peak].epoch + 1, e[last].d);
     }
     free(e);
     return run_close(run) || log_close_stdout() ? (log_error("%s", err_text()), 1) : 0;
@@ -246,8 +247,8 @@ static bool nap(void)
     return !stop_signal();
 }
 
-/* Wait until a training of the run is under way. 1: the run with its ticket; 0: the run is there, but nobody trains it
- * (any more), not even after a moment; -1. */
+/* Wait until a training of the run is under way. 1: the run with its ticket; 0: the run is there, but nobody
+ * trains it (any more), not even after a moment; -1. */
 static int await_training(const char *run_file, Watch *w, Ticket *ticket)
 {
     for (int64_t ms = 0; nap(); ms += POLL_MS) {
@@ -310,7 +311,9 @@ static int follow(const char *run_file)
     if (rc == 1) {
         TrainConfig c;
         if (config_from_json(&c, run_config(w.run)) || !teach_measures(&c))
-            die_with("%s: trained without an auxiliary head (or with --no-discrepancy): there is no discrepancy", run_file);
+            die_with(
+                "%s: trained without an auxiliary head (or with --no-discrepancy): there is no discrepancy",
+                run_file);
         w.journals[0].run = w.run;
         w.journals[1].file = stdout;
         rc = watch(&w, &ticket);
@@ -336,7 +339,8 @@ int main(int argc, char **argv)
     if (modes > 1)
         opt_usage("--follow and --curve exclude each other");
     if (n != (modes ? 1 : 2))
-        opt_usage(modes ? "%s: unexpected operand" : "%s: give a DATASET too, or --follow or --curve", argv[n]);
+        opt_usage(modes ? "%s: unexpected operand" : "%s: give a DATASET too, or --follow or --curve",
+                  argv[n]);
     if (o.follow)
         return follow(argv[1]);
     return o.curve ? curve(argv[1]) : over_dataset(argv[1], argv[2]);

@@ -25,8 +25,9 @@ static const Opt opts[] = {
 
 static const OptProgram program = {
     "hssl-teach", "[OPTION]... > TICKET", "serve a trainer as its teacher", .opts = opts,
-    .examples = "  hssl-teach >teacher.ticket &\n"
-                "  hssl-load photos.db | hssl-augment | hssl-train --teacher \"$(cat teacher.ticket)\" -o run.db\n"
+    .examples =
+        "  hssl-teach >teacher.ticket &\n"
+        "  hssl-load photos.db | hssl-augment | hssl-train --teacher \"$(cat teacher.ticket)\" -o run.db\n"
 };
 
 /* A child leaves signals to the trainer, which finishes its step and saves with the teacher's help, and never

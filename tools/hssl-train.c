@@ -35,8 +35,10 @@ static const Opt own_opts[] = {
     OPT_STR("output", 'o', &o.output, "RUN", "write the run to file RUN"),
     OPT_FLAG("force", 'f', &o.force, "replace RUN if it is there"),
     OPT_FLAG("resume", 0, &o.resume, "go on from RUN's last checkpoint, with RUN's settings"),
-    OPT_STR("init-from", 0, &o.init_from, "FILE", "start the base model from a safetensors file with timm's names"),
-    OPT_INT("save-every", 0, &o.save_every, 0, 1e9, "STEPS", "checkpoint each so many steps (0: after every epoch)"),
+    OPT_STR("init-from", 0, &o.init_from, "FILE",
+            "start the base model from a safetensors file with timm's names"),
+    OPT_INT("save-every", 0, &o.save_every, 0, 1e9, "STEPS",
+            "checkpoint each so many steps (0: after every epoch)"),
     OPT_INT("keep", 0, &o.keep, 0, 1000000, "N", "checkpoints to keep (0: all)"),
     OPT_INT("log-every", 0, &o.log_every, 1, 1000000, "STEPS", "log each so many steps"),
     OPT_STR("log", 0, &o.log, "FILE", "append the log, JSON lines, to FILE as well (-: standard error)"),
@@ -110,7 +112,8 @@ static void adopt_run_settings(Run *run)
     for (int i = 0; i < n; i++)
         if (given(now[i].name) &&
             strcmp(opt_format(&before[i], a, sizeof a), opt_format(&now[i], b, sizeof b)))
-            opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings", now[i].name, a, o.output, b);
+            opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings", now[i].name, a,
+                      o.output, b);
     config = stored;
 }
 
@@ -126,7 +129,8 @@ static int adopt_views(const BatchShape *s, bool resuming)
         { "local-size", &config.local_size, s->locals ? s->local_size : config.local_size },
     };
     if (s->globals != 2)
-        return err_set(ERR_USAGE, "the stream has %d global views an image; %s takes 2", s->globals, config.method);
+        return err_set(ERR_USAGE, "the stream has %d global views an image; %s takes 2", s->globals,
+                       config.method);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (*sizes[i].value == sizes[i].stream)
             continue;
@@ -134,7 +138,8 @@ static int adopt_views(const BatchShape *s, bool resuming)
             return err_set(ERR_USAGE, "%s was begun with %s %" PRId64 ", the stream has %" PRId64, o.output,
                            sizes[i].name, *sizes[i].value, sizes[i].stream);
         if (given(sizes[i].name))
-            return err_set(ERR_USAGE, "--%s %" PRId64 ": the stream has %" PRId64 " (hssl-multicrop decides it)",
+            return err_set(ERR_USAGE,
+                           "--%s %" PRId64 ": the stream has %" PRId64 " (hssl-multicrop decides it)",
                            sizes[i].name, *sizes[i].value, sizes[i].stream);
         *sizes[i].value = sizes[i].stream;
     }
@@ -152,9 +157,11 @@ static void describe(const Training *t)
     if (s->locals)
         snprintf(locals, sizeof locals, " + %d x %d", s->locals, s->local_size);
     log_info("%s, %s/%" PRId64 "%s, K %" PRId64 "; %" PRId64 " epochs of %" PRId64 " steps of %" PRId64
-             " images, views 2 x %d%s; %d threads", config.method, config.arch, config.patch_size, layers, config.out_dim,
-             config.epochs, t->at.steps_per_epoch, config.batch_size, s->global_size, locals, t->threads);
-    log_info("lr %.4g = %.4g * %" PRId64 " / 256; %.3g M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
+             " images, views 2 x %d%s; %d threads",
+             config.method, config.arch, config.patch_size, layers, config.out_dim, config.epochs,
+             t->at.steps_per_epoch, config.batch_size, s->global_size, locals, t->threads);
+    log_info("lr %.4g = %.4g * %" PRId64
+             " / 256; %.3g M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
              config.lr * (double)config.batch_size / 256, config.lr, config.batch_size,
              (double)bytes / sizeof(float) / 1e6, (m.student + m.teacher) / 1048576, m.teacher / 1048576);
 }
@@ -219,7 +226,8 @@ static int end_epoch(Training *t, int64_t epoch)
     char d[32] = "";
     if (isfinite(e->d))
         snprintf(d, sizeof d, ", D %.4g", e->d / n);
-    log_info("epoch %" PRId64 "/%" PRId64 ": loss %.4f%s, %.4g images/s", epoch + 1, config.epochs, e->loss / n, d,
+    log_info("epoch %" PRId64 "/%" PRId64 ": loss %.4f%s, %.4g images/s", epoch + 1, config.epochs,
+             e->loss / n, d,
              (double)((t->at.step - t->begun) * config.batch_size) / (log_seconds() - t->started));
     *e = (EpochSums){ 0 };
     return journal_write(&t->journal, line);
@@ -254,12 +262,15 @@ static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d
     ViewBatch views = { .batch = s->batch_size, .globals = s->globals, .locals = s->locals,
                         .global_size = s->global_size, .local_size = s->local_size, .global = batch->global,
                         .local = batch->local };
-    /* Two processes that compute at once on the same processors hinder each other: by default they take turns. */
+    /* Two processes that compute at once on the same processors hinder each other: by default they take
+     * turns. */
     int rc = teach_step(t->teach, &views, batches_block(t->batches), batch->offset_global, &r) ||
-                     (!o.overlap && !(q = teach_targets(t->teach, d))) || student_forward(t->student, &views, &r) ||
+                     (!o.overlap && !(q = teach_targets(t->teach, d))) ||
+                     student_forward(t->student, &views, &r) ||
                      (o.overlap && !(q = teach_targets(t->teach, d))) ||
                      student_finish(t->student, q, &r, report) || teach_update(t->teach, &r)
-                 ? -1 : 0;
+                 ? -1
+                 : 0;
     if (rc)
         return rc;
     t->at.step++;
@@ -276,7 +287,8 @@ static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d
     return t->at.step % t->at.steps_per_epoch ? 0 : end_epoch(t, r.epoch);
 }
 
-/* 0: all steps done, or a signal asked to stop; -1. A failure of the stream leaves a state that can be saved. */
+/* 0: all steps done, or a signal asked to stop; -1. A failure of the stream leaves a state that can be saved.
+ */
 static int loop(Training *t, bool *savable)
 {
     char note[64];
@@ -290,13 +302,14 @@ static int loop(Training *t, bool *savable)
                 break;
             if (!batches_ended(t->batches))
                 return -1;
-            return err_set(ERR_PEER, "the stream ended after step %" PRId64 " of %" PRId64
-                                     ": hssl-load gives fewer epochs than --epochs %" PRId64, t->at.step, t->total,
-                           config.epochs);
+            return err_set(ERR_PEER,
+                           "the stream ended after step %" PRId64 " of %" PRId64
+                           ": hssl-load gives fewer epochs than --epochs %" PRId64,
+                           t->at.step, t->total, config.epochs);
         }
         int rc = (int64_t)batch->number != t->at.step
-                     ? err_set(ERR_PEER, "the stream gave batch %" PRIu64 " where %" PRId64 " was due", batch->number,
-                               t->at.step)
+                     ? err_set(ERR_PEER, "the stream gave batch %" PRIu64 " where %" PRId64 " was due",
+                               batch->number, t->at.step)
                      : step(t, batch, &report, &d);
         batches_release(t->batches, batch);
         if (rc) {
@@ -326,8 +339,10 @@ static void open_stream(Training *t)
         log_error("%s", err_text());
         exit(stream_status());
     }
-    t->batches = batches_open(&ticket, &(BatchesConfig){ .program = "hssl-train", .batch_size = config.batch_size,
-                                                         .start = t->at.position, .life = STDIN_FILENO,
+    t->batches = batches_open(&ticket, &(BatchesConfig){ .program = "hssl-train",
+                                                         .batch_size = config.batch_size,
+                                                         .start = t->at.position,
+                                                         .life = STDIN_FILENO,
                                                          .max_bad = o.max_bad });
     if (!t->batches)
         die();
@@ -451,11 +466,11 @@ static int finish(Training *t, int rc, bool savable)
     if (batches_bad(t->batches))
         log_info("%" PRId64 " bad images were replaced", batches_bad(t->batches));
     if (done)
-        log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s", t->at.step, t->at.images, t->at.digest,
-                 o.output);
+        log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s", t->at.step, t->at.images,
+                 t->at.digest, o.output);
     else if (t->saved >= 0)
-        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume goes on from there", o.output,
-                 t->saved, t->total);
+        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume goes on from there",
+                 o.output, t->saved, t->total);
     else
         log_info("%s holds no checkpoint", o.output);
     return status;
@@ -510,8 +525,8 @@ int main(int argc, char **argv)
             return run_close(t.run) ? 1 : 0;
         }
         if (resuming && t.at.threads != t.threads)
-            log_warn("%s was trained with %" PRId64 " threads, now %d: the last bits may differ", o.output, t.at.threads,
-                     t.threads);
+            log_warn("%s was trained with %" PRId64 " threads, now %d: the last bits may differ", o.output,
+                     t.at.threads, t.threads);
     } else if (!o.force && !access(o.output, F_OK)) {
         die_with("%s is there already: --force replaces it, --resume goes on with it", o.output);
     }

@@ -70,8 +70,9 @@ static int see_line(int64_t number, const char *text, void *arg)
     if (!strstr(text, "\"epoch\""))
         return 0;
     json_object *o = json_tokener_parse(text), *kind = NULL;
-    bool mine = o && json_object_is_type(o, json_type_object) && json_object_object_get_ex(o, "kind", &kind) &&
-                json_object_is_type(kind, json_type_string) && !strcmp(json_object_get_string(kind), "epoch");
+    bool mine = o && json_object_is_type(o, json_type_object) &&
+                json_object_object_get_ex(o, "kind", &kind) && json_object_is_type(kind, json_type_string) &&
+                !strcmp(json_object_get_string(kind), "epoch");
     double epoch = mine ? real_of(o, "epoch") : NAN;
     if (epoch >= 0 && epoch < 1e12) {
         EpochMeans e = { .epoch = (int64_t)epoch, .loss = real_of(o, "loss"), .d = real_of(o, "d"),

@@ -22,8 +22,8 @@ void journal_real(json_object *line, const char *key, double value);
 void journal_text(json_object *line, const char *key, const char *value);
 int journal_write(Journal *j, json_object *line);
 
-/* An epoch's mean figures as a run's log has them; the last word on an epoch counts, since a resumed run repeats
- * steps. */
+/* An epoch's mean figures as a run's log has them; the last word on an epoch counts, since a resumed run
+ * repeats steps. */
 typedef struct {
     int64_t epoch, steps;
     double loss, d, d_role; /* NaN where absent */

@@ -30,7 +30,8 @@ static int allocate(Room *r)
     r->why = calloc((size_t)r->batch, sizeof *r->why);
     r->views = malloc((size_t)r->batch * r->view);
     return r->records && r->why && r->views
-               ? 0 : err_set(ERR_MEMORY, "no memory for a batch of %d images of %d pixels", r->batch, r->side);
+               ? 0
+               : err_set(ERR_MEMORY, "no memory for a batch of %d images of %d pixels", r->batch, r->side);
 }
 
 /* Render n records; the good ones move together. Returns how many they are. */
@@ -100,8 +101,9 @@ static double log_sum(const float *x, const float *c, int64_t k, double temp)
     return top + log(sum);
 }
 
-Discrepancy measure_logits(const float *base, const float *head, const float *center_base, const float *center_head,
-                           int64_t rows, int64_t k, double temp, double student_temp)
+Discrepancy measure_logits(const float *base, const float *head, const float *center_base,
+                           const float *center_head, int64_t rows, int64_t k, double temp,
+                           double student_temp)
 {
     Discrepancy out = { 0, 0 };
     for (int64_t r = 0; r < rows; r++, base += k, head += k) {

@@ -22,7 +22,8 @@ static int list_state(Student *s, TeachState *ts, int64_t k, StateList *l)
         return -1;
     for (size_t i = 0; i < params_count(params); i++) {
         const Param *p = params_at(params, i);
-        if (state_add(l, "teacher.", p->name, STATE_F32, p->tensor->ndim, p->tensor->shape, ts->params + p->offset))
+        if (state_add(l, "teacher.", p->name, STATE_F32, p->tensor->ndim, p->tensor->shape,
+                      ts->params + p->offset))
             return -1;
     }
     if (state_add(l, "", "center", STATE_F32, 2, center, ts->center))
@@ -91,7 +92,9 @@ static char *to_meta(const Progression *p)
 static int64_t whole(json_object *o, const char *key)
 {
     json_object *v;
-    return json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_int) ? json_object_get_int64(v) : -1;
+    return json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_int)
+               ? json_object_get_int64(v)
+               : -1;
 }
 
 static double real(json_object *o, const char *key)
@@ -118,7 +121,9 @@ static int from_meta(const char *text, uint64_t step, Progression *p)
         rc = 0;
     }
     json_object_put(o);
-    return rc ? err_set(ERR_DATA, "checkpoint of step %" PRIu64 ": its description is not one of a training", step) : 0;
+    return rc ? err_set(ERR_DATA, "checkpoint of step %" PRIu64 ": its description is not one of a training",
+                        step)
+              : 0;
 }
 
 /* ---------------------------------------------------------------- out */
@@ -219,9 +224,10 @@ int saving_read(Run *run, Student *s, Teach *t, Progression *p)
     if (!rc) {
         char digest[17];
         make_digest(s, &ts, digest);
-        rc = strcmp(digest, p->digest) ? err_set(ERR_DATA, "checkpoint of step %" PRId64 ": digest %s, not %s: damaged",
-                                                 p->step, digest, p->digest)
-                                       : teach_load(t, &ts);
+        rc = strcmp(digest, p->digest)
+                 ? err_set(ERR_DATA, "checkpoint of step %" PRId64 ": digest %s, not %s: damaged", p->step,
+                           digest, p->digest)
+                 : teach_load(t, &ts);
     }
     state_free(&l);
     teach_state_close(&ts);

@@ -22,11 +22,11 @@ typedef struct {
     int64_t threads;
     double seconds;             /* of training so far */
     EpochSums epoch;
-    char digest[17];            /* XXH3-64 of the student's and the teacher's parameters; filled by saving_write */
+    char digest[17]; /* XXH3-64 of the student's and the teacher's parameters; filled by saving_write */
 } Progression;
 
-/* Fetch the teacher's state and write a checkpoint. Refuses (ERR_MATH) to write parameters that are not finite.
- * keep: see run_save(). */
+/* Fetch the teacher's state and write a checkpoint. Refuses (ERR_MATH) to write parameters that are not
+ * finite. keep: see run_save(). */
 int saving_write(Run *run, Student *s, Teach *t, Progression *p, int keep);
 
 /* What the last checkpoint's meta says. 0, 1 when the run has no checkpoint yet, -1. */
@@ -34,11 +34,12 @@ int saving_peek(Run *run, Progression *p);
 /* Put the last checkpoint back into student and teacher (started already). Checks the digest. */
 int saving_read(Run *run, Student *s, Teach *t, Progression *p);
 
-/* The teacher of a checkpoint (step -1: the last), with its centres; c: the run's configuration. NULL on failure. */
+/* The teacher of a checkpoint (step -1: the last), with its centres; c: the run's configuration. NULL on
+ * failure. */
 Teacher *saving_teacher(Run *run, int64_t step, const TrainConfig *c, Progression *p);
 
-/* Set the student's base model from a safetensors file with timm's names. Returns how many tensors of the file were
- * not wanted, or -1. */
+/* Set the student's base model from a safetensors file with timm's names. Returns how many tensors of the
+ * file were not wanted, or -1. */
 int saving_init_from(const char *path, Student *s);
 
 #endif

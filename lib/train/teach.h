@@ -11,8 +11,8 @@
  * place, the targets written in place. Where the teacher cannot map them they travel inside the messages. The
  * bits are the same either way.
  *
- * The trainer must not change the student's weights between teach_update() and the answer to the teach_step() or
- * teach_save() that follows, and must keep the batch until the targets are there. */
+ * The trainer must not change the student's weights between teach_update() and the answer to the teach_step()
+ * or teach_save() that follows, and must keep the batch until the targets are there. */
 #ifndef HSSL_TEACH_H
 #define HSSL_TEACH_H
 
@@ -37,12 +37,12 @@ typedef struct {
 /* Start or connect to the teacher. Returns at once: the teacher gets ready meanwhile. */
 Teach *teach_open(const TeachConfig *c);
 
-/* Memory for the student's flat parameters, shared with the teacher where that is possible; it lives as long as t.
- * bytes: student_bytes(). NULL on failure. */
+/* Memory for the student's flat parameters, shared with the teacher where that is possible; it lives as long
+ * as t. bytes: student_bytes(). NULL on failure. */
 float *teach_memory(Teach *t, size_t bytes);
 
-/* Hand over the configuration and the student's initial weights, in teach_memory(), and wait for the teacher's word
- * that it has a copy. */
+/* Hand over the configuration and the student's initial weights, in teach_memory(), and wait for the
+ * teacher's word that it has a copy. */
 int teach_start(Teach *t, const TrainConfig *c, int threads);
 /* Ticket of what the teacher publishes, after teach_start(). */
 const char *teach_published(const Teach *t);
@@ -51,15 +51,16 @@ bool teach_shares(const Teach *t);
 /* The teacher's process if it is a child of this one, else 0. */
 pid_t teach_pid(const Teach *t);
 
-/* Ask for the targets of step. The views' globals lie offset bytes into block, or anywhere when block is NULL. */
+/* Ask for the targets of step. The views' globals lie offset bytes into block, or anywhere when block is
+ * NULL. */
 int teach_step(Teach *t, const ViewBatch *views, const ShmBlock *block, size_t offset, const StepRates *r);
 /* Wait for them: [2B, K], good until the next teach_step(). d is NaN where there is no discrepancy. */
 const float *teach_targets(Teach *t, Discrepancy *d);
 /* The student has new weights: fold them in. Does not wait. */
 int teach_update(Teach *t, const StepRates *r);
 
-/* The teacher's own state, on its way to or from a checkpoint: parameters as flat as the student's and the centres
- * [K]; center_base is NULL where the configuration measures no discrepancy. */
+/* The teacher's own state, on its way to or from a checkpoint: parameters as flat as the student's and the
+ * centres [K]; center_base is NULL where the configuration measures no discrepancy. */
 typedef struct {
     float *params, *center, *center_base;
     size_t floats; /* params, center and center_base lie one behind the other */
@@ -83,8 +84,8 @@ typedef struct {
     int64_t every;   /* the logits are published each so many steps, the figures at every step */
 } TeachServer;
 
-/* Serve one trainer until it leaves: 0. -1 with ERR_PEER when it died, ERR_STOP when a signal came while no trainer
- * was there. */
+/* Serve one trainer until it leaves: 0. -1 with ERR_PEER when it died, ERR_STOP when a signal came while no
+ * trainer was there. */
 int teach_serve(const TeachServer *s);
 
 #endif

@@ -202,7 +202,8 @@ static int connect_teacher(Teach *t)
         if (ticket_read(t->life_in, TEACH_KIND, &ticket)) {
             char how[64];
             if (err_code() != ERR_STOP)
-                err_set(ERR_PEER, "the teacher did not start: %s", obituary(t, how, sizeof how) ? how : "no ticket");
+                err_set(ERR_PEER, "the teacher did not start: %s",
+                        obituary(t, how, sizeof how) ? how : "no ticket");
             return -1;
         }
     } else if (ticket_parse(t->line, strlen(t->line), &ticket)) {
@@ -223,7 +224,8 @@ static int send_start(Teach *t, const char *config, int threads)
     Message m;
     int rc = note_begin(&m, "start") || message_set_int(&m, "protocol", TEACH_PROTOCOL) ||
              message_set_text(&m, "config", config) || message_set_int(&m, "threads", threads) ||
-             add_floats(t, &m, "params", &t->params, true) || add_floats(t, &m, "targets", &t->targets, false);
+             add_floats(t, &m, "params", &t->params, true) ||
+             add_floats(t, &m, "targets", &t->targets, false);
     return post(t, &m, rc);
 }
 
@@ -324,7 +326,9 @@ int teach_state_open(Teach *t, TeachState *s)
     *s = (TeachState){ 0 };
     if (floats_new(&f, t->params.floats + (t->measures ? 2 * k : k), t->shares))
         return -1;
-    *s = (TeachState){ .params = f.mem, .center = f.mem + t->params.floats, .floats = f.floats, .block = f.block };
+    *s = (TeachState){
+        .params = f.mem, .center = f.mem + t->params.floats, .floats = f.floats, .block = f.block
+    };
     if (t->measures)
         s->center_base = s->center + k;
     return 0;
@@ -383,7 +387,8 @@ static void end_process(Teach *t)
             t->pid = 0;
             return;
         }
-        if (ms == END_PATIENCE_MS / 2) /* it has not heard the bye: cut its life line, which must not overtake that */
+        /* It has not heard the bye: cut its life line, whose end must not overtake that. */
+        if (ms == END_PATIENCE_MS / 2)
             close_life(t);
         nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
     }

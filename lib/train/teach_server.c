@@ -72,14 +72,16 @@ static int on_start(Session *s, const Message *in)
     int64_t protocol = message_int(in, "protocol", 0), threads = message_int(in, "threads", 0);
     forget(s);
     if (protocol != TEACH_PROTOCOL)
-        return err_set(ERR_DATA, "the trainer speaks protocol %" PRId64 ", this teacher %d", protocol, TEACH_PROTOCOL);
+        return err_set(ERR_DATA, "the trainer speaks protocol %" PRId64 ", this teacher %d", protocol,
+                       TEACH_PROTOCOL);
     if (!config || config_from_json(&s->config, config))
         return config ? -1 : err_set(ERR_DATA, "start: no configuration");
     if (s->io->threads > 0)
         threads = s->io->threads;
     if (threads > 0)
         omp_set_num_threads(threads > MAX_THREADS ? MAX_THREADS : (int)threads);
-    size_t bytes = student_bytes(&s->config), rows = 2 * (size_t)s->config.batch_size, k = (size_t)s->config.out_dim;
+    size_t bytes = student_bytes(&s->config), rows = 2 * (size_t)s->config.batch_size,
+           k = (size_t)s->config.out_dim;
     if (!bytes)
         return -1;
     s->floats = bytes / sizeof(float);
@@ -129,13 +131,15 @@ static int find_centers(Session *s, float **head, float **base)
     return rc ? rc : *head ? 0 : err_set(ERR_ABSENT, "the teacher keeps no centre");
 }
 
-/* Figures at every step, logits and centres now and then; all for those who watch, and they are not waited for. */
+/* Figures at every step, logits and centres now and then; all for those who watch, and they are not waited
+ * for. */
 static void publish(Session *s, int64_t step, int64_t epoch, double temp, const Discrepancy *d, bool whole)
 {
     Message m;
     int64_t rows = 2 * s->config.batch_size, k = s->config.out_dim, logits[] = { rows, k }, center[] = { k };
-    int rc = note_begin(&m, "step") || message_set_int(&m, "step", step) || message_set_int(&m, "epoch", epoch) ||
-             message_set_real(&m, "temp", temp) || message_set_real(&m, "student_temp", s->config.student_temp);
+    int rc = note_begin(&m, "step") || message_set_int(&m, "step", step) ||
+             message_set_int(&m, "epoch", epoch) || message_set_real(&m, "temp", temp) ||
+             message_set_real(&m, "student_temp", s->config.student_temp);
     if (!rc && s->measures)
         rc = message_set_real(&m, "d", d->d) || message_set_real(&m, "d_role", d->d_role);
     const float *head = teacher_logits(s->teacher, true), *base = teacher_logits(s->teacher, false);
@@ -156,8 +160,8 @@ static int take_pixels(Session *s, const Message *in, ViewBatch *v)
     const TrainConfig *c = &s->config;
     if (!g || g->dtype != MSG_U8 || g->ndim != 5 || g->shape[0] != 2 || g->shape[1] != c->batch_size ||
         g->shape[2] != c->global_size || g->shape[3] != c->global_size || g->shape[4] != 3)
-        return err_set(ERR_DATA, "step: tensor global is not u8[2,%" PRId64 ",%" PRId64 ",%" PRId64 ",3]", c->batch_size,
-                       c->global_size, c->global_size);
+        return err_set(ERR_DATA, "step: tensor global is not u8[2,%" PRId64 ",%" PRId64 ",%" PRId64 ",3]",
+                       c->batch_size, c->global_size, c->global_size);
     *v = (ViewBatch){ .batch = c->batch_size, .globals = 2, .global_size = c->global_size };
     if (g->medium == MSG_SHARED) {
         if (s->pixels && (s->pixels->pid != g->shared.pid || s->pixels->size != g->shared.size))
@@ -320,7 +324,8 @@ int teach_serve(const TeachServer *io)
             rc = bye ? 0 : -1;
             break;
         }
-        /* The trainer finishes its step and saves after a signal that both of us got: stay until it leaves. */
+        /* The trainer finishes its step and saves after a signal that both of us got: stay until it leaves.
+         */
         if (s.teacher)
             link_stops(io->trainer, false);
     }

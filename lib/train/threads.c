@@ -8,9 +8,9 @@ void threads_settle(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME"))
         return;
-    /* Waking a thread costs microseconds. Spinning costs far more as soon as anybody else computes: even 2000 spins
-     * before going to sleep made steps three times longer beside a compiler, and the programs that render the
-     * views are always there. */
+    /* Waking a thread costs microseconds. Spinning costs far more as soon as anybody else computes: even 2000
+     * spins before going to sleep made steps three times longer beside a compiler, and the programs that
+     * render the views are always there. */
     setenv("OMP_WAIT_POLICY", "passive", 1);
     setenv("KMP_BLOCKTIME", "0", 1);
     char self[4096]; /* by its own path, so that it keeps its name in ps */

@@ -1,4 +1,5 @@
-/* Times the training step as hssl-train runs it, student and teacher in two processes, with the pixels resident.
+/* Times the training step as hssl-train runs it, student and teacher in two processes, with the pixels
+ * resident.
  *
  *     build/bench/step --arch vit_tiny --image 32 --patch 4 --batch 64 --local 0
  *
@@ -118,8 +119,12 @@ int main(int argc, char **argv)
     if (!s || teach_start(t, &config, threads))
         die();
     fill(pixels->mem, pixels->size);
-    ViewBatch v = { .batch = config.batch_size, .globals = 2, .locals = config.local_crops,
-                    .global_size = config.global_size, .local_size = config.local_size, .global = pixels->mem };
+    ViewBatch v = { .batch = config.batch_size,
+                    .globals = 2,
+                    .locals = config.local_crops,
+                    .global_size = config.global_size,
+                    .local_size = config.local_size,
+                    .global = pixels->mem };
     if (config.local_crops)
         v.local = v.global + 2 * g;
 
@@ -156,16 +161,20 @@ int main(int argc, char **argv)
     }
     double whole = middle(time[WHOLE], o.steps), shared = shared_mib(getpid());
     double own_peak = peak_mib(getpid()), teacher_peak = peak_mib(teach_pid(t));
-    printf("{\"bench\":\"step\",\"arch\":\"%s\",\"aux\":\"%s\",\"image\":%lld,\"patch\":%lld,\"batch\":%lld,\"local\":%lld,"
-           "\"out_dim\":%lld,\"threads\":%d,\"steps\":%lld,\"images_per_s\":%.4g,\"step_s\":%.4g,\"min_s\":%.4g,"
-           "\"max_s\":%.4g,\"split_s\":{\"ema_teacher\":%.4g,\"forward\":%.4g,\"loss_backward\":%.4g,"
-           "\"clip_adamw\":%.4g},\"peak_mib\":{\"student\":%.0f,\"teacher\":%.0f,\"counted_twice\":%.0f,\"sum\":%.0f},"
-           "\"loss\":%.6g}\n",
-           config.arch, config.aux, (long long)config.global_size, (long long)config.patch_size,
-           (long long)config.batch_size, (long long)config.local_crops, (long long)config.out_dim, threads,
-           (long long)o.steps, (double)config.batch_size / whole, whole, time[WHOLE][0], time[WHOLE][o.steps - 1],
-           middle(time[TEACHER], o.steps), middle(time[FORWARD], o.steps), middle(time[BACKWARD], o.steps),
-           middle(time[UPDATE], o.steps), own_peak, teacher_peak, 2 * shared, own_peak + teacher_peak - 2 * shared, loss);
+    printf(
+        "{\"bench\":\"step\",\"arch\":\"%s\",\"aux\":\"%s\",\"image\":%lld,\"patch\":%lld,\"batch\":%lld,"
+        "\"local\":%lld,"
+        "\"out_dim\":%lld,\"threads\":%d,\"steps\":%lld,\"images_per_s\":%.4g,\"step_s\":%.4g,\"min_s\":%.4g,"
+        "\"max_s\":%.4g,\"split_s\":{\"ema_teacher\":%.4g,\"forward\":%.4g,\"loss_backward\":%.4g,"
+        "\"clip_adamw\":%.4g},\"peak_mib\":{\"student\":%.0f,\"teacher\":%.0f,\"counted_twice\":%.0f,\"sum\":"
+        "%.0f},"
+        "\"loss\":%.6g}\n",
+        config.arch, config.aux, (long long)config.global_size, (long long)config.patch_size,
+        (long long)config.batch_size, (long long)config.local_crops, (long long)config.out_dim, threads,
+        (long long)o.steps, (double)config.batch_size / whole, whole, time[WHOLE][0],
+        time[WHOLE][o.steps - 1], middle(time[TEACHER], o.steps), middle(time[FORWARD], o.steps),
+        middle(time[BACKWARD], o.steps), middle(time[UPDATE], o.steps), own_peak, teacher_peak, 2 * shared,
+        own_peak + teacher_peak - 2 * shared, loss);
     for (int i = 0; i < PARTS; i++)
         free(time[i]);
     teach_close(&t);

@@ -67,11 +67,30 @@ static int add_start(Message *m, const TrainConfig *c, size_t floats)
     return rc;
 }
 
-enum { NO_START = 1, SHORT_PARAMS, NO_PIXELS, WRONG_PIXELS, NO_TEMP, BAD_MOMENTUM, NO_WEIGHTS, SHORT_STATE, ALIEN_BLOCK,
-       UNKNOWN, CASES };
-static const char *const case_names[] = { "", "a step before the start", "too few weights", "no pixels",
-    "pixels of another size", "no temperature", "a momentum of 2", "an update without weights", "a short state",
-    "a block that cannot be mapped", "an unknown note" };
+enum {
+    NO_START = 1,
+    SHORT_PARAMS,
+    NO_PIXELS,
+    WRONG_PIXELS,
+    NO_TEMP,
+    BAD_MOMENTUM,
+    NO_WEIGHTS,
+    SHORT_STATE,
+    ALIEN_BLOCK,
+    UNKNOWN,
+    CASES
+};
+static const char *const case_names[] = { "",
+                                          "a step before the start",
+                                          "too few weights",
+                                          "no pixels",
+                                          "pixels of another size",
+                                          "no temperature",
+                                          "a momentum of 2",
+                                          "an update without weights",
+                                          "a short state",
+                                          "a block that cannot be mapped",
+                                          "an unknown note" };
 
 /* Send what the case says. */
 static int send_case(Link *l, int which, const TrainConfig *c)
@@ -140,7 +159,8 @@ static void test_measure(void)
     /* KL((1/2, 1/2) || (1/4, 3/4)) = 0.143841, with temperature 1 and no centres to speak of. */
     float base[] = { 0, 0 }, head[] = { 0, (float)log(3) }, none[] = { 0, 0 };
     Discrepancy d = measure_logits(base, head, none, none, 1, 2, 1, 1);
-    ok(fabs(d.d - 0.143841) < 1e-6 && fabs(d.d_role - 0.143841) < 1e-6, "D of given logits: %.6f, %.6f", d.d, d.d_role);
+    ok(fabs(d.d - 0.143841) < 1e-6 && fabs(d.d_role - 0.143841) < 1e-6, "D of given logits: %.6f, %.6f", d.d,
+       d.d_role);
     d = measure_logits(head, head, none, none, 1, 2, 0.04, 0.04);
     ok(d.d == 0, "D of equal logits is 0");
     float moved[] = { 5, 5 + (float)log(3) }, five[] = { 5, 5 };
@@ -168,7 +188,8 @@ static void test_journal(void)
     }
     ok(run && !run_flush(run), "the log is written");
     is_int(run ? journal_epochs(run, &e) : -1, 3, "a resumed run repeats epochs: each counts once");
-    ok(e && e[0].d == 1 && e[1].d == 4 && isnan(e[2].d) && isnan(e[0].loss), "the last word on an epoch counts");
+    ok(e && e[0].d == 1 && e[1].d == 4 && isnan(e[2].d) && isnan(e[0].loss),
+       "the last word on an epoch counts");
     free(e);
     if (run_close(run))
         diag("%s", err_text());
