@@ -25,7 +25,7 @@ B       := build$(addprefix /,$(subst $(EMPTY) ,-,$(strip $(VARIANT))))
 
 WARN     := -Wall -Wextra -Wmissing-prototypes -Wvla -Wwrite-strings -Wshadow \
             $(if $(findstring clang,$(CC)),-Wno-pass-failed) $(if $(filter 1,$(WERROR)),-Werror)
-OPT      := $(if $(filter 1,$(DEBUG)),-O1,-O3) -g
+OPT      := $(if $(filter 1,$(DEBUG) $(SAN)),-O1,-O3) -g
 ifeq ($(SAN),1)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 endif
