@@ -133,8 +133,11 @@ static void do_job(Job *j, RenderScratch *scratch)
     int rc = copy_identity(&out, &j->m);
     if (!rc && render(&j->m, &out, scratch)) {
         snprintf(j->why, sizeof j->why, "%s", err_text());
-        message_drop_tensors(&out);
-        rc = err_code() == ERR_MEMORY ? -1 : message_set_bad(&out, j->why);
+        rc = err_code() == ERR_MEMORY ? -1 : message_set_bad(&j->m, j->why);
+        if (!rc) { /* goes on as it came, with the encoded image for whoever wants to look into it */
+            message_clear(&out);
+            return;
+        }
     }
     if (rc) {
         j->fatal = true;

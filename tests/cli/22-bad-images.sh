@@ -17,6 +17,8 @@ hssl-load --epochs 3 "$T/d.db" | hssl-augment -j2 --global-size 32 --local-size 
     hssl-tap --json 2>&1 >/dev/null | grep '"type":"data"' >"$T/out"
 is 'every record comes through' "$(grep -c . "$T/out")" 27
 is 'the damaged one is bad in every epoch' "$(grep -c '"name":"damaged.png","bad":' "$T/out")" 3
+size=$(wc -c <"$T/in/damaged.png" | tr -d ' ')
+is 'with the bytes it has' "$(grep '"bad"' "$T/out" | grep -c '"name":"image".*"shape":\['"$size"'\]')" 3
 is 'no other is' "$(grep -c '"bad"' "$T/out")" 3
 is 'it is named once, with the reason' "$(grep -c 'hssl-augment: warning: img [0-9]* (damaged.png): PNG: .*' "$T/err")" 1
 ok 'and counted' "grep -q '1 bad image\$' $T/err"
