@@ -1,7 +1,6 @@
 #include "stream/link.h"
 
 #include "stream/ends.h"
-#include "stream/sockdir.h"
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -15,7 +14,7 @@ enum { LINGER_MS = 1000, WATCHER_QUEUE = 64 };
 struct Link {
     void *socket;
     WireWatch watch;
-    bool bound, no_stop, life_gone, publishes;
+    bool no_stop, life_gone, publishes;
     int life, listeners;
     char line[TICKET_MAX_LINE];
 };
@@ -50,11 +49,8 @@ static Link *bound_link(int type, const char *kind)
     if (!l)
         return NULL;
     snprintf(t.kind, sizeof t.kind, "%s", kind);
-    if (!wire_bind(l->socket, kind, t.endpoint, sizeof t.endpoint)) {
-        l->bound = true;
-        if (ticket_format(&t, l->line, sizeof l->line) > 0)
-            return l;
-    }
+    if (!wire_bind(l->socket, kind, NULL, &t) && ticket_format(&t, l->line, sizeof l->line) > 0)
+        return l;
     link_close(&l);
     return NULL;
 }
@@ -62,10 +58,8 @@ static Link *bound_link(int type, const char *kind)
 static Link *connected_link(int type, const Ticket *t)
 {
     Link *l = link_new(type);
-    if (l && zmq_connect(l->socket, t->endpoint)) {
-        err_set(ERR_PEER, "%s: %s", t->endpoint, zmq_strerror(zmq_errno()));
+    if (l && wire_connect(l->socket, t))
         link_close(&l);
-    }
     if (l && ticket_format(t, l->line, sizeof l->line) < 0)
         link_close(&l);
     return l;
@@ -183,8 +177,6 @@ void link_close(Link **link)
     if (l->socket)
         wire_watch_close(&l->watch, l->socket);
     wire_close(&l->socket, alive ? LINGER_MS : 0);
-    if (l->bound)
-        sockdir_release();
     free(l);
     *link = NULL;
 }

@@ -53,11 +53,7 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c)
     message_init(&s->welcome, MSG_NONE);
     if (!(s->socket = wire_socket(ZMQ_DEALER)) || wire_watch(&s->watch, s->socket))
         goto fail;
-    if (zmq_connect(s->socket, t->endpoint)) {
-        err_set(ERR_PEER, "%s: %s", t->endpoint, zmq_strerror(zmq_errno()));
-        goto fail;
-    }
-    if (!say_hello(s, c))
+    if (!wire_connect(s->socket, t) && !say_hello(s, c))
         return s;
 fail:
     sink_close(&s);
@@ -151,9 +147,11 @@ int sink_look(Sink *s)
     if (s->life >= 0 && !s->life_ended && wire_writer_gone(s->life))
         s->life_ended = log_seconds();
     bool unmet = !s->watch.connected && s->life_ended && log_seconds() - s->life_ended > 1e-3 * GRACE_MS;
-    if (s->ended || (!s->watch.lost && !unmet) || has_mail(s->socket))
+    if (s->ended || (!s->watch.lost && !s->watch.refused && !unmet) || has_mail(s->socket))
         return 0;
     const char *program = message_text(&s->welcome, "program", ticket_program(s->ticket.kind));
+    if (s->watch.refused)
+        return err_set(ERR_PEER, "%s refuses this ticket: it is of another run, or spoilt", s->ticket.endpoint);
     return err_set(ERR_PEER, "%s died: its stream of %s broke off without an end", program ? program : "the producer",
                    s->ticket.kind);
 }

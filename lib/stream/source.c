@@ -2,7 +2,6 @@
 
 #include "stream/ends.h"
 #include "stream/message_internal.h"
-#include "stream/sockdir.h"
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -14,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_PEERS = 64, MAX_CONTROL_BYTES = 2 << 20, LINGER_MS = 500 };
+enum { MAX_PEERS = 64, LINGER_MS = 500 };
 
 typedef struct {
     WireId id;
@@ -24,7 +23,6 @@ typedef struct {
 
 struct Source {
     void *socket;
-    bool bound;
     Ticket ticket;
     char line[TICKET_MAX_LINE], program[32];
     int life;       /* the ticket's way out, when it is a pipe; else -1 */
@@ -50,13 +48,8 @@ Source *source_open(const char *kind, const char *program)
     message_init(&s->welcome, MSG_NONE);
     snprintf(s->program, sizeof s->program, "%s", program);
     snprintf(s->ticket.kind, sizeof s->ticket.kind, "%s", kind);
-    int64_t most = MAX_CONTROL_BYTES;
-    if (!(s->socket = wire_socket(ZMQ_ROUTER)))
+    if (!(s->socket = wire_socket(ZMQ_ROUTER)) || wire_bind(s->socket, kind, NULL, &s->ticket))
         goto fail;
-    zmq_setsockopt(s->socket, ZMQ_MAXMSGSIZE, &most, sizeof most);
-    if (wire_bind(s->socket, kind, s->ticket.endpoint, sizeof s->ticket.endpoint))
-        goto fail;
-    s->bound = true;
     if (ticket_format(&s->ticket, s->line, sizeof s->line) < 0)
         goto fail;
     return s;
@@ -71,8 +64,6 @@ void source_close(Source **source)
     if (!s)
         return;
     wire_close(&s->socket, s->life_gone ? 0 : LINGER_MS);
-    if (s->bound)
-        sockdir_release();
     message_clear(&s->welcome);
     free(s->acked);
     free(s);

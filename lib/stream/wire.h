@@ -3,6 +3,7 @@
 #define HSSL_WIRE_H
 
 #include "stream/message.h"
+#include "stream/ticket.h"
 
 #include <stdbool.h>
 #include <zmq.h>
@@ -14,17 +15,31 @@ typedef struct {
     uint8_t bytes[WIRE_MAX_ID];
 } WireId;
 
-/* A socket of the process's one context, which lives as long as there is a socket. Queues are unbounded here:
- * credit bounds what is on its way. */
-void *wire_socket(int type);
-/* linger_ms: how long what is queued may still be sent. */
-void wire_close(void **socket, int linger_ms);
-/* Bind to a fresh ipc path of the process's socket directory; endpoint receives its name. sockdir_release() is
- * due after wire_close(). */
-int wire_bind(void *socket, const char *name, char *endpoint, size_t size);
+enum {
+    WIRE_CONTROL_BYTES = 2 << 20 /* what a frame from consumer to producer may hold at most */
+};
 
-/* Send m as one multipart message; to: the peer, on a ROUTER. m is empty afterwards. Returns 1, 0 when the peer
- * has gone (ROUTER), -1. */
+/* A socket of the process's one context, which lives as long as there is a socket. Queues are unbounded here:
+ * credit bounds what is on its way. What a peer may send in one frame is bounded: WIRE_CONTROL_BYTES on a
+ * ROUTER and an XPUB, where strangers may knock, 16 GiB elsewhere. */
+void *wire_socket(int type);
+/* linger_ms: how long what is queued may still be sent. Also removes the ipc endpoint it was bound to. */
+void wire_close(void **socket, int linger_ms);
+/* The most bytes of a frame; a peer that announces more is cut off before memory is taken. Before bind or
+ * connect. */
+int wire_max_frame(void *socket, int64_t bytes);
+
+/* Bind, and fill in t: endpoint, and the keys where there are any; t->kind is the caller's. listen NULL: a
+ * fresh ipc path of the process's socket directory, named after name. Else tcp with keys of its own, in the
+ * form [HOST:]PORT: loopback unless HOST is given, an IPv6 address in brackets, port 0 for any that is free;
+ * for a HOST of 0.0.0.0, * or [::] the ticket names an address of this machine. A socket may be bound twice:
+ * first to ipc, then to tcp. ERR_USAGE: listen is wrong. */
+int wire_bind(void *socket, const char *name, const char *listen, Ticket *t);
+/* Connect to a ticket's endpoint, with its keys on tcp. ERR_DATA: a ticket without them; ERR_PEER. */
+int wire_connect(void *socket, const Ticket *t);
+
+/* Send m as one multipart message; to: the peer, on a ROUTER. m is empty afterwards. Returns 1, 0 when the
+ * peer has gone (ROUTER), -1. */
 int wire_send(void *socket, const WireId *to, Message *m);
 /* Receive without waiting. from: filled on a ROUTER, else NULL. Returns 1, 0 when there is nothing, -1 with
  * ERR_DATA for a message that could not be parsed (it is consumed; *from is valid) or ERR_SYSTEM. */
@@ -32,8 +47,10 @@ int wire_recv(void *socket, WireId *from, Message *m);
 
 /* Connections seen on a socket. */
 typedef struct {
-    void *events; /* a PAIR socket to poll */
-    bool connected, lost;
+    void *events;   /* a PAIR socket to poll */
+    bool connected; /* and let in */
+    bool lost;      /* after it was connected */
+    bool refused;   /* the producer knows no such key: the ticket is not of this run */
 } WireWatch;
 
 int wire_watch(WireWatch *w, void *socket);
@@ -42,13 +59,13 @@ void wire_watch_read(WireWatch *w);
 void wire_watch_close(WireWatch *w, void *socket);
 
 /* Pipes as life lines. */
-bool wire_reader_gone(int fd);    /* the writing end of a pipe whose reader has closed */
+bool wire_reader_gone(int fd); /* the writing end of a pipe whose reader has closed */
 /* Discards what the pipe holds; true at its end of file. A file or a terminal never ends: false. */
 bool wire_writer_gone(int fd);
 bool wire_is_pipe(int fd);
 
-/* zmq_poll that looks at the stop flag: returns its result, or -1 with ERR_STOP (unless !stops) or ERR_SYSTEM.
- * items[n] must be free: it is used for the stop descriptor. */
+/* zmq_poll that looks at the stop flag: returns its result, or -1 with ERR_STOP (unless !stops) or
+ * ERR_SYSTEM. items[n] must be free: it is used for the stop descriptor. */
 int wire_poll(zmq_pollitem_t *items, int n, int timeout_ms, bool stops);
 
 #endif
