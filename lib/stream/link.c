@@ -111,14 +111,12 @@ int link_send(Link *l, Message *m)
 
 static int peer_gone(Link *l)
 {
-    int events = 0;
-    size_t size = sizeof events;
     wire_watch_read(&l->watch);
     if (l->life >= 0 && !l->life_gone)
         l->life_gone = wire_writer_gone(l->life);
     if (!l->watch.lost && !l->life_gone)
         return 0;
-    if (!zmq_getsockopt(l->socket, ZMQ_EVENTS, &events, &size) && (events & ZMQ_POLLIN))
+    if (wire_has_mail(l->socket))
         return 0;
     return err_set(ERR_PEER, "the other end of the link has gone");
 }

@@ -40,6 +40,7 @@ static struct MessageParts *parts_of(Message *m)
         p->at = p->first;
         p->end = p->first + sizeof p->first;
         p->tensor_room = p->fact_room = 0;
+        p->pack = NULL;
         memset(p->frame, 0, sizeof p->frame);
         m->parts = p;
     }
@@ -54,6 +55,11 @@ void message_drop_tensors(Message *m)
             free(m->parts->frame[i]);
             m->parts->frame[i] = NULL;
         }
+    if (m->parts && m->parts->pack) {
+        zmq_msg_close(m->parts->pack);
+        free(m->parts->pack);
+        m->parts->pack = NULL;
+    }
     m->tensors = 0;
 }
 
@@ -358,6 +364,68 @@ int message_add_shared(Message *m, const char *name, MsgDtype dtype, int ndim, c
     t->shared.size = block->size;
     t->shared.offset = offset;
     return 0;
+}
+
+/* One more holder of the same bytes. ZeroMQ's call counts, but does not say that the source stays as it is. */
+static zmq_msg_t *share_frame(const zmq_msg_t *of)
+{
+    zmq_msg_t *frame = malloc(sizeof *frame);
+    if (!frame) {
+        err_set(ERR_MEMORY, "message: out of memory");
+        return NULL;
+    }
+    zmq_msg_init(frame);
+    zmq_msg_copy(frame, (zmq_msg_t *)of);
+    return frame;
+}
+
+static int copy_tensor(Message *to, const Message *from, int i)
+{
+    const MsgTensor *t = &from->tensor[i];
+    const zmq_msg_t *held = from->parts->frame[i];
+    bool in_pack = t->medium == MSG_INLINE && !held && to->parts && to->parts->pack;
+    if (t->medium == MSG_INLINE && !held && !in_pack)
+        return message_add_copy(to, t->name, t->dtype, t->ndim, t->shape, t->data);
+    MsgTensor *copy = message_new_tensor(to, t->name, strlen(t->name));
+    if (!copy)
+        return -1;
+    const char *name = copy->name;
+    *copy = *t;
+    copy->name = name;
+    if (!held)
+        return 0;
+    zmq_msg_t *frame = share_frame(held);
+    if (!frame) {
+        to->tensors--;
+        return -1;
+    }
+    to->parts->frame[to->tensors - 1] = frame;
+    copy->data = zmq_msg_data(frame); /* tiny frames are not shared but copied */
+    return 0;
+}
+
+int message_copy(Message *to, const Message *from)
+{
+    message_init(to, from->type);
+    to->seq = from->seq;
+    to->epoch = from->epoch;
+    to->id = from->id;
+    to->label = from->label;
+    to->width = from->width;
+    to->height = from->height;
+    to->credit = from->credit;
+    to->limit = from->limit;
+    int rc = (from->name && message_set_name(to, from->name)) || (from->bad && message_set_bad(to, from->bad)) ||
+             (from->text && message_set_reason(to, from->text)) ||
+             (from->plan && message_set_plan(to, from->views, from->numbers, from->plan)) ||
+             (from->acks && message_set_acks(to, from->acks, from->ack)) || message_copy_facts(to, from);
+    if (!rc && from->parts && from->parts->pack)
+        rc = !parts_of(to) || !(to->parts->pack = share_frame(from->parts->pack));
+    for (int i = 0; i < from->tensors && !rc; i++)
+        rc = copy_tensor(to, from, i);
+    if (rc)
+        message_clear(to);
+    return rc ? -1 : 0;
 }
 
 const MsgTensor *message_tensor(const Message *m, const char *name)

@@ -133,6 +133,9 @@ struct ShmBlock;
 int message_add_shared(Message *m, const char *name, MsgDtype dtype, int ndim, const int64_t *shape,
                        const struct ShmBlock *block, size_t offset);
 const MsgTensor *message_tensor(const Message *m, const char *name);
+/* A second message with the same contents; the bytes of inline tensors are shared, not copied, so neither may write
+ * to them. On failure (-1, ERR_MEMORY) to is empty. */
+int message_copy(Message *to, const Message *from);
 /* Drop all tensors and their frames (a stage that replaces them). */
 void message_drop_tensors(Message *m);
 

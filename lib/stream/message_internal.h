@@ -3,6 +3,7 @@
 #define HSSL_MESSAGE_INTERNAL_H
 
 #include "stream/message.h"
+#include "stream/pack.h"
 
 #include <zmq.h>
 
@@ -16,9 +17,17 @@ struct MessageParts {
     MsgChunk *chunks;
     char *at, *end; /* free bytes of the newest chunk */
     int tensor_room, fact_room;
-    zmq_msg_t *frame[MSG_MAX_TENSORS]; /* by tensor; NULL where shared or where the caller keeps the frames */
+    zmq_msg_t *frame[MSG_MAX_TENSORS]; /* by tensor; NULL where shared, in a pack, or kept by the caller */
+    zmq_msg_t *pack;                   /* the pack that tensors without a frame lie in, or NULL */
     _Alignas(16) char first[1600];
 };
+
+/* Append n bytes; a failure is kept in the buffer. */
+void msg_buffer_put(MsgBuffer *b, const void *bytes, size_t n);
+/* Append the header. -1 with ERR_MEMORY, or ERR_DATA when it is too long; what was written is to be cut off. */
+int message_write(const Message *m, MsgBuffer *b);
+/* message_parse() with the frames one behind the other. */
+int message_parse_flat(const void *header, size_t n, const void *data, size_t size, Message *out);
 
 /* size bytes, 16-byte aligned, from the message's chunks; NULL with ERR_MEMORY. */
 void *message_alloc(Message *m, size_t size);

@@ -19,6 +19,31 @@ const char *message_type_name(MsgType t)
     return (unsigned)t < MSG_TYPES ? type_names[t] : "?";
 }
 
+void msg_buffer_put(MsgBuffer *b, const void *bytes, size_t n)
+{
+    if (n > b->room - b->size) {
+        size_t room = b->room ? b->room : 512;
+        while (room - b->size < n)
+            room *= 2;
+        char *bigger = realloc(b->data, room);
+        if (!bigger) {
+            b->failed = true;
+            return;
+        }
+        b->data = bigger;
+        b->room = room;
+    }
+    if (n)
+        memcpy(b->data + b->size, bytes, n);
+    b->size += n;
+}
+
+static int put_bytes(void *buffer, const char *bytes, size_t n)
+{
+    msg_buffer_put(buffer, bytes, n);
+    return 0;
+}
+
 static void put_text(msgpack_packer *pk, const char *s)
 {
     size_t n = strlen(s);
@@ -76,16 +101,15 @@ static void put_fact(msgpack_packer *pk, const MsgFact *f)
         msgpack_pack_double(pk, f->real);
 }
 
-int message_header(const Message *m, void **bytes, size_t *n)
+int message_write(const Message *m, MsgBuffer *buf)
 {
-    msgpack_sbuffer buf;
     msgpack_packer pack, *pk = &pack;
+    size_t before = buf->size;
     bool record = m->type == MSG_DATA, flow = m->type == MSG_HELLO || m->type == MSG_WANT;
     bool seq = record || m->type == MSG_HELLO || m->type == MSG_END;
     bool label = record && m->label >= 0, limit = flow && m->limit != UINT64_MAX;
 
-    msgpack_sbuffer_init(&buf);
-    msgpack_packer_init(pk, &buf, msgpack_sbuffer_write);
+    msgpack_packer_init(pk, buf, put_bytes);
     msgpack_pack_map(pk, 2 + (size_t)seq + 2 * (size_t)record + (size_t)label + (size_t)(record && m->width) +
                              !!m->name + !!m->bad + !!m->text + !!m->plan + (size_t)flow + (size_t)limit +
                              (size_t)(m->acks > 0) + (size_t)(m->tensors > 0) + (size_t)(m->facts > 0));
@@ -145,11 +169,21 @@ int message_header(const Message *m, void **bytes, size_t *n)
         for (int i = 0; i < m->facts; i++)
             put_fact(pk, &m->fact[i]);
     }
-    if (!buf.data || buf.size > MSG_MAX_HEADER) {
-        msgpack_sbuffer_destroy(&buf);
+    if (buf->failed)
+        return err_set(ERR_MEMORY, "message: out of memory");
+    if (buf->size - before > MSG_MAX_HEADER)
         return err_set(ERR_DATA, "message: a header of more than %d bytes", MSG_MAX_HEADER);
+    return 0;
+}
+
+int message_header(const Message *m, void **bytes, size_t *n)
+{
+    MsgBuffer buf = { 0 };
+    if (message_write(m, &buf)) {
+        free(buf.data);
+        return -1;
     }
+    *bytes = buf.data;
     *n = buf.size;
-    *bytes = msgpack_sbuffer_release(&buf);
     return 0;
 }

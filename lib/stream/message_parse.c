@@ -455,15 +455,44 @@ static int match_frames(Message *m, const MsgFrame *frames, int nframes)
     return next == nframes ? 0 : err_set(ERR_DATA, "message: %d frames for %d tensors", nframes, next);
 }
 
-int message_parse(const void *header, size_t n, const MsgFrame *frames, int nframes, Message *out)
+static int parse(const void *header, size_t n, Message *out)
 {
     Cursor c = { header, (const uint8_t *)header + n };
     message_init(out, MSG_NONE);
     if (n > MSG_MAX_HEADER)
         return err_set(ERR_DATA, "message: a header of %zu bytes (at most %d)", n, MSG_MAX_HEADER);
-    if (parse_header(&c, out) || match_frames(out, frames, nframes)) {
-        message_clear(out);
-        return -1;
+    return parse_header(&c, out);
+}
+
+int message_parse(const void *header, size_t n, const MsgFrame *frames, int nframes, Message *out)
+{
+    if (!parse(header, n, out) && !match_frames(out, frames, nframes))
+        return 0;
+    message_clear(out);
+    return -1;
+}
+
+int message_parse_flat(const void *header, size_t n, const void *data, size_t size, Message *out)
+{
+    MsgFrame frames[MSG_MAX_TENSORS];
+    char *at = (char *)data;
+    int count = 0;
+    if (!parse(header, n, out)) {
+        for (int i = 0; i < out->tensors; i++) {
+            size_t bytes = out->tensor[i].bytes;
+            if (out->tensor[i].medium != MSG_INLINE)
+                continue;
+            if (bytes > size)
+                bytes = size; /* found to be too few below */
+            frames[count++] = (MsgFrame){ at, bytes };
+            at += bytes;
+            size -= bytes;
+        }
+        if (size)
+            err_set(ERR_DATA, "message: %zu bytes behind its tensors", size);
+        else if (!match_frames(out, frames, count))
+            return 0;
     }
-    return 0;
+    message_clear(out);
+    return -1;
 }

@@ -132,13 +132,6 @@ int sink_items(Sink *s, zmq_pollitem_t *items)
     return n;
 }
 
-static bool has_mail(void *socket)
-{
-    int events = 0;
-    size_t size = sizeof events;
-    return !zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) && (events & ZMQ_POLLIN);
-}
-
 /* The producer is dead when the connection is lost, or when standard input has come to its end and no connection
  * was ever made. An end of standard input alone says little: `echo TICKET | hssl-tap` is at its end at once. */
 int sink_look(Sink *s)
@@ -147,7 +140,7 @@ int sink_look(Sink *s)
     if (s->life >= 0 && !s->life_ended && wire_writer_gone(s->life))
         s->life_ended = log_seconds();
     bool unmet = !s->watch.connected && s->life_ended && log_seconds() - s->life_ended > 1e-3 * GRACE_MS;
-    if (s->ended || (!s->watch.lost && !s->watch.refused && !unmet) || has_mail(s->socket))
+    if (s->ended || (!s->watch.lost && !s->watch.refused && !unmet) || wire_has_mail(s->socket))
         return 0;
     const char *program = message_text(&s->welcome, "program", ticket_program(s->ticket.kind));
     if (s->watch.refused)

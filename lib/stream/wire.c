@@ -1,8 +1,8 @@
 #include "stream/wire.h"
 
-#include "stream/message_internal.h"
 #include "stream/secure.h"
 #include "stream/sockdir.h"
+#include "stream/wire_state.h"
 #include "util/err.h"
 #include "util/stop.h"
 
@@ -12,30 +12,20 @@
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { HEARTBEAT_MS = 5000, SILENCE_MS = 20000, RECONNECT_MS = 100, RECONNECT_MAX_MS = 2000 };
 enum { KEEPALIVE_S = 30, MANY_FILES = 65536 };
-
-/* What we know of a socket beside ZeroMQ. */
-typedef struct WireState {
-    struct WireState *next;
-    void *socket;
-    int ipc; /* paths of the socket directory that it holds */
-} WireState;
 
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static void *context;
 static WireState *states;
 
-static int zmq_error(const char *what)
+int wire_error(const char *what)
 {
     return err_set(ERR_SYSTEM, "%s: %s", what, zmq_strerror(errno));
 }
@@ -63,7 +53,7 @@ void *wire_socket(int type)
     }
     pthread_mutex_unlock(&guard);
     if (!s) {
-        zmq_error("ZeroMQ socket");
+        wire_error("ZeroMQ socket");
         free(state);
         return NULL;
     }
@@ -78,10 +68,10 @@ void *wire_socket(int type)
 
 int wire_max_frame(void *socket, int64_t bytes)
 {
-    return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &bytes, sizeof bytes) ? zmq_error("ZeroMQ socket") : 0;
+    return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &bytes, sizeof bytes) ? wire_error("ZeroMQ socket") : 0;
 }
 
-static WireState *state_of(void *socket)
+WireState *wire_state(void *socket)
 {
     pthread_mutex_lock(&guard);
     WireState *s = states;
@@ -97,6 +87,7 @@ void wire_close(void **socket, int linger_ms)
     void *finished = NULL;
     if (!*socket)
         return;
+    wire_packs_end(wire_state(*socket));
     set_int(*socket, ZMQ_LINGER, linger_ms);
     pthread_mutex_lock(&guard);
     for (WireState **at = &states; *at; at = &(*at)->next)
@@ -239,7 +230,7 @@ static int bind_tcp(void *socket, const char *listen, Ticket *t)
         goto out;
     }
     if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, t->endpoint, &size)) {
-        zmq_error("ZeroMQ socket");
+        wire_error("ZeroMQ socket");
         goto out;
     }
     if (any_address(a->ai_addr)) {
@@ -262,11 +253,11 @@ int wire_bind(void *socket, const char *name, const char *listen, Ticket *t)
         return -1;
     snprintf(t->endpoint, sizeof t->endpoint, "ipc://%s", path);
     if (zmq_bind(socket, t->endpoint)) {
-        zmq_error(t->endpoint);
+        wire_error(t->endpoint);
         sockdir_release();
         return -1;
     }
-    state_of(socket)->ipc++;
+    wire_state(socket)->ipc++;
     return 0;
 }
 
@@ -287,230 +278,45 @@ int wire_connect(void *socket, const Ticket *t)
     return 0;
 }
 
-/* ---------------------------------------------------------------- messages */
+/* ---------------------------------------------------------------- waiting */
 
-static void free_header(void *data, void *hint)
+bool wire_has_mail(void *socket)
 {
-    (void)hint;
-    free(data);
+    int events = 0;
+    size_t size = sizeof events;
+    return wire_unpacking(wire_state(socket)) ||
+           (!zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) && (events & ZMQ_POLLIN));
 }
 
-int wire_send(void *socket, const WireId *to, Message *m)
+/* Send what this thread has gathered; what others gather is their affair. */
+static void flush_packs(void)
 {
-    void *header;
-    size_t n;
-    zmq_msg_t part;
-    int rc = -1, frames = 0;
+    enum { AT_ONCE = 16 };
+    WireState *full[AT_ONCE];
+    int n;
+    do {
+        n = 0;
+        pthread_mutex_lock(&guard);
+        for (WireState *s = states; s && n < AT_ONCE; s = s->next)
+            if (s->gathered && pthread_equal(s->sender, pthread_self()))
+                full[n++] = s;
+        pthread_mutex_unlock(&guard);
+        for (int i = 0; i < n; i++)
+            wire_packs_send(full[i]);
+    } while (n == AT_ONCE);
+}
 
-    for (int i = 0; i < m->tensors; i++)
-        frames += m->tensor[i].medium == MSG_INLINE;
-    if (message_header(m, &header, &n))
-        goto out;
-    if (zmq_msg_init_data(&part, header, n, free_header, NULL)) {
-        free(header);
-        err_set(ERR_MEMORY, "message: out of memory");
-        goto out;
-    }
-    if (to && zmq_send(socket, to->bytes, to->size, ZMQ_SNDMORE) < 0) {
-        rc = errno == EHOSTUNREACH ? 0 : zmq_error("send");
-        zmq_msg_close(&part);
-        goto out;
-    }
-    if (zmq_msg_send(&part, socket, frames ? ZMQ_SNDMORE : 0) < 0) {
-        rc = zmq_error("send");
-        zmq_msg_close(&part);
-        goto out;
-    }
-    for (int i = 0; i < m->tensors; i++) {
-        zmq_msg_t *frame = m->parts->frame[i];
-        if (m->tensor[i].medium != MSG_INLINE)
-            continue;
-        if (zmq_msg_send(frame, socket, --frames ? ZMQ_SNDMORE : 0) < 0) {
-            zmq_error("send");
-            goto out;
+/* Records that came in a pack and were not read yet do not show on the socket: mark its items. */
+static int unpacked(zmq_pollitem_t *items, int n)
+{
+    int marked = 0;
+    for (int i = 0; i < n; i++)
+        if (items[i].socket && (items[i].events & ZMQ_POLLIN) &&
+            wire_unpacking(wire_state(items[i].socket))) {
+            marked += !items[i].revents;
+            items[i].revents |= ZMQ_POLLIN;
         }
-    }
-    rc = 1;
-out:
-    message_clear(m);
-    return rc;
-}
-
-/* Read the parts that are left of a message that will not be used. */
-static void drain(void *socket)
-{
-    int more = 1;
-    size_t size = sizeof more;
-    while (!zmq_getsockopt(socket, ZMQ_RCVMORE, &more, &size) && more) {
-        zmq_msg_t part;
-        zmq_msg_init(&part);
-        if (zmq_msg_recv(&part, socket, 0) < 0)
-            more = 0;
-        zmq_msg_close(&part);
-    }
-}
-
-static int recv_frames(void *socket, zmq_msg_t *header, Message *m)
-{
-    zmq_msg_t *held[MSG_MAX_TENSORS];
-    MsgFrame frames[MSG_MAX_TENSORS];
-    int n = 0, rc = -1;
-    bool more = zmq_msg_more(header);
-
-    while (more) {
-        if (n == MSG_MAX_TENSORS) {
-            err_set(ERR_DATA, "message: more than %d frames", MSG_MAX_TENSORS);
-            goto out;
-        }
-        zmq_msg_t *part = malloc(sizeof *part);
-        if (!part) {
-            err_set(ERR_MEMORY, "message: out of memory");
-            goto out;
-        }
-        zmq_msg_init(part);
-        held[n] = part;
-        if (zmq_msg_recv(part, socket, 0) < 0) {
-            n++;
-            zmq_error("receive");
-            goto out;
-        }
-        frames[n++] = (MsgFrame){ zmq_msg_data(part), zmq_msg_size(part) };
-        more = zmq_msg_more(part);
-    }
-    if (message_parse(zmq_msg_data(header), zmq_msg_size(header), frames, n, m))
-        goto out;
-    for (int i = 0, next = 0; i < m->tensors; i++)
-        if (m->tensor[i].medium == MSG_INLINE)
-            m->parts->frame[i] = held[next++];
-    return 1;
-out:
-    for (int i = 0; i < n; i++) {
-        zmq_msg_close(held[i]);
-        free(held[i]);
-    }
-    drain(socket);
-    return rc;
-}
-
-int wire_recv(void *socket, WireId *from, Message *m)
-{
-    zmq_msg_t part;
-    int rc;
-    message_init(m, MSG_NONE);
-    zmq_msg_init(&part);
-    do
-        rc = zmq_msg_recv(&part, socket, ZMQ_DONTWAIT);
-    while (rc < 0 && errno == EINTR);
-    if (rc < 0) {
-        rc = errno == EAGAIN ? 0 : zmq_error("receive");
-        goto out;
-    }
-    if (from) {
-        from->size = zmq_msg_size(&part) <= WIRE_MAX_ID ? zmq_msg_size(&part) : 0;
-        memcpy(from->bytes, zmq_msg_data(&part), from->size);
-        if (!zmq_msg_more(&part)) {
-            rc = err_set(ERR_DATA, "message: no header");
-            goto out;
-        }
-        zmq_msg_close(&part);
-        zmq_msg_init(&part);
-        if (zmq_msg_recv(&part, socket, 0) < 0) {
-            rc = zmq_error("receive");
-            goto out;
-        }
-    }
-    rc = recv_frames(socket, &part, m);
-out:
-    zmq_msg_close(&part);
-    return rc;
-}
-
-int wire_watch(WireWatch *w, void *socket)
-{
-    static _Atomic unsigned serial;
-    char name[64];
-    *w = (WireWatch){ 0 };
-    snprintf(name, sizeof name, "inproc://watch-%u", serial++);
-    if (zmq_socket_monitor(socket, name,
-                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                               ZMQ_EVENT_DISCONNECTED))
-        return zmq_error("ZeroMQ monitor");
-    if (!(w->events = wire_socket(ZMQ_PAIR)))
-        return -1;
-    if (zmq_connect(w->events, name)) {
-        zmq_error("ZeroMQ monitor");
-        wire_close(&w->events, 0);
-        return -1;
-    }
-    return 0;
-}
-
-/* The handshake failed on our side of the connection, or the other end closed in its middle. */
-static void handshake_failed(WireWatch *w, uint16_t what, uint32_t value, bool tcp)
-{
-    bool closed = value == EPIPE || value == ECONNRESET;
-    if (w->connected || (what == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL && !closed))
-        return; /* too slow this time: ZeroMQ tries again */
-    if (tcp)
-        w->refused = true; /* a server that cannot read a client's greeting says nothing */
-    else
-        w->lost = true;
-}
-
-void wire_watch_read(WireWatch *w)
-{
-    uint8_t event[6];
-    char address[256];
-    while (w->events && zmq_recv(w->events, event, sizeof event, ZMQ_DONTWAIT) == (int)sizeof event) {
-        uint16_t what;
-        uint32_t value;
-        memcpy(&what, event, sizeof what);
-        memcpy(&value, event + 2, sizeof value);
-        int n = zmq_recv(w->events, address, sizeof address, ZMQ_DONTWAIT);
-        if (what == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
-            w->connected = true;
-        else if (what == ZMQ_EVENT_DISCONNECTED)
-            w->lost |= w->connected;
-        else
-            handshake_failed(w, what, value, n > 3 && !memcmp(address, "tcp", 3));
-    }
-}
-
-void wire_watch_close(WireWatch *w, void *socket)
-{
-    if (w->events) {
-        zmq_socket_monitor(socket, NULL, 0);
-        wire_close(&w->events, 0);
-    }
-}
-
-bool wire_is_pipe(int fd)
-{
-    struct stat st;
-    return fd >= 0 && !fstat(fd, &st) && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
-}
-
-bool wire_reader_gone(int fd)
-{
-    struct pollfd p = { .fd = fd };
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP | POLLNVAL));
-}
-
-bool wire_writer_gone(int fd)
-{
-    char buf[4096];
-    struct pollfd p = { .fd = fd, .events = POLLIN };
-    while (poll(&p, 1, 0) > 0) {
-        if (!(p.revents & POLLIN))
-            return true; /* hung up and empty */
-        ssize_t n = read(fd, buf, sizeof buf);
-        if (n == 0)
-            return true;
-        if (n < 0)
-            return errno != EINTR && errno != EAGAIN;
-    }
-    return false;
+    return marked;
 }
 
 int wire_poll(zmq_pollitem_t *items, int n, int timeout_ms, bool stops)
@@ -520,10 +326,15 @@ int wire_poll(zmq_pollitem_t *items, int n, int timeout_ms, bool stops)
         items[n] = (zmq_pollitem_t){ .fd = stop_fd(), .events = ZMQ_POLLIN };
     if (stops && stop_signal())
         return err_set(ERR_STOP, "stopped by a signal");
+    flush_packs();
+    for (int i = 0; i < n; i++)
+        items[i].revents = 0;
+    if (unpacked(items, n))
+        timeout_ms = 0;
     int rc = zmq_poll(items, n + extra, timeout_ms);
     if (stops && stop_signal())
         return err_set(ERR_STOP, "stopped by a signal");
     if (rc < 0 && errno != EINTR)
-        return zmq_error("poll");
-    return rc < 0 ? 0 : rc;
+        return wire_error("poll");
+    return (rc < 0 ? 0 : rc) + unpacked(items, n);
 }

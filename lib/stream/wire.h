@@ -45,6 +45,13 @@ int wire_send(void *socket, const WireId *to, Message *m);
  * ERR_DATA for a message that could not be parsed (it is consumed; *from is valid) or ERR_SYSTEM. */
 int wire_recv(void *socket, WireId *from, Message *m);
 
+/* Small records to a peer are gathered into packs (stream/pack.h) while they follow each other quickly.
+ * wire_poll() sends what its thread has gathered, on all sockets; a thread that does something else for long
+ * calls this. */
+void wire_flush(void *socket);
+/* Whether wire_recv() would have something: not all of it shows in ZMQ_EVENTS. wire_poll() knows. */
+bool wire_has_mail(void *socket);
+
 /* Connections seen on a socket. */
 typedef struct {
     void *events;   /* a PAIR socket to poll */
