@@ -87,7 +87,7 @@ static int make_dir(void)
     const char *bases[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
     static bool registered;
     for (int i = 0; i < 3; i++) {
-        char lock[300];
+        char lock[300], fresh[300];
         if (!bases[i] || bases[i][0] != '/' || strlen(bases[i]) > MAX_PATH_IN_SOCKET - 40 || access(bases[i], W_OK | X_OK))
             continue;
         sockdir_sweep(bases[i]);
@@ -96,8 +96,10 @@ static int make_dir(void)
             continue;
         owner = getpid();
         snprintf(lock, sizeof lock, "%s/lock", dir);
-        lock_fd = open(lock, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (lock_fd >= 0 && !flock(lock_fd, LOCK_EX | LOCK_NB)) {
+        snprintf(fresh, sizeof fresh, "%s/lock.new", dir);
+        /* It gets its name when it is locked: whoever sweeps meanwhile would take a free one for a dead owner's. */
+        lock_fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (lock_fd >= 0 && !flock(lock_fd, LOCK_EX | LOCK_NB) && !rename(fresh, lock)) {
             if (!registered)
                 registered = !atexit(remove_own);
             return 0;
