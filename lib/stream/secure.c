@@ -1,11 +1,10 @@
 #include "stream/secure.h"
 
+#include "stream/accepted.h"
 #include "util/err.h"
 #include "util/log.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,17 +12,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include <zmq.h>
 
-enum { KEY_TEXT = 41, KEY_BYTES = 32, MAX_DOORS = 32, MAX_CALLERS = 128, MAX_NAMED = 64, ADDRESS = 64 };
+enum { KEY_TEXT = 41, KEY_BYTES = 32, MAX_DOORS = 32, MAX_CALLERS = 128, MAX_NAMED = 64 };
 
 /* A connection that was accepted and has not yet shown its key. */
 typedef struct {
     int fd;
     double since;
-    char address[ADDRESS];
+    char address[ACCEPTED_ADDRESS];
 } Caller;
 
 typedef struct {
@@ -42,7 +40,7 @@ static int ndoors, wake = -1;
 static bool running, ending;
 static pthread_t thread;
 static void *zap;
-static char named[MAX_NAMED][ADDRESS];
+static char named[MAX_NAMED][ACCEPTED_ADDRESS];
 static int nnamed;
 
 /* ---------------------------------------------------------------- the log */
@@ -50,7 +48,7 @@ static int nnamed;
 /* Once an address, whatever its port: a peer that tries again and again does not flood the log. */
 static void name_refused(const char *address, const char *why)
 {
-    char host[ADDRESS];
+    char host[ACCEPTED_ADDRESS];
     snprintf(host, sizeof host, "%s", address);
     char *colon = strrchr(host, ':');
     if (colon && (host[0] == '[' || colon == strchr(host, ':')))
@@ -62,28 +60,9 @@ static void name_refused(const char *address, const char *why)
         }
     if (nnamed == MAX_NAMED)
         return;
-    snprintf(named[nnamed++], ADDRESS, "%s", host);
+    snprintf(named[nnamed++], ACCEPTED_ADDRESS, "%s", host);
     log_warn("refused a connection from %s: %s%s", address, why,
              nnamed == MAX_NAMED ? "; further addresses are not named" : "");
-}
-
-static void describe_peer(int fd, char *text)
-{
-    struct sockaddr_storage a;
-    socklen_t n = sizeof a;
-    char host[INET6_ADDRSTRLEN] = "";
-    snprintf(text, ADDRESS, "an unknown address");
-    if (getpeername(fd, (struct sockaddr *)&a, &n))
-        return; /* it has gone already */
-    if (a.ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&a;
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
-        snprintf(text, ADDRESS, "%s:%d", host, ntohs(in->sin_port));
-    } else if (a.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)&a;
-        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
-        snprintf(text, ADDRESS, "[%s]:%d", host, ntohs(in->sin6_port));
-    }
 }
 
 /* ---------------------------------------------------------------- connections of one door */
@@ -115,7 +94,7 @@ static void on_accepted(Door *d, int fd)
         drop_caller(d, 0);
     d->caller[d->callers].fd = fd;
     d->caller[d->callers].since = log_seconds();
-    describe_peer(fd, d->caller[d->callers].address);
+    accepted_address(fd, d->caller[d->callers].address);
     d->callers++;
 }
 
