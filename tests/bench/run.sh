@@ -13,6 +13,9 @@ trap 'rm -rf "$work"' EXIT
 echo "== operations"
 "$HSSL_BIN/bench/ops"
 
+echo "== from process to process, two cores"
+"$HSSL_BIN/bench/hops"
+
 echo "== training step, pixels resident, student and teacher as two processes"
 "$HSSL_BIN/bench/step" --arch vit_tiny --patch-size 4 --global-size 32 --local-crops 0 --batch-size 64 \
     --aux convnext --out-dim 8192 --drop-path 0
