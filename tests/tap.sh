@@ -5,6 +5,7 @@
 #   fails 1 'name' 'command' 'regex'       passes when command exits with 1 and its stderr matches
 #   is 'name' "$got" "$want"               passes when the two texts are equal
 #   skip 'name' 'why'
+#   processes                              lists the programs that run
 #   done_testing
 
 : "${HSSL_BIN:=$PWD/build}"
@@ -57,6 +58,15 @@ is() {
 skip() {
     tap_count=$((tap_count + 1))
     echo "ok $tap_count # SKIP $1: $2"
+}
+
+# "PID ARGUMENTS" of every process that has hssl- in its command line. Not ps: a small system has none.
+processes() {
+    grep -las hssl- /proc/[0-9]*/cmdline | while read -r tap_file; do
+        tap_args=$(tr '\0' ' ' <"$tap_file") || continue
+        tap_file=${tap_file%/cmdline}
+        echo "${tap_file#/proc/} ${tap_args% }"
+    done 2>/dev/null
 }
 
 done_testing() {

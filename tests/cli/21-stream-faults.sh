@@ -87,6 +87,6 @@ fails 1 'a full disk is an error' \
 # What the killed ones left is swept by whoever starts next.
 hssl-load --epochs 1 "$T/s.db" | hssl-tap -q >/dev/null
 is 'nothing is left in the socket directory' "$(ls -A "$XDG_RUNTIME_DIR")" ""
-is 'no process is left' "$(ps -eo args | grep "hssl-[a-z]* .*$T/" | grep -v grep)" ""
+is 'no process is left' "$(processes | grep "hssl-[a-z]* .*$T/")" ""
 is 'nothing is left in /dev/shm' "$(ls /dev/shm 2>/dev/null | grep -i hssl)" ""
 done_testing

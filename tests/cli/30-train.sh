@@ -84,6 +84,6 @@ is 'a loss that is not finite ends the training with 1' "$?" 1
 ok 'the first tensor that is not finite is named' "grep -Eq 'not finite' n.err && grep -Eq 'backbone|head|aux|last_layer' n.err"
 ok 'the last good checkpoint stays' "grep -q 'holds a checkpoint' n.err"
 
-for f in *.pid; do ps -eo pid,args | grep -- "--child-of $(cat "$f")\$"; done >left
+for f in *.pid; do processes | grep -- "--child-of $(cat "$f")\$"; done >left
 is 'no teacher stays behind' "$(cat left)" ""
 done_testing

@@ -6,10 +6,12 @@ cd "$T" || exit 1
 hssl-synth -n 40 -s 24 s.db 2>/dev/null || exit 1
 tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --head-hidden 32 --head-bottleneck 16 \
 --out-dim 64 --aux convnext --aux-depth 1 --batch-size 4 --threads 2"
-views() { hssl-load s.db | hssl-multicrop --global-size 16 --local 0 | hssl-augment -j1; }
+views() {
+    hssl-load s.db | hssl-multicrop --global-size 16 --local 0 | sh -c 'echo $$ >augment.pid; exec hssl-augment -j1'
+}
 await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
 start() { views | sh -c 'echo $$ >$0.pid; exec hssl-train "$@"' "$@" 2>"$1.err"; echo $? >"$1.rc"; }
-child() { ps -eo pid,args | sed -n "s/^ *\([0-9]*\) .*hssl-teach --child-of $1\$/\1/p"; }
+child() { processes | sed -n "s/^\([0-9]*\) .*hssl-teach --child-of $1\$/\1/p"; }
 
 start a.db $tiny --epochs 1000 --log a.jsonl -o a.db &
 await a.jsonl '"kind":"checkpoint"'
@@ -32,7 +34,7 @@ ok 'a killed trainer takes its teacher along' "[ -n '$teacher' ] && ! kill -0 $t
 start c.db $tiny --epochs 1000 --log c.jsonl -o c.db &
 await c.jsonl '"step":10,'
 trainer=$(cat c.db.pid)
-kill -9 "$(ps -eo pid,args | sed -n 's/^ *\([0-9]*\) hssl-augment -j1$/\1/p' | tail -1)"
+kill -9 "$(cat augment.pid)"
 wait
 is 'a killed producer ends the trainer with 1' "$(cat c.db.rc)" 1
 ok 'and what was learnt is saved' "grep -q 'holds a checkpoint of step' c.db.err"
