@@ -258,6 +258,8 @@ static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d
     StepRates r;
     const BatchShape *s = t->shape;
     const float *q = NULL;
+    if (t->at.step == t->begun)
+        log_debug("train", "first step begins");
     config_rates(&config, t->at.steps_per_epoch, t->at.step, &r);
     ViewBatch views = { .batch = s->batch_size, .globals = s->globals, .locals = s->locals,
                         .global_size = s->global_size, .local_size = s->local_size, .global = batch->global,
