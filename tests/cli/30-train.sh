@@ -38,8 +38,14 @@ is 'a teacher started by hand: the same bits' "$(digest b.err)" "$want"
 wait $teacher
 is 'and it ends with the trainer' "$?" 0
 
+# What is to be caught in the middle takes long enough for that, beside other work too.
+long="$tiny --epochs 20"
+views -j1 | hssl-train $long -o l.db 2>l.err
+want=$(digest l.err)
+ok 'a longer training' "[ -n '$want' ]"
+
 # Killed in the middle.
-start c.db $tiny --save-every 5 --log c.jsonl -o c.db &
+start c.db $long --save-every 5 --log c.jsonl -o c.db &
 await c.jsonl '"kind":"checkpoint"' && kill -9 "$(cat c.db.pid)"
 wait
 is 'killed: no more is heard of it' "$(cat c.db.rc)" 137
@@ -49,7 +55,7 @@ hssl-train --resume -o c.db 2>c.err </dev/null
 is 'a complete run is left alone' "$?:$(grep -c complete c.err)" 0:1
 
 # Asked to leave, and resumed.
-start d.db $tiny --log d.jsonl -o d.db &
+start d.db $long --log d.jsonl -o d.db &
 await d.jsonl '"step":10,' && kill -TERM "$(cat d.db.pid)"
 wait
 is 'SIGTERM: 143' "$(cat d.db.rc)" 143
@@ -57,7 +63,7 @@ ok 'with a checkpoint' "grep -q 'holds a checkpoint of step' d.db.err"
 views -j1 | hssl-train --resume -o d.db 2>d.err
 is 'resumed: the same bits' "$(digest d.err)" "$want"
 
-start e.db $tiny --save-every 1000 --log e.jsonl -o e.db &
+start e.db $long --save-every 1000 --log e.jsonl -o e.db &
 await e.jsonl '"step":0,' && kill -USR1 "$(cat e.db.pid)"
 wait
 is 'SIGUSR1: a checkpoint, and on it goes' "$(cat e.db.rc):$(grep -c '"kind":"checkpoint"' e.jsonl):$(digest e.db.err)" "0:2:$want"
