@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* exp(x), relative error below 1.5e-7; 0 below -87.3, NaN stays NaN. Cephes' polynomial. */
+/* exp(x), relative error below 1.5e-7; 1.2e-38, the least normal number, below -87.3; NaN stays NaN. Cephes'
+ * polynomial. */
 static inline float exp_poly(float x)
 {
     x = x < -87.33654f ? -87.33654f : x;
