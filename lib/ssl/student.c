@@ -184,6 +184,12 @@ int student_finish(Student *s, const float *q, const StepRates *rates, StudentRe
     return student_backward(s, q, rates, report) ? -1 : student_update(s, rates);
 }
 
+void student_rest(Student *s)
+{
+    if (!s->pending)
+        tape_rest(s->tape);
+}
+
 int student_state(Student *s, StateList *l)
 {
     Params *params = network_params(s->net);

@@ -43,6 +43,9 @@ int student_backward(Student *s, const float *q, const StepRates *rates, Student
 int student_update(Student *s, const StepRates *rates);
 int student_finish(Student *s, const float *q, const StepRates *rates, StudentReport *report);
 
+/* Between two steps: lend the memory of the activations to others until the next step. */
+void student_rest(Student *s);
+
 const float *student_flat(const Student *s); /* the parameters, student_bytes long */
 Network *student_network(Student *s);
 

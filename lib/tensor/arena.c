@@ -56,6 +56,12 @@ size_t arena_reserved(const Arena *a)
     return a->chunks ? a->chunk[a->chunks - 1].start + a->chunk[a->chunks - 1].bytes : 0;
 }
 
+void arena_rest(Arena *a, Backend *be)
+{
+    for (int i = 0; i < a->chunks; i++)
+        be->rest(be, a->chunk[i].base, a->chunk[i].bytes);
+}
+
 void arena_free(Arena *a, Backend *be)
 {
     for (int i = 0; i < a->chunks; i++)
@@ -112,6 +118,12 @@ size_t pool_reserved(const Pool *p)
     for (size_t i = 0; i < p->count; i++)
         bytes += p->buffers[i]->bytes;
     return bytes;
+}
+
+void pool_rest(Pool *p, Backend *be)
+{
+    for (size_t i = 0; i < p->count; i++)
+        be->rest(be, p->buffers[i]->data, p->buffers[i]->bytes);
 }
 
 void pool_free(Pool *p, Backend *be)

@@ -245,6 +245,7 @@ struct Backend {
     /* Memory. alloc is aligned to 64 bytes at least; NULL with an error. */
     void *(*alloc)(Backend *, size_t bytes);
     void (*release)(Backend *, void *p, size_t bytes);
+    void (*rest)(Backend *, void *p, size_t bytes); /* the contents may be lost: others may use the memory */
     int (*write)(Backend *, void *device, const void *host, size_t bytes);
     int (*read)(Backend *, void *host, const void *device, size_t bytes);
     int (*move)(Backend *, void *to, const void *from, size_t bytes); /* device to device, may overlap */

@@ -124,6 +124,13 @@ void tape_begin(Tape *t, bool record)
     t->failed = false;
 }
 
+void tape_rest(Tape *t)
+{
+    tape_begin(t, false);
+    arena_rest(&t->arena, t->be);
+    pool_rest(&t->pool, t->be);
+}
+
 bool tape_recording(const Tape *t)
 {
     return t->record;

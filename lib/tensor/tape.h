@@ -16,6 +16,7 @@ typedef struct {
 void *arena_take(Arena *a, Backend *be, size_t bytes);
 void arena_rewind(Arena *a, size_t position);
 size_t arena_reserved(const Arena *a);
+void arena_rest(Arena *a, Backend *be);
 void arena_free(Arena *a, Backend *be);
 
 /* Gradients: buffers that come and go in no order. Released ones are kept and given again, the smallest
@@ -34,6 +35,7 @@ typedef struct {
 Buffer *pool_take(Pool *p, Backend *be, size_t bytes);
 void pool_drop(Pool *p, Buffer *b);
 size_t pool_reserved(const Pool *p);
+void pool_rest(Pool *p, Backend *be);
 void pool_free(Pool *p, Backend *be);
 
 /* One recorded op. Ops embed it as the first member of a struct of their own. */

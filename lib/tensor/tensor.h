@@ -60,6 +60,9 @@ Backend *tape_backend(Tape *t);
 /* Start a step: forget all results, reset the arena. record false: inference, nothing is kept for a
  * backward pass, and tape_mark / tape_keep bound the memory. Clears a failure. */
 void tape_begin(Tape *t, bool record);
+/* Between two steps: forget all results and lend their memory to others, until the next step takes it back at
+ * the same addresses. */
+void tape_rest(Tape *t);
 bool tape_recording(const Tape *t);
 bool tape_failed(const Tape *t);
 /* Record a failure by hand: the err_set of a caller that builds its own op. Returns NULL. */

@@ -10,6 +10,8 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { N = 6, C = 96 };
 
@@ -36,6 +38,35 @@ static Tensor *network(Tape *t, Tensor *x, Tensor *w)
         x = tape_keep(t, mark, op_residual(t, x, op_gelu(t, op_linear(t, y, w, NULL)), NULL));
     }
     return x;
+}
+
+/* Pages of the range that have memory behind them. */
+static int pages_in(const void *p, size_t bytes)
+{
+    unsigned char in[64];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = bytes / page, count = 0;
+    if (n > sizeof in || mincore((void *)((uintptr_t)p / page * page), n * page, in))
+        return -1;
+    for (size_t i = 0; i < n; i++)
+        count += in[i] & 1;
+    return (int)count;
+}
+
+static void test_rest(Tape *t)
+{
+    enum { BIG = 4 << 20 };
+    Tensor x = parameter(0, 1, (int64_t[]){ 100 }, 0.1f);
+    float got[100];
+    void *where[2];
+    for (int i = 0; i < 2; i++) {
+        tape_begin(t, true);
+        Tensor *big = tape_zeros(t, DT_F32, 1, (int64_t[]){ BIG / 4 }), *y = op_scale(t, &x, 2);
+        where[i] = big ? big->data : NULL;
+        ok(big && pages_in(big->data, 65536) == 16 && !tape_read(t, y, got) && got[7] == 2 * data[0][7], "step %d", i);
+        tape_rest(t);
+        is_int(pages_in(where[i], 65536), 0, "at rest its memory is somebody else's");
+    }
+    ok(where[0] == where[1], "and comes back to the same address");
 }
 
 static void test_memory(Tape *t)
@@ -209,6 +240,7 @@ int main(void)
     if (!ok(t != NULL, "a tape on the CPU"))
         return tap_done();
     test_memory(t);
+    test_rest(t);
     test_sharing(t);
     test_errors(t);
     test_adamw(t);

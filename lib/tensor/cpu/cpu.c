@@ -41,6 +41,13 @@ static void cpu_release(Backend *be, void *p, size_t bytes)
         free(p);
 }
 
+static void cpu_rest(Backend *be, void *p, size_t bytes)
+{
+    (void)be;
+    if (bytes >= MAP_FROM)
+        madvise(p, bytes, MADV_DONTNEED);
+}
+
 static int cpu_copy_in(Backend *be, void *device, const void *host, size_t bytes)
 {
     (void)be;
@@ -136,6 +143,7 @@ static void fill_table(void)
         .chunk = (size_t)16 << 30,
         .alloc = cpu_alloc,
         .release = cpu_release,
+        .rest = cpu_rest,
         .write = cpu_copy_in,
         .read = cpu_copy_out,
         .move = cpu_move,
