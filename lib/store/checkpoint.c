@@ -9,36 +9,35 @@
  *
  * A large value begins 16 bytes into a page, so the data of large tensors is aligned to 128 bytes.
  *
- * LMDB holds the pages that a transaction writes in memory until it ends. So the tensors of a large checkpoint are
- * written by several transactions, as a set with a new number that nothing refers to; the last transaction adds the
- * checkpoint itself, which names the set, and drops the old ones. Whoever reads sees all of it or nothing. A set that
- * was left without its checkpoint by a crash is removed by the next run_save. */
+ * A checkpoint, the removal of the one it replaces and of those no longer kept, is one transaction. LMDB has the
+ * pages of large values in memory until the transaction ends: saving takes as much memory as the checkpoint has. */
 #include "store/run.h"
 
 #include "store/run_layout.h"
 #include "util/err.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-enum { TENSOR_SEAL = 96, TENSOR_HEAD = 112, SET_DIGITS = 16, TENSOR_NAME_MAX = 480, KEY_SIZE = 512,
-       CHUNK_BYTES = 64 << 20, CHECKPOINT_HEAD = 24 };
+enum { TENSOR_SEAL = 96, TENSOR_HEAD = 112, STEP_DIGITS = 16, TENSOR_NAME_MAX = 480, KEY_SIZE = 512,
+       CHECKPOINT_HEAD = 16 };
 
 struct Checkpoint {
     Run *run;
     MDB_txn *txn;
-    uint64_t step, set, count, bytes;
+    uint64_t step, count, bytes;
     char *meta;
     void **copies; /* data that was not aligned where it lay */
     size_t n_copies;
 };
 
-static size_t make_key(uint64_t set, const char *name, char *key)
+static size_t make_key(uint64_t step, const char *name, char *key)
 {
-    return (size_t)snprintf(key, KEY_SIZE, "%016" PRIx64 "/%s", set, name);
+    return (size_t)snprintf(key, KEY_SIZE, "%016" PRIx64 "/%s", step, name);
 }
 
 static uint64_t seal_tensor(const unsigned char *head, const char *key, size_t n)
@@ -46,10 +45,10 @@ static uint64_t seal_tensor(const unsigned char *head, const char *key, size_t n
     return XXH3_64bits_withSeed(key, n, XXH3_64bits(head, TENSOR_SEAL));
 }
 
-static int put_tensor(Run *run, MDB_txn *txn, uint64_t set, const StoredTensor *t)
+static int put_tensor(Run *run, MDB_txn *txn, uint64_t step, const StoredTensor *t)
 {
     char key[KEY_SIZE];
-    size_t n = make_key(set, t->name, key);
+    size_t n = make_key(step, t->name, key);
     MDB_val k = { n, key }, v = { TENSOR_HEAD + t->bytes, NULL };
     int rc = mdb_put(txn, run->tensors, &k, &v, MDB_RESERVE | MDB_NOOVERWRITE);
     if (rc == MDB_KEYEXIST)
@@ -70,10 +69,8 @@ static int put_tensor(Run *run, MDB_txn *txn, uint64_t set, const StoredTensor *
     return 0;
 }
 
-/* ---------------------------------------------------------------- sets that nothing needs */
-
 typedef struct {
-    uint64_t step, set, count, bytes;
+    uint64_t step, count, bytes;
     const char *meta;
     size_t meta_size;
 } Entry;
@@ -87,7 +84,7 @@ static int parse_entry(const Run *run, const MDB_val *k, const MDB_val *v, Entry
     if (n < CHECKPOINT_HEAD)
         return err_set(ERR_DATA, "%s: damaged: a checkpoint's head of %zu bytes", run->env.path, n);
     const unsigned char *p = bytes;
-    *e = (Entry){ load64(k->mv_data), load64(p), load64(p + 8), load64(p + 16), (const char *)p + CHECKPOINT_HEAD,
+    *e = (Entry){ load64(k->mv_data), load64(p), load64(p + 8), (const char *)p + CHECKPOINT_HEAD,
                   n - CHECKPOINT_HEAD };
     return 0;
 }
@@ -125,69 +122,45 @@ out:
     return 0;
 }
 
-static bool parse_set(const MDB_val *k, uint64_t *set)
+/* Moves the cursor to the first tensor of a step at or after *k, or from there to the next. 0, MDB_NOTFOUND after the
+ * last one, or LMDB's error. */
+static int next_tensor(MDB_cursor *cursor, MDB_cursor_op op, const char *prefix, MDB_val *k, MDB_val *v)
 {
-    char digits[SET_DIGITS + 1], *end;
-    if (k->mv_size <= SET_DIGITS + 1 || ((const char *)k->mv_data)[SET_DIGITS] != '/')
-        return false;
-    memcpy(digits, k->mv_data, SET_DIGITS);
-    digits[SET_DIGITS] = 0;
-    *set = strtoull(digits, &end, 16);
-    return !*end;
-}
-
-/* Removes the tensors of all sets but those in the list. */
-static int sweep(Run *run, MDB_txn *txn, const Entry *list, size_t n)
-{
-    MDB_cursor *cursor;
-    MDB_val k, v;
-    int rc = mdb_cursor_open(txn, run->tensors, &cursor);
-    if (rc)
-        return store_error(&run->env, rc);
-    rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST);
-    while (!rc) {
-        uint64_t set = 0;
-        bool wanted = false;
-        if (parse_set(&k, &set))
-            for (size_t i = 0; i < n && !wanted; i++)
-                wanted = list[i].set == set;
-        if (!wanted)
-            rc = mdb_cursor_del(cursor, 0);
-        /* After a deletion the cursor stands on the next one already, which MDB_NEXT then gives. */
-        rc = rc ? rc : mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
-    }
-    mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? 0 : store_error(&run->env, rc);
+    int rc = mdb_cursor_get(cursor, k, v, op);
+    return !rc && (k->mv_size <= STEP_DIGITS + 1 || memcmp(k->mv_data, prefix, STEP_DIGITS + 1)) ? MDB_NOTFOUND : rc;
 }
 
 /* ---------------------------------------------------------------- saving */
 
-static size_t pages_of(const Run *run, size_t bytes)
+/* Removes a checkpoint, if there is one of that step. */
+static int drop(Run *run, MDB_txn *txn, uint64_t step)
 {
-    return (bytes + TENSOR_HEAD + 16 + run->env.page - 1) / run->env.page + 24;
+    char prefix[KEY_SIZE];
+    MDB_cursor *cursor;
+    MDB_val at = { sizeof step, &step }, k = { make_key(step, "", prefix), prefix }, v;
+    int rc = mdb_del(txn, run->checkpoints, &at, NULL);
+    if (rc && rc != MDB_NOTFOUND)
+        return store_error(&run->env, rc);
+    rc = mdb_cursor_open(txn, run->tensors, &cursor);
+    if (rc)
+        return store_error(&run->env, rc);
+    /* After a deletion the cursor stands on the next one already, which MDB_NEXT then gives. */
+    rc = next_tensor(cursor, MDB_SET_RANGE, prefix, &k, &v);
+    while (!rc && !(rc = mdb_cursor_del(cursor, 0)))
+        rc = next_tensor(cursor, MDB_NEXT, prefix, &k, &v);
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : store_error(&run->env, rc);
 }
 
-/* A number for a new set, and room made by removing what crashes left behind. */
-static int open_set(Run *run, uint64_t *set)
+static int drop_old(Run *run, MDB_txn *txn, int keep)
 {
-    MDB_txn *txn;
     Entry *list = NULL;
     size_t n = 0;
-    if (store_begin_write(&run->env, (size_t)4 << 20, &txn))
-        return -1;
-    int rc = store_header_get(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, "run", set, 1);
-    if (rc == MDB_NOTFOUND)
-        rc = err_set(ERR_DATA, "%s: damaged: its header is gone", run->env.path);
-    uint64_t next = *set + 1;
-    rc = rc ? rc : collect(run, txn, &list, &n);
-    rc = rc ? rc : sweep(run, txn, list, n);
-    rc = rc ? rc : store_header_put(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, &next, 1);
+    int rc = keep > 0 ? collect(run, txn, &list, &n) : 0;
+    for (size_t i = 0; !rc && i + (size_t)keep < n; i++)
+        rc = drop(run, txn, list[i].step);
     free(list);
-    if (rc) {
-        mdb_txn_abort(txn);
-        return -1;
-    }
-    return store_commit(&run->env, txn);
+    return rc;
 }
 
 static int put_entry(Run *run, MDB_txn *txn, const Entry *e)
@@ -198,61 +171,35 @@ static int put_entry(Run *run, MDB_txn *txn, const Entry *e)
     MDB_val k = { sizeof step, &step };
     if (!p)
         return err_set(ERR_MEMORY, "%s: no memory for %zu bytes", run->env.path, n);
-    store64(p, e->set);
-    store64(p + 8, e->count);
-    store64(p + 16, e->bytes);
+    store64(p, e->count);
+    store64(p + 8, e->bytes);
     memcpy(p + CHECKPOINT_HEAD, e->meta, e->meta_size);
     int rc = sealed_put(&run->env, txn, run->checkpoints, &k, p, n);
     free(p);
     return rc;
 }
 
-/* The last transaction: the checkpoint appears, old ones go. */
-static int publish(Run *run, MDB_txn *txn, const Entry *e, int keep)
+static int save_locked(Run *run, const Entry *e, const StoredTensor *tensors, int keep)
 {
-    Entry *list = NULL;
-    size_t n = 0, first;
-    if (put_entry(run, txn, e) || collect(run, txn, &list, &n))
+    size_t page = run->env.page, pages = 1024 + e->meta_size / page;
+    MDB_txn *txn;
+    for (size_t i = 0; i < e->count; i++)
+        pages += tensors[i].bytes / page + 4;
+    pages += pages / 64; /* the list of pages that become free */
+    if (run_flush_locked(run) || store_begin_write(&run->env, pages * page, &txn))
         return -1;
-    first = keep > 0 && n > (size_t)keep ? n - (size_t)keep : 0;
-    int rc = 0;
-    for (size_t i = 0; i < first && !rc; i++) {
-        MDB_val k = { sizeof list[i].step, &list[i].step };
-        rc = mdb_del(txn, run->checkpoints, &k, NULL);
-        if (rc)
-            store_error(&run->env, rc);
-    }
-    rc = rc ? -1 : sweep(run, txn, list + first, n - first);
-    free(list);
+    int rc = drop(run, txn, e->step);
+    for (size_t i = 0; i < e->count && !rc; i++)
+        rc = put_tensor(run, txn, e->step, &tensors[i]);
+    rc = rc || put_entry(run, txn, e) || drop_old(run, txn, keep) ? -1 : 0;
+    if (rc)
+        mdb_txn_abort(txn);
+    else
+        rc = store_commit(&run->env, txn);
+#ifdef __GLIBC__
+    malloc_trim(0); /* it would keep the transaction's pages for the next one */
+#endif
     return rc;
-}
-
-static int save_locked(Run *run, Entry *e, const StoredTensor *tensors, int keep)
-{
-    MDB_txn *txn = NULL;
-    size_t i = 0, end;
-    if (run_flush_locked(run) || open_set(run, &e->set))
-        return -1;
-    do {
-        size_t bytes = 0, pages = 1024 + pages_of(run, e->meta_size);
-        for (end = i; end < e->count && (end == i || bytes + tensors[end].bytes <= CHUNK_BYTES); end++) {
-            bytes += tensors[end].bytes;
-            pages += pages_of(run, tensors[end].bytes);
-        }
-        if (store_begin_write(&run->env, pages * run->env.page, &txn))
-            return -1;
-        for (; i < end; i++)
-            if (put_tensor(run, txn, e->set, &tensors[i]))
-                goto fail;
-        if (end == e->count && publish(run, txn, e, keep))
-            goto fail;
-        if (store_commit(&run->env, txn))
-            return -1;
-    } while (i < e->count);
-    return 0;
-fail:
-    mdb_txn_abort(txn);
-    return -1;
 }
 
 int run_save(Run *run, uint64_t step, const char *meta_json, const StoredTensor *tensors, size_t n, int keep)
@@ -333,7 +280,6 @@ Checkpoint *run_checkpoint(Run *run, int64_t step)
     pthread_mutex_unlock(&run->lock);
     if (!rc) {
         cp->step = e.step;
-        cp->set = e.set;
         cp->count = e.count;
         cp->bytes = e.bytes;
         cp->meta = strndup(e.meta, e.meta_size);
@@ -395,8 +341,8 @@ static int parse_tensor(Checkpoint *cp, const MDB_val *k, const MDB_val *v, Stor
 {
     const unsigned char *p = v->mv_data;
     const char *path = cp->run->env.path, *key = k->mv_data;
-    int n = (int)k->mv_size - SET_DIGITS - 1;
-    const char *name = key + SET_DIGITS + 1;
+    int n = (int)k->mv_size - STEP_DIGITS - 1;
+    const char *name = key + STEP_DIGITS + 1;
     if (n < 1 || v->mv_size < TENSOR_HEAD || seal_tensor(p, key, k->mv_size) != load64(p + TENSOR_SEAL) || p[7])
         return err_set(ERR_DATA, "%s: damaged: the head of tensor %.*s", path, n < 1 ? 0 : n, name);
     int dtype = stored_type((const char *)p);
@@ -435,7 +381,7 @@ int checkpoint_get(Checkpoint *cp, const char *name, StoredTensor *t)
     char key[KEY_SIZE];
     if (strlen(name) > TENSOR_NAME_MAX)
         return err_set(ERR_ABSENT, "%s: no tensor of that length of name", cp->run->env.path);
-    MDB_val k = { make_key(cp->set, name, key), key }, v;
+    MDB_val k = { make_key(cp->step, name, key), key }, v;
     int rc = mdb_get(cp->txn, cp->run->tensors, &k, &v);
     if (rc == MDB_NOTFOUND)
         return err_set(ERR_ABSENT, "%s: step %" PRIu64 " has no tensor %s", cp->run->env.path, cp->step, name);
@@ -444,15 +390,15 @@ int checkpoint_get(Checkpoint *cp, const char *name, StoredTensor *t)
 
 int checkpoint_each(Checkpoint *cp, StoredEach *cb, void *arg)
 {
-    char key[KEY_SIZE];
+    char prefix[KEY_SIZE];
     MDB_cursor *cursor;
-    MDB_val k = { make_key(cp->set, "", key), key }, v;
-    uint64_t seen = 0, set;
+    MDB_val k = { make_key(cp->step, "", prefix), prefix }, v;
+    uint64_t seen = 0;
     int rc = mdb_cursor_open(cp->txn, cp->run->tensors, &cursor);
     if (rc)
         return store_error(&cp->run->env, rc);
-    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
-    while (!rc && parse_set(&k, &set) && set == cp->set) {
+    rc = next_tensor(cursor, MDB_SET_RANGE, prefix, &k, &v);
+    while (!rc) {
         StoredTensor t;
         int stop = parse_tensor(cp, &k, &v, &t);
         stop = stop ? stop : cb(&t, arg);
@@ -461,7 +407,7 @@ int checkpoint_each(Checkpoint *cp, StoredEach *cb, void *arg)
             return stop;
         }
         seen++;
-        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+        rc = next_tensor(cursor, MDB_NEXT, prefix, &k, &v);
     }
     mdb_cursor_close(cursor);
     if (rc && rc != MDB_NOTFOUND)
@@ -476,7 +422,7 @@ static int verify_tensor(const StoredTensor *t, void *arg)
 {
     Checkpoint *cp = arg;
     char key[KEY_SIZE];
-    MDB_val k = { make_key(cp->set, t->name, key), key }, v;
+    MDB_val k = { make_key(cp->step, t->name, key), key }, v;
     int rc = mdb_get(cp->txn, cp->run->tensors, &k, &v);
     if (rc)
         return store_error(&cp->run->env, rc);

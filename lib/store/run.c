@@ -1,10 +1,10 @@
 /* A run's databases:
  *
- *  facts        "header" -> sealed: "HSSLRUN\0", version (4), number of the next set of tensors (8)
+ *  facts        "header" -> sealed: "HSSLRUN\0", version (4)
  *               "config" -> sealed: JSON;  "fact/KEY" -> sealed: text
  *  log          number (8), from 0 -> sealed: one JSON object
- *  checkpoints  step (8) -> sealed: its set of tensors (8), number of tensors (8), bytes of their data (8), JSON
- *  tensors      set, 16 hexadecimal digits, "/", name -> tensor (checkpoint.c)
+ *  checkpoints  step (8) -> sealed: number of its tensors (8), bytes of their data (8), JSON
+ *  tensors      step, 16 hexadecimal digits, "/", name -> tensor (checkpoint.c)
  *
  * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
 #include "store/run.h"
@@ -85,7 +85,6 @@ Run *run_create(const char *path, const char *config_json, bool force)
 {
     MDB_txn *txn = NULL;
     MDB_val k = { 6, (void *)"config" };
-    uint64_t next = 0;
     if (force && clear(path))
         return NULL;
     Run *run = run_new(path);
@@ -98,7 +97,7 @@ Run *run_create(const char *path, const char *config_json, bool force)
     }
     if (store_open(&run->env, path, STORE_CREATE, "run", NULL) ||
         store_begin_write(&run->env, SMALL_WRITE + strlen(config_json), &txn) || open_dbs(run, txn, MDB_CREATE) ||
-        store_header_put(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, &next, 1) ||
+        store_header_put(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, NULL, 0) ||
         sealed_put(&run->env, txn, run->facts, &k, config_json, strlen(config_json)))
         goto fail;
     int rc = store_commit(&run->env, txn);
@@ -136,14 +135,13 @@ static char *get_text(Run *run, MDB_txn *txn, const char *name)
 Run *run_open(const char *path, bool write)
 {
     MDB_txn *txn = NULL;
-    uint64_t next;
     Run *run = run_new(path);
     if (!run)
         return NULL;
     if (store_open(&run->env, path, write ? STORE_WRITE : STORE_READ, "run", NULL) ||
         store_begin_read(&run->env, &txn) || open_dbs(run, txn, 0))
         goto fail;
-    int rc = store_header_get(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, "run", &next, 1);
+    int rc = store_header_get(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, "run", NULL, 0);
     if (rc == MDB_NOTFOUND)
         err_set(ERR_DATA, "%s: not a run: no header", path);
     if (rc)

@@ -38,9 +38,9 @@ int64_t run_log_count(Run *run);
  * walk and is returned. The line is good during the call; cb must not use the run. */
 int run_log_each(Run *run, int64_t from, int (*cb)(int64_t number, const char *line, void *arg), void *arg);
 
-/* Store a checkpoint: all of it becomes visible in one transaction, or none of it; it is on the disk when the
+/* Store a checkpoint, in one transaction: all of it becomes visible or none of it; it is on the disk when the
  * call returns. Replaces one of the same step. meta_json: a JSON object. keep > 0: afterwards only the last
- * `keep` checkpoints stay. Extra memory: about 64 MiB or the largest tensor, whatever the sum. */
+ * `keep` checkpoints stay. Takes as much memory again as the checkpoint has, and gives it back. */
 int run_save(Run *run, uint64_t step, const char *meta_json, const StoredTensor *tensors, size_t n, int keep)
     __attribute__((warn_unused_result));
 

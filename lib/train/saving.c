@@ -166,6 +166,7 @@ int saving_write(Run *run, Student *s, Teach *t, Progression *p, int keep)
     int rc = teach_save(t, &ts) || list_state(s, &ts, k, &l) || all_finite(&l) ? -1 : 0;
     if (!rc) {
         make_digest(s, &ts, p->digest);
+        student_rest(s); /* for what the transaction holds in memory */
         rc = write_state(run, &l, p, keep);
     }
     state_free(&l);
