@@ -116,7 +116,8 @@ static int fast_scale(const ViewPlan *plans, int count)
 {
     int scale = 1;
     for (int i = 0; i < count; i++)
-        while (scale < 8 && (plans[i].w * scale / 8 < plans[i].size || plans[i].h * scale / 8 < plans[i].size))
+        while (scale < 8 && ((int64_t)plans[i].w * scale / 8 < plans[i].size ||
+                             (int64_t)plans[i].h * scale / 8 < plans[i].size))
             scale *= 2;
     return scale;
 }

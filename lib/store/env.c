@@ -63,9 +63,9 @@ int store_error(const StoreEnv *e, int rc)
 /* What can be said before LMDB sees the file. Creates it for STORE_CREATE. *size: its size. */
 static int look(const char *path, StoreMode mode, const char *what, off_t *size)
 {
-    struct stat st;
+    struct stat st = { 0 };
     int flags = mode == STORE_CREATE ? O_RDWR | O_CREAT : O_RDONLY, rc = -1;
-    int fd = open(path, flags | O_CLOEXEC, 0666);
+    int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666); /* a pipe without a writer must not hang us */
     if (fd < 0 && errno == ENOENT && mode != STORE_CREATE)
         return err_set(ERR_ABSENT, "%s: no such %s", path, what);
     if (fd < 0)

@@ -201,7 +201,7 @@ SafeTensors *safetensors_open(const char *path)
         err_set(ERR_MEMORY, "%s: out of memory", path);
         goto out;
     }
-    fd = open(path, O_RDONLY | O_CLOEXEC);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not hang us */
     if (fd < 0 || fstat(fd, &info)) {
         if (errno == ENOENT)
             err_set(ERR_ABSENT, "%s: no such file", path);

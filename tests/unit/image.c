@@ -207,6 +207,8 @@ static void test_codecs(void)
     for (int i = 0; i < 16 * 16 * 3; i++)
         far += abs(whole[i] - fast[i]) > 60;
     ok(!rc && far < 40, "a fast view resembles the exact one");
+    ViewPlan vast = { .w = INT32_MAX, .h = INT32_MAX, .size = 4096, .filter = FILTER_BICUBIC };
+    ok(render_views(bytes, n, &vast, 1, true, outs, s) < 0 && err_code() == ERR_DATA, "a vast plan is refused, fast too");
     ok(!image_eval_view(&im, 20, 16, whole) && !image_eval_view(&im, 0, 16, whole), "evaluation views");
     ok(image_eval_view(&im, 10, 16, whole) < 0, "a crop larger than the picture is refused");
     render_scratch_free(s);

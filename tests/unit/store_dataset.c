@@ -125,6 +125,8 @@ static void test_edges(void)
 
     ok(!dataset_open(in_dir("none.db")) && err_code() == ERR_ABSENT, "no such file");
     ok(!dataset_open(dir) && err_code() == ERR_DATA, "a directory is no dataset");
+    ok(!mkfifo(in_dir("pipe"), 0600) && !dataset_open(in_dir("pipe")) && err_code() == ERR_DATA,
+       "nor is a pipe that nobody writes to");
     int fd = open(in_dir("text"), O_WRONLY | O_CREAT, 0666);
     ok(write(fd, "hello, this is no dataset at all\n", 33) == 33 && !close(fd), "a text file");
     ok(!dataset_open(in_dir("text")) && err_code() == ERR_DATA, "is no dataset");

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/hssl-safe.XXXXXX";
@@ -167,6 +168,8 @@ int main(void)
     test_round_trip();
     test_unsound();
     test_damage();
+    unlink(path);
+    ok(!mkfifo(path, 0600) && !safetensors_open(path) && err_code() == ERR_DATA, "a pipe that nobody writes to");
     unlink(path);
     rmdir(dir);
     return tap_done();
