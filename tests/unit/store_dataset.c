@@ -164,19 +164,27 @@ static void test_killed(void)
     uint64_t before = 0;
     bool good = true;
     for (int round = 0; good && round < 4; round++) {
+        int commits[2];
+        char byte;
+        if (pipe(commits))
+            break;
         pid_t child = fork();
         if (!child) {
+            close(commits[0]);
             DatasetWriter *w = dataset_create(path, true);
             for (uint64_t i = w ? dataset_written(w) : 0; w; i++)
-                if (put(w, i) || (i % 50 == 0 && dataset_commit(w)))
+                if (put(w, i) || (i % 50 == 0 && (dataset_commit(w) || (i && write(commits[1], "", 1) != 1))))
                     break;
             _exit(1);
         }
-        usleep(60000);
+        close(commits[1]);
+        good = read(commits[0], &byte, 1) == 1;
+        usleep(7000 * (unsigned)round);
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
+        close(commits[0]);
         Dataset *ds = dataset_open(path);
-        good = ds && dataset_count(ds) >= before;
+        good = good && ds && dataset_count(ds) > before;
         before = ds ? dataset_count(ds) : 0;
         for (uint64_t i = 0; good && i < before; i++)
             good = same(ds, i);
