@@ -32,6 +32,9 @@ static void say(const char *mark, const char *fmt, va_list ap)
     size_t end = (size_t)n + (m < 0 ? 0 : (size_t)m);
     if (end > sizeof line - 2)
         end = sizeof line - 2;
+    for (size_t i = (size_t)n; i < end; i++) /* foreign text, such as a file's name, must not command the terminal */
+        if ((unsigned char)line[i] < 32 || line[i] == 127)
+            line[i] = '?';
     line[end++] = '\n';
     line_drawn = false;
     fflush(stdout);

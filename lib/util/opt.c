@@ -117,6 +117,29 @@ static int check_range(const Opt *o, const char *text, double x)
     return 0;
 }
 
+static int set_amount(const Opt *o, const char *text)
+{
+    char number[64];
+    size_t n = strlen(text);
+    bool percent = n && text[n - 1] == '%';
+    double x;
+    snprintf(number, sizeof number, "%.*s", (int)(n - percent), text);
+    if (n >= sizeof number || parse_number(number, false, &x) || (!percent && (x != floor(x) || fabs(x) > 9e15)))
+        return err_set(ERR_USAGE, "--%s %s: neither a whole number nor a percentage such as 0.5%%", o->name, text);
+    if (percent && (x < 0 || x > 100))
+        return err_set(ERR_USAGE, "--%s %s: from 0%% to 100%%", o->name, text);
+    if (!percent && check_range(o, text, x))
+        return -1;
+    *(OptAmount *)o->value = (OptAmount){ x, percent };
+    return 0;
+}
+
+int64_t opt_amount(const OptAmount *a, int64_t whole)
+{
+    /* A little more, for what should have come out whole but for rounding. */
+    return (int64_t)(a->percent ? floor(a->number * (double)whole / 100 * (1 + 1e-12)) : a->number);
+}
+
 static int set_value(const Opt *o, const char *text)
 {
     double x;
@@ -161,6 +184,8 @@ static int set_value(const Opt *o, const char *text)
         }
         return err_set(ERR_USAGE, "--%s %s: not one of %s", o->name, text, o->arg);
     }
+    case OPT_T_AMOUNT:
+        return set_amount(o, text);
     case OPT_T_STR:
         *(const char **)o->value = text;
         return 0;
@@ -208,6 +233,9 @@ char *opt_format(const Opt *o, char *buf, size_t size)
         break;
     case OPT_T_PAIR:
         snprintf(buf, size, "%.15g,%.15g", ((double *)o->value)[0], ((double *)o->value)[1]);
+        break;
+    case OPT_T_AMOUNT:
+        snprintf(buf, size, "%.15g%s", ((OptAmount *)o->value)->number, ((OptAmount *)o->value)->percent ? "%" : "");
         break;
     case OPT_T_FLAG:
         snprintf(buf, size, "%s", *(bool *)o->value ? "true" : "false");

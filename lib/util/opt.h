@@ -27,13 +27,21 @@
 #include <stdint.h>
 #include <stdio.h>
 
-typedef enum { OPT_T_END, OPT_T_INT, OPT_T_REAL, OPT_T_STR, OPT_T_FLAG, OPT_T_SIZE, OPT_T_PAIR, OPT_T_CHOICE } OptType;
+typedef enum { OPT_T_END, OPT_T_INT, OPT_T_REAL, OPT_T_STR, OPT_T_FLAG, OPT_T_SIZE, OPT_T_PAIR, OPT_T_CHOICE,
+               OPT_T_AMOUNT } OptType;
+
+/* So many, or so much of a whole that is known later. */
+typedef struct {
+    double number; /* whole, or percent */
+    bool percent;
+} OptAmount;
 
 typedef struct {
     OptType type;
     const char *name; /* long name, with dashes */
     char letter;      /* or 0 */
-    void *value;      /* int64_t, double, const char *, bool, int64_t (bytes), double[2], const char * */
+    void *value;      /* int64_t, double, const char *, bool, int64_t (bytes), double[2], const char *,
+                       * OptAmount */
     double min, max;  /* inclusive range of a number */
     const char *arg;  /* name of the argument in --help, or, for a choice, its values "a|b|c" */
     const char *help;
@@ -49,6 +57,8 @@ typedef struct {
 #define OPT_PAIR(n, c, v, lo, hi, a, h) { OPT_T_PAIR, n, c, v, lo, hi, a, h }
 /* One of several words, "none|vit|convnext". */
 #define OPT_CHOICE(n, c, v, words, h) { OPT_T_CHOICE, n, c, v, 0, 0, words, h }
+/* "100" or "0.5%". v: OptAmount *. The range is that of a number without %; with it, 0 to 100. */
+#define OPT_AMOUNT(n, c, v, lo, hi, a, h) { OPT_T_AMOUNT, n, c, v, lo, hi, a, h }
 #define OPT_END { OPT_T_END, NULL, 0, NULL, 0, 0, NULL, NULL }
 
 typedef struct {
@@ -72,6 +82,9 @@ void opt_print_config(const Opt *opts, FILE *out);
 
 /* The option's value as text in buf; returns buf. Values round-trip through opt_set. */
 char *opt_format(const Opt *o, char *buf, size_t size);
+
+/* What an amount is of a whole, rounded down; a number stays as it is. */
+int64_t opt_amount(const OptAmount *a, int64_t whole);
 
 /* Set one option from text, with the table's checks. Returns 0, or -1 with an error that names it. */
 int opt_set(const Opt *opts, const char *name, const char *text);

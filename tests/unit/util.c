@@ -2,8 +2,10 @@
 #include "../tap.h"
 
 #include "util/err.h"
+#include "util/idset.h"
 #include "util/opt.h"
 #include "util/rng.h"
+#include "util/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,11 +76,67 @@ static void test_opt(void)
     ok(opt_set(opts, "kind", "b") == -1 && opt_set(opts, "base-lr", "nan") == -1 &&
            opt_set(opts, "jobs", "1.5") == -1 && opt_set(opts, "jobs", "") == -1, "bad values are refused");
     char text[64];
+    OptAmount most = { 5, false };
+    const Opt amount[] = { OPT_AMOUNT("most", 0, &most, -1, 1000, "N|P%", "most"), OPT_END };
+    ok(opt_amount(&most, 10) == 5 && !opt_set(amount, "most", "0.5%") && most.percent && opt_amount(&most, 1399) == 6 &&
+           opt_amount(&most, 1400) == 7, "an amount is a number or a share");
+    is_str(opt_format(&amount[0], text, sizeof text), "0.5%", "and prints as it is read");
+    ok(!opt_set(amount, "most", "-1") && opt_amount(&most, 10) == -1 && !opt_set(amount, "most", "100%") &&
+           opt_amount(&most, 29) == 29 && !opt_set(amount, "most", "7%") && opt_amount(&most, 300) == 21,
+       "over its range");
+    ok(opt_set(amount, "most", "-2") && opt_set(amount, "most", "1001") && opt_set(amount, "most", "101%") &&
+           opt_set(amount, "most", "-1%") && opt_set(amount, "most", "%") && opt_set(amount, "most", "1.5") &&
+           opt_set(amount, "most", "nan%") && opt_set(amount, "most", "") && opt_set(amount, "most", "5%%"),
+       "and not beyond: %s", err_text());
     is_str(opt_format(&opts[6], text, sizeof text), "0.1,0.5", "a value prints as it is read");
+}
+
+static void test_idset(void)
+{
+    IdSet s = { 0 };
+    int wrong = idset_has(&s, 0);
+    for (uint64_t i = 0; i < 1000; i++)
+        wrong += idset_add(&s, i * i * 977) != 1;
+    for (uint64_t i = 0; i < 1000; i++)
+        wrong += idset_add(&s, i * i * 977) != 0 || !idset_has(&s, i * i * 977) || idset_has(&s, i * i * 977 + 1);
+    ok(!wrong && s.count == 1000, "a set of ids");
+    ok(!idset_has(&s, UINT64_MAX) && idset_add(&s, UINT64_MAX) == 1 && idset_add(&s, UINT64_MAX) == 0 &&
+           idset_has(&s, UINT64_MAX) && s.count == 1001, "the last number, too");
+    idset_free(&s);
+}
+
+static void text_is(const char *in, const char *want)
+{
+    char *got = text_utf8(in);
+    is_str(got, want, "proper UTF-8");
+    free(got);
+}
+
+static void file_is(const char *in, const char *want)
+{
+    char name[12];
+    is_str(text_file_name(in, name, sizeof name), want, "a name for a file");
+}
+
+static void test_text(void)
+{
+    text_is("a\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "a\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
+    text_is("a\xff\xc3z", "a\xef\xbf\xbd\xef\xbf\xbdz");
+    text_is("\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"
+                                                     "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+    file_is("cat/1.jpg", "cat_1.jpg");
+    file_is("../../x", "_._.._x");
+    file_is("..", "_.");
+    file_is("-rf *", "_rf_");
+    file_is("", "_");
+    file_is("a\033\n/b", "a_b");
+    file_is("folder/0123456.jpg", "0123456.jpg");
 }
 
 int main(void)
 {
+    test_idset();
+    test_text();
     test_rng();
     test_opt();
     err_set(ERR_DATA, "inner");

@@ -1,0 +1,59 @@
+#include "util/text.h"
+
+#include <ctype.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of the character at s, or 0 where it isn't proper UTF-8: too long a form, a surrogate, beyond
+ * U+10FFFF. */
+static size_t character(const unsigned char *s)
+{
+    static const unsigned long least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
+                                                              : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+    if (n < 2)
+        return n;
+    unsigned long c = s[0] & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    return c >= least[n] && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff) ? n : 0;
+}
+
+char *text_utf8(const char *s)
+{
+    char *out = malloc(3 * strlen(s) + 1), *at = out;
+    if (!out)
+        return NULL;
+    while (*s) {
+        size_t n = character((const unsigned char *)s);
+        memcpy(at, n ? s : "\xef\xbf\xbd", n ? n : 3);
+        at += n ? n : 3;
+        s += n ? n : 1;
+    }
+    *at = 0;
+    return out;
+}
+
+char *text_file_name(const char *s, char *to, size_t size)
+{
+    size_t n = 0, length = strlen(s);
+    if (!size)
+        return to;
+    if (length >= size)
+        s += length - (size - 1);
+    for (; *s && n < size - 1; s++) {
+        bool plain = isascii((unsigned char)*s) && (isalnum((unsigned char)*s) || strchr("._-", *s));
+        if (plain || !n || to[n - 1] != '_')
+            to[n++] = plain ? *s : '_';
+    }
+    if (!n && size > 1)
+        to[n++] = '_';
+    to[n] = 0;
+    if (*to == '.' || *to == '-')
+        *to = '_';
+    return to;
+}

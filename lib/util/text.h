@@ -1,0 +1,16 @@
+/* Foreign text on its way into files and onto terminals. */
+#ifndef HSSL_TEXT_H
+#define HSSL_TEXT_H
+
+#include <stddef.h>
+
+/* s with every byte that isn't part of proper UTF-8 replaced by U+FFFD: names of files may hold any byte,
+ * JSON may not. malloc'd, or NULL without memory. */
+char *text_utf8(const char *s);
+
+/* A name for a file made of foreign text: letters, digits, dot, dash and underscore stay, runs of all else
+ * become one underscore, and what would hide it or name a directory is changed. The end is kept where it is
+ * too long for size, which holds a zero byte, too. Returns to; never empty where size > 1. */
+char *text_file_name(const char *s, char *to, size_t size);
+
+#endif
