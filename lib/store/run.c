@@ -5,6 +5,7 @@
  *  log          number (8), from 0 -> sealed: one JSON object
  *  checkpoints  step (8) -> sealed: number of its tensors (8), bytes of their data (8), JSON
  *  tensors      step, 16 hexadecimal digits, "/", name -> tensor (checkpoint.c)
+ *  bad, bad_bytes  id of an image (8) -> what is known of it; its bytes (quarantine.c)
  *
  * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
 #include "store/run.h"
@@ -97,11 +98,13 @@ Run *run_create(const char *path, const char *config_json, bool force)
     }
     if (store_open(&run->env, path, STORE_CREATE, "run", NULL) ||
         store_begin_write(&run->env, SMALL_WRITE + strlen(config_json), &txn) || open_dbs(run, txn, MDB_CREATE) ||
+        run_open_bad(run, txn, MDB_CREATE) ||
         store_header_put(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, NULL, 0) ||
         sealed_put(&run->env, txn, run->facts, &k, config_json, strlen(config_json)))
         goto fail;
     int rc = store_commit(&run->env, txn);
     txn = NULL;
+    run->has_bad = !rc;
     if (!rc)
         return run;
 fail:
@@ -149,10 +152,14 @@ Run *run_open(const char *path, bool write)
     run->config = get_text(run, txn, "config");
     if (!run->config)
         goto fail;
+    int bad = run_open_bad(run, txn, 0);
+    if (bad == -1)
+        goto fail;
     /* Committing keeps the database handles; ending it otherwise would close them. */
     run->env.readers--;
     rc = mdb_txn_commit(txn);
     txn = NULL;
+    run->has_bad = !rc && !bad;
     if (!rc)
         return run;
     store_error(&run->env, rc);

@@ -2,6 +2,7 @@
 #include "../tap.h"
 
 #include "store/dataset.h"
+#include "store/quarantine.h"
 #include "store/run.h"
 #include "util/err.h"
 #include "util/rng.h"
@@ -94,7 +95,9 @@ static bool make_run(void)
     for (uint64_t step = 1; fine && step < 5; step++) {
         for (int i = 0; i < 100; i++)
             fine = fine && !run_log(run, "{\"step\":1,\"loss\":3.25}");
-        fine = fine && !run_save(run, step, "{}", t, 3, 2);
+        const BadImage b = { .id = step, .name = "cat/1.jpg", .why = "JPEG: no end", .size = 700 * step,
+                             .bytes = big, .kept = 700 * step };
+        fine = fine && !run_save(run, step, "{}", t, 3, 2) && !run_bad_put(run, &b, 1);
     }
     return !run_close(run) && fine;
 }
@@ -126,6 +129,17 @@ static int use_run(void)
         Checkpoint *cp = run_checkpoint(run, (int64_t)steps[i]);
         wrong |= !cp || checkpoint_each(cp, touch_tensor, NULL) || checkpoint_verify(cp);
         checkpoint_close(cp);
+    }
+    free(steps);
+    n = run_bad_ids(run, &steps);
+    wrong |= n < 0;
+    for (int64_t i = 0; i < n; i++) {
+        BadImage b;
+        wrong |= run_bad_get(run, steps[i], true, &b);
+        for (uint64_t j = 0; j < b.kept; j++)
+            sum += ((const unsigned char *)b.bytes)[j];
+        sum += b.name ? (unsigned)(strlen(b.name) + strlen(b.why)) : 0;
+        bad_image_free(&b);
     }
     free(steps);
     return run_close(run) || wrong;
