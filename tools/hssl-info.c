@@ -1,22 +1,29 @@
 /* hssl-info: what is in a dataset, a run, a safetensors file or a ticket. */
 #include "store/dataset.h"
 #include "store/kind.h"
+#include "store/quarantine.h"
 #include "store/run.h"
 #include "store/safetensors.h"
 #include "stream/ticket.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
+#include "util/text.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct {
-    bool json, list, log, verify;
+    bool json, list, log, verify, bad;
+    const char *extract;
     int64_t lines, step, image;
 } o = { .lines = 5, .step = -1, .image = -1 };
 
@@ -27,6 +34,8 @@ static const Opt opts[] = {
     OPT_INT("lines", 'n', &o.lines, 0, 9e15, "N", "show the last N lines of a run's log (with --log 0 is all of it)"),
     OPT_INT("step", 0, &o.step, -1, 9e15, "STEP", "list or verify the checkpoint of this step (-1: the last)"),
     OPT_INT("image", 0, &o.image, -1, 9e15, "ID", "write the bytes of a dataset's image to standard output"),
+    OPT_FLAG("bad", 'b', &o.bad, "list the images that a training could not use"),
+    OPT_STR("extract", 'x', &o.extract, "DIR", "with --bad: write their bytes to files in DIR"),
     OPT_FLAG("verify", 0, &o.verify, "recompute every checksum"),
     OPT_END
 };
@@ -36,6 +45,7 @@ static const OptProgram program = {
     .examples = "  hssl-info photos.db run.db vit_small.safetensors\n"
                 "  hssl-info --log run.db | tail -n 1\n"
                 "  hssl-info --image 7 photos.db > 7.jpg\n"
+                "  hssl-info --bad --extract bad/ run.db\n"
 };
 
 static const char *nice_bytes(uint64_t n)
@@ -71,9 +81,13 @@ static void print_json(json_object *j)
     json_object_put(j);
 }
 
+/* Names may hold any byte, JSON may not. */
 static json_object *text_json(const char *s)
 {
-    return json_object_new_string(s);
+    char *proper = text_utf8(s);
+    json_object *j = json_object_new_string(proper ? proper : "");
+    free(proper);
+    return j;
 }
 
 static json_object *number_json(uint64_t n)
@@ -292,6 +306,124 @@ static void print_config(const char *text)
     json_object_put(config);
 }
 
+/* ---------------------------------------------------------------- bad images */
+
+/* Write through a name of its own and rename, so that what is there under the final name is whole, and nothing is
+ * followed or written into. */
+static int write_bad(int dir, const char *file, const BadImage *b)
+{
+    enum { PARTLY = 8 };
+    char part[NAME_MAX + 1];
+    snprintf(part, sizeof part, ".%.*s.part", NAME_MAX - PARTLY, file);
+    unlinkat(dir, part, 0);
+    int fd = openat(dir, part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return err_system("%s/%s", o.extract, file);
+    int rc = 0;
+    for (size_t at = 0; at < b->kept && !rc;) {
+        ssize_t n = write(fd, (const char *)b->bytes + at, b->kept - at);
+        if (n < 0 && errno != EINTR)
+            rc = err_system("%s/%s", o.extract, file);
+        at += n > 0 ? (size_t)n : 0;
+    }
+    if (close(fd) && !rc)
+        rc = err_system("%s/%s", o.extract, file);
+    if (!rc && renameat(dir, part, dir, file))
+        rc = err_system("%s/%s", o.extract, file);
+    if (rc)
+        unlinkat(dir, part, 0);
+    return rc;
+}
+
+/* "ID-name", harmless whatever the name; ".head" behind it where only the head was kept. */
+static const char *bad_file(const BadImage *b)
+{
+    static char file[NAME_MAX + 1];
+    char name[160];
+    text_file_name(*b->name ? b->name : "image", name, sizeof name);
+    snprintf(file, sizeof file, "%" PRIu64 "-%s%s", b->id, name, b->kept < b->size ? ".head" : "");
+    return file;
+}
+
+static void show_bad(const BadImage *b, const char *file)
+{
+    if (o.json) {
+        json_object *j = json_object_new_object();
+        char sum[17];
+        snprintf(sum, sizeof sum, "%016" PRIx64, b->checksum);
+        json_object_object_add(j, "id", number_json(b->id));
+        json_object_object_add(j, "name", text_json(b->name));
+        json_object_object_add(j, "why", text_json(b->why));
+        json_object_object_add(j, "label", json_object_new_int(b->label));
+        json_object_object_add(j, "epoch", number_json(b->epoch));
+        json_object_object_add(j, "seq", number_json(b->seq));
+        json_object_object_add(j, "bytes", number_json(b->size));
+        json_object_object_add(j, "kept", number_json(b->kept));
+        if (b->size)
+            json_object_object_add(j, "xxh3", text_json(sum));
+        if (file)
+            json_object_object_add(j, "file", text_json(file));
+        print_json(j);
+        return;
+    }
+    printf("%" PRIu64 "\t%d\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t", b->id, b->label, b->epoch, b->seq,
+           b->size, b->kept);
+    printf("%s\t%s%s%s\n", *b->name ? safe(b->name) : "-", safe(b->why), file ? "\t" : "", file ? file : "");
+}
+
+/* Lists, extracts or verifies the quarantine; a damaged entry does not hide the others. */
+static int each_bad(Run *run, bool show, int dir)
+{
+    uint64_t *ids;
+    int64_t n = run_bad_ids(run, &ids), failed = 0;
+    for (int64_t i = 0; i < n; i++) {
+        BadImage b;
+        int rc = run_bad_get(run, ids[i], dir >= 0 || o.verify, &b);
+        bool writes = !rc && dir >= 0 && b.kept;
+        if (!rc && dir >= 0 && !b.kept)
+            log_warn("%s: of image %" PRIu64 " nothing was kept", run_path(run), b.id);
+        if (writes)
+            rc = write_bad(dir, bad_file(&b), &b);
+        if (!rc && show)
+            show_bad(&b, writes ? bad_file(&b) : NULL);
+        if (rc && !failed++)
+            log_error("%s", err_text());
+        bad_image_free(&b);
+    }
+    free(ids);
+    if (failed)
+        err_set(ERR_DATA, "%s: %" PRId64 " of %" PRId64 " bad images can't be %s", run_path(run), failed, n,
+                dir >= 0 ? "extracted" : "read");
+    return n < 0 || failed ? -1 : 0;
+}
+
+static int list_bad(Run *run)
+{
+    int dir = -1;
+    if (o.extract) {
+        if (mkdir(o.extract, 0777) && errno != EEXIST)
+            return err_system("--extract %s", o.extract);
+        dir = open(o.extract, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dir < 0)
+            return err_system("--extract %s", o.extract);
+    }
+    int rc = each_bad(run, true, dir);
+    if (dir >= 0)
+        close(dir);
+    return rc;
+}
+
+/* How many there are; -1. */
+static int64_t count_bad(Run *run)
+{
+    uint64_t *ids;
+    int64_t n = run_bad_ids(run, &ids);
+    free(ids);
+    return n;
+}
+
+/* ---------------------------------------------------------------- a run as a whole */
+
 static int run_text(Run *run, const uint64_t *steps, int64_t n)
 {
     int64_t lines = run_log_count(run);
@@ -301,9 +433,12 @@ static int run_text(Run *run, const uint64_t *steps, int64_t n)
     if (ticket)
         printf("  live teacher: %s\n", safe(ticket));
     free(ticket);
-    int rc = lines < 0;
+    int64_t bad = count_bad(run);
+    int rc = lines < 0 || bad < 0;
     for (int64_t i = 0; i < n && !rc; i++)
         rc = show_checkpoint(run, steps[i], NULL);
+    if (bad > 0)
+        printf("  %" PRId64 " bad image%s: --bad lists them\n", bad, bad == 1 ? "" : "s");
     if (!rc && o.lines && lines > 0) {
         printf("  last lines of the log:\n");
         rc = run_log_each(run, -o.lines, print_line, (void *)"    ");
@@ -316,7 +451,8 @@ static int run_json(Run *run, const uint64_t *steps, int64_t n)
     json_object *j = json_object_new_object(), *list = json_object_new_array(), *log = json_object_new_array();
     int64_t lines = run_log_count(run);
     char *ticket = run_get(run, "ticket");
-    int rc = lines < 0;
+    int64_t bad = count_bad(run);
+    int rc = lines < 0 || bad < 0;
     json_object_object_add(j, "file", text_json(run_path(run)));
     json_object_object_add(j, "kind", text_json("run"));
     json_object_object_add(j, "config", parsed(run_config(run)));
@@ -327,6 +463,7 @@ static int run_json(Run *run, const uint64_t *steps, int64_t n)
         rc = run_log_each(run, -o.lines, line_json, log);
     json_object_object_add(j, "checkpoints", list);
     json_object_object_add(j, "log", log);
+    json_object_object_add(j, "bad", json_object_new_int64(bad));
     if (ticket)
         json_object_object_add(j, "ticket", text_json(ticket));
     if (o.verify)
@@ -346,11 +483,14 @@ static int show_run(const char *path)
     if (o.log) {
         bool some = o.lines && strcmp(opt_origin(opts, "lines"), "default");
         rc = run_log_each(run, some ? -o.lines : 0, print_line, (void *)"");
+    } else if (o.bad) {
+        rc = list_bad(run);
     } else if (o.list) {
         rc = list_tensors(run);
     } else {
         int64_t n = run_steps(run, &steps);
-        rc = n < 0 ? -1 : o.json ? run_json(run, steps, n) : run_text(run, steps, n);
+        rc = n < 0 || (o.verify && each_bad(run, false, -1)) ? -1 : 0;
+        rc = rc ? rc : o.json ? run_json(run, steps, n) : run_text(run, steps, n);
         free(steps);
     }
     return run_close(run) || rc ? -1 : 0;
@@ -442,6 +582,8 @@ static int show(const char *path)
         return err_set(ERR_USAGE, "%s: not a dataset: --image is for datasets", path);
     if (o.log && kind != KIND_RUN && kind != KIND_UNKNOWN)
         return err_set(ERR_USAGE, "%s: not a run: --log is for runs", path);
+    if (o.bad && kind != KIND_RUN && kind != KIND_UNKNOWN)
+        return err_set(ERR_USAGE, "%s: not a run: --bad is for runs", path);
     switch (kind) {
     case KIND_DATASET: return show_dataset(path);
     case KIND_RUN: return show_run(path);
@@ -457,6 +599,10 @@ int main(int argc, char **argv)
     int n = opt_parse(&program, argc, argv), rc = 0;
     if (n < 1)
         opt_usage("a FILE is wanted");
+    if (o.extract && !o.bad)
+        opt_usage("--extract is for --bad");
+    if (o.extract && n > 1)
+        opt_usage("--extract: one run at a time, since two may have images of the same name");
     for (int i = 1; i <= n; i++)
         if (show(argv[i])) {
             log_error("%s", err_text());

@@ -8,9 +8,11 @@
 
 #include "eval/knn.h"
 #include "store/safetensors.h"
+#include "train/badimages.h"
 #include "train/features.h"
 #include "train/threads.h"
 #include "util/err.h"
+#include "util/idset.h"
 #include "util/log.h"
 #include "util/opt.h"
 
@@ -18,11 +20,12 @@ enum { MOST_K = 16 };
 
 static struct {
     const char *train, *test, *which, *features, *k, *dump;
-    int64_t step, image_size, resize, batch, threads, memory, max_bad;
+    int64_t step, image_size, resize, batch, threads, memory;
+    OptAmount max_bad;
     double temperature;
     bool random_init, pixels, leave_out, json, progress;
 } o = { .which = "teacher", .features = "base", .k = "10,20,100,200", .step = -1, .batch = 64,
-        .memory = INT64_C(1) << 30, .max_bad = 100, .temperature = 0.07, .leave_out = true, .progress = true };
+        .memory = INT64_C(1) << 30, .max_bad = { 100, false }, .temperature = 0.07, .leave_out = true, .progress = true };
 
 static const Opt opts[] = {
     OPT_STR("train", 0, &o.train, "DATASET", "labelled images that vote"),
@@ -40,7 +43,7 @@ static const Opt opts[] = {
     OPT_INT("batch-size", 0, &o.batch, 1, 65536, "N", "images in a forward pass"),
     OPT_SIZE("memory", 'm', &o.memory, 1 << 20, 1e15, "BYTES", "bound for queries and their neighbours"),
     OPT_INT("threads", 'j', &o.threads, 0, 1024, "N", "threads (0: one a processor)"),
-    OPT_INT("max-bad", 0, &o.max_bad, 0, 1e15, "N", "give up after N images that can't be used"),
+    BAD_OPT(&o.max_bad),
     OPT_STR("dump", 0, &o.dump, "FILE", "write features and labels of the test images to FILE (safetensors)"),
     OPT_FLAG("json", 0, &o.json, "print one JSON object"),
     OPT_FLAG("progress", 0, &o.progress, "show progress"),
@@ -63,7 +66,8 @@ typedef struct {
     int32_t *labels; /* of the queries at hand, by train's classes */
     int list[MOST_K], ks;
     KnnScore scores[MOST_K];
-    int64_t bad, bank;
+    int64_t bank;
+    IdSet bad[2]; /* of the training images, of other test images */
     Progress progress;
     int64_t done, answered; /* images through the network; queries scored */
     /* --dump */
@@ -150,14 +154,33 @@ static int list_tests(Work *w)
 
 /* ---------------------------------------------------------------- the work */
 
-static int report_bad(void *arg, const Record *rec, uint64_t id, const char *why)
+static int64_t bad_count(const Work *w)
+{
+    return (int64_t)(w->bad[0].count + w->bad[1].count);
+}
+
+/* An image may be met as a query and as a voter: it is named and counted once. */
+static int report_bad(Work *w, int set, const Record *rec, uint64_t id, const char *why)
+{
+    int64_t whole = (int64_t)dataset_count(w->train) + (w->test == w->train ? 0 : (int64_t)dataset_count(w->test));
+    int rc = idset_add(&w->bad[set], id);
+
+    if (rc <= 0)
+        return rc;
+    log_warn("image %" PRIu64 " (%s): %s", id, rec->name, why);
+    return bad_allowed(&o.max_bad, bad_count(w), whole, "they are named above");
+}
+
+static int bad_query(void *arg, const Record *rec, uint64_t id, const char *why)
 {
     Work *w = arg;
 
-    log_warn("image %" PRIu64 " (%s): %s", id, rec->name, why);
-    if (++w->bad > o.max_bad)
-        return err_set(ERR_DATA, "more than %" PRId64 " images can't be used (--max-bad)", o.max_bad);
-    return 0;
+    return report_bad(w, w->test != w->train, rec, id, why);
+}
+
+static int bad_voter(void *arg, const Record *rec, uint64_t id, const char *why)
+{
+    return report_bad(arg, 0, rec, id, why);
 }
 
 static void advance(Work *w, int64_t n)
@@ -215,19 +238,15 @@ static int64_t queries_per_round(KnnConfig c, int64_t tests)
 
 static int classify_round(Work *w, KnnConfig c, int64_t first)
 {
-    FeatureSink queries = { take_queries, report_bad, w }, bank = { take_bank, report_bad, w };
+    FeatureSink queries = { take_queries, bad_query, w }, bank = { take_bank, bad_voter, w };
     int rc = -1;
 
     w->labels = malloc((size_t)c.queries * sizeof *w->labels);
     w->knn = knn_new(&c);
     if (!w->labels)
         err_set(ERR_MEMORY, "no memory for %" PRId64 " labels", c.queries);
-    else if (w->knn && extractor_each(w->ex, w->test, w->test_ids + first, c.queries, &queries) == 0) {
-        /* Bad images of the bank are named and counted in the first round only. */
-        if (first)
-            bank.bad = NULL;
+    else if (w->knn && extractor_each(w->ex, w->test, w->test_ids + first, c.queries, &queries) == 0)
         rc = extractor_each(w->ex, w->train, NULL, (int64_t)dataset_count(w->train), &bank);
-    }
     if (rc == 0)
         rc = knn_score(w->knn, w->labels, w->list, w->ks, w->scores);
     if (rc == 0) {
@@ -346,7 +365,7 @@ static void print_json(const Work *w)
     json_object_object_add(j, "resize", json_object_new_int(extractor_resize(w->ex)));
     json_object_object_add(j, "train", json_object_new_int64(w->bank));
     json_object_object_add(j, "test", json_object_new_int64(w->answered));
-    json_object_object_add(j, "bad", json_object_new_int64(w->bad));
+    json_object_object_add(j, "bad", json_object_new_int64(bad_count(w)));
     for (int i = 0; i < w->ks; i++)
         json_object_array_add(list, score_json(&w->scores[i]));
     json_object_object_add(j, "knn", list);
@@ -415,6 +434,8 @@ int main(int argc, char **argv)
         dataset_close(w.test);
     dataset_close(w.train);
     extractor_close(w.ex);
+    idset_free(&w.bad[0]);
+    idset_free(&w.bad[1]);
     free(w.class_map);
     free(w.test_ids);
     free(w.dump_features);

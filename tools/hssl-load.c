@@ -3,11 +3,13 @@
 #include "stream/source.h"
 #include "stream/stage.h"
 #include "util/err.h"
+#include "util/idset.h"
 #include "util/log.h"
 #include "util/opt.h"
 #include "util/rng.h"
 #include "util/stop.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -53,6 +55,19 @@ static int describe(Source *s, const Dataset *ds, uint64_t per_epoch)
     return source_welcome(s, &m);
 }
 
+/* A damaged record is a bad image: reported, and replaced by whoever makes batches. What is left of it goes along. */
+static int mark_bad(Message *m, Dataset *ds, Record *r)
+{
+    static IdSet named;
+    char why[512];
+    snprintf(why, sizeof why, "%s", err_text());
+    if (dataset_get(ds, m->id, r)) /* else only the image's checksum is wrong */
+        dataset_salvage(ds, m->id, r);
+    if (idset_add(&named, m->id) > 0) /* once, however many epochs meet it */
+        log_warn("img %llu%s%s: %s", (unsigned long long)m->id, *r->name ? " " : "", r->name, why);
+    return message_set_bad(m, why);
+}
+
 static int send_record(Source *s, Dataset *ds, uint64_t seq, uint64_t per_epoch)
 {
     Record r;
@@ -61,16 +76,13 @@ static int send_record(Source *s, Dataset *ds, uint64_t seq, uint64_t per_epoch)
     m.seq = seq;
     m.epoch = seq / per_epoch;
     m.id = record_id(m.epoch, seq % per_epoch, dataset_count(ds));
-    if (dataset_get(ds, m.id, &r)) {
-        /* A damaged record is a bad image: reported, and replaced by whoever makes batches. */
-        log_warn("image %llu: %s", (unsigned long long)m.id, err_text());
-        return message_set_bad(&m, err_text()) ? -1 : source_send(s, &m);
-    }
+    int rc = dataset_get(ds, m.id, &r) || dataset_verify(ds, &r) ? mark_bad(&m, ds, &r) : 0;
     const int64_t shape[] = { (int64_t)r.size };
     m.label = r.label;
     m.width = r.width;
     m.height = r.height;
-    if (message_set_name(&m, r.name) || message_add_copy(&m, "image", MSG_U8, 1, shape, r.bytes)) {
+    if (rc || message_set_name(&m, r.name) ||
+        (r.size && message_add_copy(&m, "image", MSG_U8, 1, shape, r.bytes))) {
         message_clear(&m);
         return -1;
     }

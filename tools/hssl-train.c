@@ -14,6 +14,7 @@
 #include "store/run.h"
 #include "stream/batch.h"
 #include "stream/stage.h"
+#include "train/badimages.h"
 #include "train/estimate.h"
 #include "train/journal.h"
 #include "train/saving.h"
@@ -27,9 +28,10 @@
 static TrainConfig config;
 static struct {
     const char *output, *init_from, *teacher, *medium, *log;
-    int64_t threads, save_every, keep, log_every, max_bad;
+    int64_t threads, save_every, keep, log_every;
+    OptAmount max_bad;
     bool force, resume, overlap, print_config;
-} o = { .medium = "shm", .keep = 2, .log_every = 10, .max_bad = 1000 };
+} o = { .medium = "shm", .keep = 2, .log_every = 10, .max_bad = { 1000, false } };
 
 static const Opt own_opts[] = {
     OPT_STR("output", 'o', &o.output, "RUN", "write the run to file RUN"),
@@ -42,7 +44,7 @@ static const Opt own_opts[] = {
     OPT_INT("keep", 0, &o.keep, 0, 1000000, "N", "checkpoints to keep (0: all)"),
     OPT_INT("log-every", 0, &o.log_every, 1, 1000000, "STEPS", "log each so many steps"),
     OPT_STR("log", 0, &o.log, "FILE", "append the log, JSON lines, to FILE as well (-: standard error)"),
-    OPT_INT("max-bad", 0, &o.max_bad, -1, 9e15, "N", "give up after more than N bad images (-1: never)"),
+    BAD_OPT(&o.max_bad),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "compute in N threads (0: one a processor)"),
     OPT_STR("teacher", 0, &o.teacher, "TICKET", "use the hssl-teach of this ticket; else one is started"),
     OPT_CHOICE("teacher-medium", 0, &o.medium, "shm|inline", "share memory with the teacher, or send all"),
@@ -65,6 +67,7 @@ typedef struct {
     Run *run;
     Journal journal;
     Batches *batches;
+    BadImages bad;
     const BatchShape *shape;
     Teach *teach;
     Student *student;
@@ -337,6 +340,11 @@ static int loop(Training *t, bool *savable)
 static void open_stream(Training *t)
 {
     Ticket ticket;
+    uint64_t *known = NULL;
+    int64_t n = 0;
+    t->bad = (BadImages){ .journal = &t->journal, .most = &o.max_bad };
+    if (t->run && (n = bad_resume(&t->bad, t->run, &known)) < 0)
+        die();
     if (ticket_read(STDIN_FILENO, "views", &ticket)) {
         log_error("%s", err_text());
         exit(stream_status());
@@ -345,7 +353,11 @@ static void open_stream(Training *t)
                                                          .batch_size = config.batch_size,
                                                          .start = t->at.position,
                                                          .life = STDIN_FILENO,
-                                                         .max_bad = o.max_bad });
+                                                         .bad = bad_take,
+                                                         .arg = &t->bad,
+                                                         .known = known,
+                                                         .n_known = (size_t)n });
+    free(known);
     if (!t->batches)
         die();
 }
@@ -425,6 +437,8 @@ static void set_up(Training *t, bool resuming)
     if (run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         give_up(t);
     t->journal.run = t->run;
+    if (bad_begin(&t->bad, batches_welcome(t->batches)))
+        give_up(t);
     if (o.log && !(t->journal.file = strcmp(o.log, "-") ? fopen(o.log, "a") : stderr)) {
         err_system("--log %s", o.log);
         give_up(t);
@@ -466,7 +480,8 @@ static int finish(Training *t, int rc, bool savable)
     if (journal_write(&t->journal, line))
         log_warn("%s", err_text());
     if (batches_bad(t->batches))
-        log_info("%" PRId64 " bad images were replaced", batches_bad(t->batches));
+        log_info("%" PRId64 " bad images were replaced: hssl-info --bad %s lists them", batches_bad(t->batches),
+                 o.output);
     if (done)
         log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s", t->at.step, t->at.images,
                  t->at.digest, o.output);

@@ -212,6 +212,26 @@ int dataset_get(Dataset *ds, uint64_t id, Record *rec)
     return parse_record(ds, id, &v, rec);
 }
 
+void dataset_salvage(Dataset *ds, uint64_t id, Record *rec)
+{
+    MDB_val k = { sizeof id, &id }, v;
+    *rec = (Record){ .bytes = "", .name = "", .label = -1 };
+    pthread_mutex_lock(&ds->lock);
+    int rc = mdb_get(ds->txn, ds->images, &k, &v);
+    pthread_mutex_unlock(&ds->lock);
+    if (rc)
+        return;
+    const char *p = v.mv_data;
+    size_t length = v.mv_size > RECORD_HEAD ? load16(p + 12) : 0;
+    rec->bytes = p;
+    rec->size = v.mv_size;
+    if (v.mv_size < RECORD_HEAD + length + 2 || memchr(p + RECORD_HEAD, 0, length + 1) != p + RECORD_HEAD + length)
+        return;
+    rec->name = p + RECORD_HEAD;
+    rec->bytes = p + RECORD_HEAD + length + 1;
+    rec->size = v.mv_size - RECORD_HEAD - length - 1;
+}
+
 int dataset_verify(const Dataset *ds, const Record *rec)
 {
     if (XXH3_64bits(rec->bytes, rec->size) != rec->checksum)

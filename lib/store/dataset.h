@@ -37,6 +37,10 @@ uint64_t dataset_bytes(const Dataset *ds); /* encoded images, all together */
 /* The record's pointers stay good until dataset_close. 0, or -1 with ERR_ABSENT (no such id) or ERR_DATA
  * (damaged). The checksum is not recomputed here: dataset_verify does. */
 int dataset_get(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unused_result));
+/* Of a record that dataset_get refuses, what can be read: the name ("" where that is damaged, too) and the bytes of the
+ * image, or of the whole record where its parts can't be told apart; size is 0 where there are none. Nothing of it has
+ * been checked; label is -1, the other numbers are 0. */
+void dataset_salvage(Dataset *ds, uint64_t id, Record *rec);
 /* Whether a record's bytes still have its checksum: 0, or -1 with ERR_DATA. */
 int dataset_verify(const Dataset *ds, const Record *rec);
 

@@ -1,7 +1,9 @@
 #include "stream/batch.h"
 
+#include "stream/badlist.h"
 #include "stream/stage.h"
 #include "util/err.h"
+#include "util/idset.h"
 #include "util/log.h"
 #include "util/stop.h"
 
@@ -14,7 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { MAX_SLOTS = 64, MAX_SIDE = 8192, PIXEL = 3 };
+enum { MAX_SLOTS = 64, MAX_SIDE = 8192, PIXEL = 3, BAD_BYTES = 64 << 20 };
 
 typedef enum { SLOT_FREE, SLOT_FILLING, SLOT_READY, SLOT_HELD } SlotState;
 enum { MISSING, GOOD, BAD };
@@ -26,6 +28,7 @@ typedef struct {
     uint8_t *mark; /* [B] MISSING, GOOD, BAD */
     uint64_t *seq, *id;
     int32_t *label;
+    BadList bad; /* those of which the caller has not heard yet */
     Batch batch;
 } Slot;
 
@@ -44,6 +47,8 @@ struct Batches {
     char text[512];
     Slot slot[MAX_SLOTS];
     uint64_t next; /* number of the batch to hand out next */
+    IdSet bad;     /* images of which the caller knows that they are bad */
+    size_t bad_bytes; /* of images that wait in the slots' lists */
 
     /* Set before `shaped`, constant afterwards. */
     BatchShape shape;
@@ -54,8 +59,6 @@ struct Batches {
 
     /* The receiving thread's own. */
     uint64_t opened; /* batches up to here have a slot, or had one */
-    uint64_t *bad_ids;
-    int64_t bad, bad_room;
     double waited; /* the caller's own */
 };
 
@@ -170,27 +173,16 @@ static int copy_views(const Batches *b, const Message *m, const char *name, int 
     return 0;
 }
 
-static int note_bad(Batches *b, const Message *m)
+/* Unless the caller knows of the image, it waits with its bytes until the caller takes the batch. */
+static int note_bad(Batches *b, Slot *s, const Message *m)
 {
-    for (int64_t i = 0; i < b->bad; i++)
-        if (b->bad_ids[i] == m->id)
-            return 0;
-    if (b->bad == b->bad_room) {
-        int64_t room = b->bad_room ? 2 * b->bad_room : 64;
-        uint64_t *bigger = realloc(b->bad_ids, (size_t)room * sizeof *bigger);
-        if (!bigger)
-            return err_set(ERR_MEMORY, "out of memory");
-        b->bad_ids = bigger;
-        b->bad_room = room;
-    }
-    b->bad_ids[b->bad] = m->id;
     pthread_mutex_lock(&b->guard);
-    b->bad++;
+    bool known = idset_has(&b->bad, m->id);
+    size_t before = s->bad.bytes, room = b->bad_bytes < BAD_BYTES ? BAD_BYTES - b->bad_bytes : 0;
+    int rc = known ? 0 : badlist_add(&s->bad, m, room);
+    b->bad_bytes += s->bad.bytes - before;
     pthread_mutex_unlock(&b->guard);
-    if (b->config.max_bad >= 0 && b->bad > b->config.max_bad)
-        return err_set(ERR_DATA, "%" PRId64 " bad images, more than --max-bad %" PRId64 " (the last: %s: %s)", b->bad,
-                       b->config.max_bad, m->name ? m->name : "?", m->bad);
-    return 0;
+    return rc;
 }
 
 static void copy_record(const Batches *b, Slot *s, int64_t to, int64_t from)
@@ -211,15 +203,15 @@ static void copy_record(const Batches *b, Slot *s, int64_t to, int64_t from)
     s->label[to] = s->label[from];
 }
 
-static int finish(Batches *b, Slot *s)
+/* All records are there: replace the bad ones. A batch without a good one is for report_bad() to refuse. */
+static void finish(Batches *b, Slot *s)
 {
     int64_t n = b->shape.batch_size, first = 0, last = -1;
     while (first < n && s->mark[first] != GOOD)
         first++;
-    if (first == n)
-        return err_set(ERR_DATA, "batch %" PRIu64 ": every image of it is bad", s->number);
-    s->batch.bad = 0;
-    for (int64_t i = 0; i < n; i++) {
+    badlist_sort(&s->bad);
+    s->batch.bad = first == n ? (int)n : 0;
+    for (int64_t i = 0; i < n && first < n; i++) {
         if (s->mark[i] == GOOD) {
             last = i;
             continue;
@@ -234,7 +226,6 @@ static int finish(Batches *b, Slot *s)
     s->state = SLOT_READY;
     pthread_cond_broadcast(&b->changed);
     pthread_mutex_unlock(&b->guard);
-    return 0;
 }
 
 static int place(Batches *b, const Message *m)
@@ -257,14 +248,16 @@ static int place(Batches *b, const Message *m)
     s->id[at] = m->id;
     s->label[at] = m->label;
     if (m->bad) {
-        if (note_bad(b, m))
+        if (note_bad(b, s, m))
             return -1;
     } else if (copy_views(b, m, "global", sh->globals, sh->global_size, s->batch.global, at) ||
                (sh->locals && copy_views(b, m, "local", sh->locals, sh->local_size, s->batch.local, at))) {
         return -1;
     }
     s->mark[at] = m->bad ? BAD : GOOD;
-    return ++s->have == sh->batch_size ? finish(b, s) : 0;
+    if (++s->have == sh->batch_size)
+        finish(b, s);
+    return 0;
 }
 
 /* 0 at the end of the stream or when the caller closes, -1. */
@@ -344,9 +337,13 @@ Batches *batches_open(const Ticket *t, const BatchesConfig *c)
         return NULL;
     }
     b->config = *c;
+    b->wake = -1;
     message_init(&b->welcome, MSG_WELCOME);
     pthread_mutex_init(&b->guard, NULL);
     pthread_cond_init(&b->changed, NULL);
+    for (size_t i = 0; i < c->n_known; i++)
+        if (idset_add(&b->bad, c->known[i]) < 0)
+            goto fail;
     b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (b->wake < 0) {
         err_system("eventfd");
@@ -401,6 +398,31 @@ const ShmBlock *batches_block(Batches *b)
     return b->block;
 }
 
+/* Tell the caller of the bad images that he hears of for the first time. */
+static int report_bad(Batches *b, Slot *s)
+{
+    size_t n = 0;
+    int rc = 0;
+    pthread_mutex_lock(&b->guard);
+    b->bad_bytes -= s->bad.bytes;
+    for (size_t i = 0; i < s->bad.n && rc >= 0; i++) { /* an earlier batch may have had them meanwhile */
+        BadRecord this = s->bad.item[i];
+        rc = idset_add(&b->bad, this.id);
+        if (rc > 0) {
+            s->bad.item[i] = s->bad.item[n];
+            s->bad.item[n++] = this;
+        }
+    }
+    pthread_mutex_unlock(&b->guard);
+    if (rc >= 0 && n && b->config.bad)
+        rc = b->config.bad(b->config.arg, s->bad.item, n);
+    badlist_clear(&s->bad);
+    if (rc >= 0 && s->batch.bad == b->shape.batch_size)
+        rc = err_set(ERR_DATA, "batch %" PRIu64 ": all %" PRId64 " images of it are bad, so there is none to take their "
+                               "place", s->number, b->shape.batch_size);
+    return rc < 0 ? -1 : 0;
+}
+
 Batch *batches_next(Batches *b)
 {
     Batch *batch = NULL;
@@ -426,7 +448,7 @@ Batch *batches_next(Batches *b)
     }
     pthread_mutex_unlock(&b->guard);
     b->waited += log_seconds() - began;
-    return batch;
+    return batch && !report_bad(b, &b->slot[batch->slot]) ? batch : NULL;
 }
 
 bool batches_ended(const Batches *b)
@@ -455,7 +477,7 @@ void batches_release(Batches *b, Batch *batch)
 int64_t batches_bad(Batches *b)
 {
     pthread_mutex_lock(&b->guard);
-    int64_t bad = b->bad;
+    int64_t bad = (int64_t)b->bad.count;
     pthread_mutex_unlock(&b->guard);
     return bad;
 }
@@ -483,12 +505,13 @@ void batches_close(Batches **batches)
         free(b->slot[i].seq);
         free(b->slot[i].id);
         free(b->slot[i].label);
+        badlist_clear(&b->slot[i].bad);
     }
     if (!b->block)
         free(b->memory);
     shm_free(&b->block);
     message_clear(&b->welcome);
-    free(b->bad_ids);
+    idset_free(&b->bad);
     pthread_cond_destroy(&b->changed);
     pthread_mutex_destroy(&b->guard);
     if (b->wake >= 0)

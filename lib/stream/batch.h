@@ -1,7 +1,7 @@
 /* Batches from a stream of views: in sequence order whatever the order of arrival, each record once.
  *
  *     Batches *b = batches_open(&ticket, &(BatchesConfig){ .program = "hssl-train", .batch_size = 64,
- *                               .start = position, .life = STDIN_FILENO, .max_bad = 100 });
+ *                               .start = position, .life = STDIN_FILENO });
  *     const BatchShape *shape = batches_shape(b);           after the producer's welcome
  *     while ((batch = batches_next(b))) { ... batches_release(b, batch); }
  *     if (!batches_ended(b)) error
@@ -10,7 +10,8 @@
  * A thread of its own receives and lays out the next batches while the caller works; memory is bounded by
  * `slots` batches. An epoch has S = floor(N / B) batches; the N - S*B last records of its order are dropped.
  * A bad record is replaced by the good one before it in its batch, or, where none is before it, by the next
- * good one, so that the same bits come out again. */
+ * good one, so that the same bits come out again. The caller hears of each bad image once, in the order of the
+ * batches and not of arrival, so that also giving up happens at the same batch each time. */
 #ifndef HSSL_BATCH_H
 #define HSSL_BATCH_H
 
@@ -23,13 +24,29 @@
 
 typedef struct Batches Batches;
 
+/* A bad image as a stream of views brings it. Everything is borrowed for the call. */
+typedef struct {
+    uint64_t id, seq, epoch;
+    int32_t label;          /* -1: none */
+    const char *name, *why; /* name: "" where unknown */
+    uint64_t size;          /* bytes of the encoded image; 0 where it did not come along */
+    uint64_t checksum;      /* XXH3-64 of all of them */
+    const void *bytes;      /* the first `kept` of them: all, or the head of a very large one */
+    size_t kept;
+} BadRecord;
+
 typedef struct {
     const char *program;
     int64_t batch_size;
     uint64_t start;  /* sequence number of the first record, from batches_position() of a checkpoint; 0: the beginning */
     int slots;       /* batches in memory, the caller's included; 0: 3 */
     int life;        /* descriptor of the life line, -1: none */
-    int64_t max_bad; /* give up when more than this many different images are bad; -1: no bound */
+    /* Called by batches_next() with the bad images that the batch is the first to have, in the order of seq, and that
+     * are not among `known` (read by batches_open()). A result below 0 makes batches_next() fail. NULL: nobody. */
+    int (*bad)(void *arg, const BadRecord *list, size_t n);
+    void *arg;
+    const uint64_t *known;
+    size_t n_known;
 } BatchesConfig;
 
 typedef struct {
@@ -66,13 +83,13 @@ const Message *batches_welcome(Batches *b);
 const ShmBlock *batches_block(Batches *b);
 
 /* The next batch, waiting for it; NULL at the end of the stream (batches_ended) or with ERR_PEER, ERR_STOP
- * (a signal: util/stop.h), ERR_DATA (too many bad images, a batch without a good one). */
+ * (a signal: util/stop.h), ERR_DATA (a batch without a good image), or what the callback `bad` said. */
 Batch *batches_next(Batches *b);
 bool batches_ended(const Batches *b);
 /* The caller has done with the batch (and so has everybody it shared it with). In any order. */
 void batches_release(Batches *b, Batch *batch);
 
-/* So far: distinct bad images, seconds that batches_next() has waited. */
+/* So far: distinct bad images, the known ones included; seconds that batches_next() has waited. */
 int64_t batches_bad(Batches *b);
 double batches_waited(Batches *b);
 

@@ -1,6 +1,7 @@
 #include "train/journal.h"
 
 #include "util/err.h"
+#include "util/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -35,7 +36,10 @@ void journal_real(json_object *line, const char *key, double value)
 
 void journal_text(json_object *line, const char *key, const char *value)
 {
-    json_object_object_add(line, key, json_object_new_string(value));
+    char *proper = text_utf8(value);
+    if (proper)
+        json_object_object_add(line, key, json_object_new_string(proper));
+    free(proper);
 }
 
 int journal_write(Journal *j, json_object *line)

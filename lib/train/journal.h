@@ -19,6 +19,7 @@ typedef struct {
 json_object *journal_line(const char *kind);
 void journal_int(json_object *line, const char *key, int64_t value);
 void journal_real(json_object *line, const char *key, double value);
+/* Bytes that aren't UTF-8 become U+FFFD. */
 void journal_text(json_object *line, const char *key, const char *value);
 int journal_write(Journal *j, json_object *line);
 

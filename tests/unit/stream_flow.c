@@ -57,7 +57,12 @@ static int send_record(Maker *k, uint64_t seq)
     m.id = seq % k->per_epoch;
     m.label = (int32_t)m.id;
     if (k->bad_every && m.id % k->bad_every == 0) {
+        uint8_t bytes[64];
+        const int64_t size = (int64_t)(1 + m.id % 63);
+        memset(bytes, (int)m.id, sizeof bytes);
         message_set_bad(&m, "JPEG truncated");
+        message_set_name(&m, "cat/1.jpg");
+        message_add_copy(&m, "image", MSG_U8, 1, &size, bytes);
     } else {
         fill(&m, "global", GLOBALS, 0, m.id);
         fill(&m, "local", LOCALS, GLOBALS, m.id);
@@ -222,6 +227,26 @@ static void producer_dies(void)
     pthread_join(k.thread, NULL);
 }
 
+/* What a caller hears of bad images. */
+typedef struct {
+    uint64_t last_seq;
+    int64_t n, wrong, most; /* most: refuse more than these */
+} Heard;
+
+static int note_bad(void *arg, const BadRecord *list, size_t n)
+{
+    Heard *h = arg;
+    for (size_t i = 0; i < n; i++, h->n++) {
+        const BadRecord *r = &list[i];
+        uint8_t want = (uint8_t)r->id;
+        h->wrong += (h->n && r->seq <= h->last_seq) || r->size != 1 + r->id % 63 || r->kept != r->size ||
+                    *(const uint8_t *)r->bytes != want || ((const uint8_t *)r->bytes)[r->kept - 1] != want ||
+                    r->label != (int32_t)r->id || strcmp(r->name, "cat/1.jpg") || strcmp(r->why, "JPEG truncated");
+        h->last_seq = r->seq;
+    }
+    return h->most && h->n > h->most ? err_set(ERR_DATA, "too many") : 0;
+}
+
 static int check_batch(const Batch *b, const BatchShape *sh, uint64_t per_epoch, uint64_t bad_every)
 {
     int wrong = 0;
@@ -242,9 +267,12 @@ static void batches(const char *what, Maker k, int64_t batch_size, uint64_t star
 {
     int wrong = 0;
     uint64_t n = 0, next = start;
+    const uint64_t known = 12;
+    Heard heard = { 0 };
     start_maker(&k, "views");
     Batches *b = batches_open(&k.ticket, &(BatchesConfig){ .program = "test", .batch_size = batch_size, .start = start,
-                                                           .slots = slots, .life = -1, .max_bad = -1 });
+                                                           .slots = slots, .life = -1, .bad = note_bad,
+                                                           .arg = &heard, .known = &known, .n_known = 1 });
     const BatchShape *sh = batches_shape(b);
     if (!ok(sh && sh->batches_per_epoch == k.per_epoch / (uint64_t)batch_size, "%s: %s", what, err_text()))
         return;
@@ -258,6 +286,12 @@ static void batches(const char *what, Maker k, int64_t batch_size, uint64_t star
     is_int((long long)(first + n), (long long)(k.count / k.per_epoch * sh->batches_per_epoch), "every whole batch");
     is_int(wrong, 0, "each in its place");
     is_int((long long)next, (long long)k.count, "the position after the last");
+    /* All ids that are bad lie in the whole batches of each epoch, but `known` is not told again. */
+    int64_t bad = 0;
+    for (uint64_t id = 0; k.bad_every && id < sh->batches_per_epoch * (uint64_t)batch_size; id += k.bad_every)
+        bad += id != known;
+    ok(heard.n == bad && !heard.wrong && batches_bad(b) == bad + 1, "each bad image is told once, in order (%lld)",
+       (long long)heard.n);
     ok(batches_block(b) != NULL, "the pixels lie in memory that can be shared");
     batches_close(&b);
     pthread_join(k.thread, NULL);
@@ -268,23 +302,27 @@ static void batch_errors(void)
     Maker k = { .count = 300, .per_epoch = 100, .bad_every = 10 };
     Batch *x;
     start_maker(&k, "views");
-    Batches *b = batches_open(&k.ticket, &(BatchesConfig){ .program = "test", .batch_size = 8, .life = -1, .max_bad = 3 });
-    while ((x = batches_next(b)))
+    Heard heard = { .most = 3 };
+    int64_t taken = 0;
+    Batches *b = batches_open(&k.ticket, &(BatchesConfig){ .program = "test", .batch_size = 8, .life = -1, .bad = note_bad,
+                                                           .arg = &heard });
+    for (; (x = batches_next(b)); taken++)
         batches_release(b, x);
-    ok(!batches_ended(b) && err_code() == ERR_DATA && strstr(err_text(), "max-bad"), "too many bad images: %s", err_text());
+    ok(!batches_ended(b) && err_code() == ERR_DATA && !strcmp(err_text(), "too many"), "the caller may refuse");
+    ok(taken == 3 && heard.n == 4, "at the batch that has one too many, however far reading went (%lld)", (long long)taken);
     batches_close(&b);
     pthread_join(k.thread, NULL);
 
     Maker l = { .count = 300, .per_epoch = 100, .bad_every = 1 };
     start_maker(&l, "views");
-    b = batches_open(&l.ticket, &(BatchesConfig){ .program = "test", .batch_size = 8, .life = -1, .max_bad = -1 });
+    b = batches_open(&l.ticket, &(BatchesConfig){ .program = "test", .batch_size = 8, .life = -1 });
     ok(!batches_next(b) && !batches_ended(b) && err_code() == ERR_DATA, "a batch without a good image: %s", err_text());
     batches_close(&b);
     pthread_join(l.thread, NULL);
 
     Maker d = { .count = 150, .per_epoch = 100, .die = true };
     start_maker(&d, "views");
-    b = batches_open(&d.ticket, &(BatchesConfig){ .program = "test", .batch_size = 100, .life = -1, .max_bad = -1 });
+    b = batches_open(&d.ticket, &(BatchesConfig){ .program = "test", .batch_size = 100, .life = -1 });
     while ((x = batches_next(b)))
         batches_release(b, x);
     ok(!batches_ended(b) && err_code() == ERR_PEER, "a producer that dies: %s", err_text());
@@ -293,7 +331,7 @@ static void batch_errors(void)
 
     Maker o = { .count = 150, .per_epoch = 100 };
     start_maker(&o, "views");
-    b = batches_open(&o.ticket, &(BatchesConfig){ .program = "test", .batch_size = 101, .life = -1, .max_bad = -1 });
+    b = batches_open(&o.ticket, &(BatchesConfig){ .program = "test", .batch_size = 101, .life = -1 });
     ok(!batches_shape(b) && err_code() == ERR_USAGE, "a batch larger than the epoch: %s", err_text());
     batches_close(&b);
     pthread_join(o.thread, NULL);
@@ -375,6 +413,7 @@ int main(void)
     batches("late ones are far behind", (Maker){ .count = 200, .per_epoch = 100, .shuffle = 16 }, 8, 0, 3);
     batches("from the middle", (Maker){ .count = 300, .per_epoch = 100, .shuffle = 7 }, 7, 121, 2);
     batches("bad ones are replaced", (Maker){ .count = 300, .per_epoch = 100, .shuffle = 5, .bad_every = 6 }, 10, 0, 0);
+    batches("also from the middle", (Maker){ .count = 300, .per_epoch = 100, .shuffle = 8, .bad_every = 6 }, 10, 150, 4);
     batch_errors();
     links();
     DIR *d = opendir(dir);
