@@ -348,7 +348,7 @@ int main(int argc, char **argv)
     if (stop_install())
         die();
     uint64_t hold = HOLD + HOLD_A_JOB * (uint64_t)(o.jobs ? o.jobs : processors());
-    int rc = stage_open(&st, program.name, "records|plans", "views", hold, false);
+    int rc = stage_open(&st, program.name, "records|plans", "views", hold, false, NULL);
     if (rc > 0)
         rc = welcome(&st) || start_threads() ? -1 : run(&st, hold, &held);
     if (rc < 0) {

@@ -498,6 +498,12 @@ static int show_run(const char *path)
 
 /* ---------------------------------------------------------------- safetensors, tickets */
 
+/* What is printed may be passed on; who holds the secret may take the stream. */
+static const char *ticket_value(const Ticket *t, int i)
+{
+    return strcmp(t->pair[i].key, "secret") ? t->pair[i].value : "(not shown)";
+}
+
 static int sum_bytes(const StoredTensor *t, void *arg)
 {
     *(uint64_t *)arg += t->bytes;
@@ -559,7 +565,7 @@ static int show_ticket(const char *path)
         json_object_object_add(j, "stream", text_json(t.kind));
         json_object_object_add(j, "endpoint", text_json(t.endpoint));
         for (int i = 0; i < t.pairs; i++)
-            json_object_object_add(pairs, t.pair[i].key, text_json(t.pair[i].value));
+            json_object_object_add(pairs, t.pair[i].key, text_json(ticket_value(&t, i)));
         json_object_object_add(j, "pairs", pairs);
         print_json(j);
         return 0;
@@ -567,7 +573,7 @@ static int show_ticket(const char *path)
     printf("%s: ticket of a stream of %s%s%s%s\n  endpoint  %s\n", path, t.kind, by ? " (made by " : "", by ? by : "",
            by ? ")" : "", t.endpoint);
     for (int i = 0; i < t.pairs; i++)
-        printf("  %s = %s\n", t.pair[i].key, safe(t.pair[i].value));
+        printf("  %s = %s\n", t.pair[i].key, safe(ticket_value(&t, i)));
     if (!strncmp(t.endpoint, "ipc://", 6))
         printf("  %s\n", access(t.endpoint + 6, F_OK) ? "nobody is there: its producer has ended" : "its socket is there");
     return 0;

@@ -16,6 +16,7 @@
 static struct {
     int64_t seed, epochs, rank, world;
     bool shuffle;
+    StreamOptions stream;
 } o = { .rank = 0, .world = 1, .shuffle = true };
 
 static const Opt opts[] = {
@@ -24,6 +25,7 @@ static const Opt opts[] = {
     OPT_FLAG("shuffle", 0, &o.shuffle, "a new order each epoch; --no-shuffle: the dataset's order"),
     OPT_INT("rank", 'r', &o.rank, 0, 1e6, "R", "stream the part of rank R of the --world"),
     OPT_INT("world", 'w', &o.world, 1, 1e6, "W", "number of ranks that share an epoch"),
+    STREAM_OPTS(&o.stream),
     OPT_END
 };
 
@@ -135,7 +137,7 @@ int main(int argc, char **argv)
         die_with("%s: %llu images are too few for %lld rank%s", argv[1], (unsigned long long)dataset_count(ds),
                  (long long)o.world, o.world == 1 ? "" : "s");
     }
-    Source *s = source_open("records", program.name);
+    Source *s = source_open("records", program.name, &o.stream);
     if (s && (rc = source_announce(s, STDOUT_FILENO)) >= 0) {
         if (rc)
             log_info("this line is the stream's ticket: give it to a consumer on standard input "

@@ -10,7 +10,8 @@ enum { HOLD = 256 };
 
 static PlanningOptions o = PLANNING_DEFAULTS;
 
-static const Opt opts[] = { PLANNING_OPTS(&o), OPT_END };
+static StreamOptions stream;
+static const Opt opts[] = { PLANNING_OPTS(&o), STREAM_OPTS(&stream), OPT_END };
 
 static const OptProgram program = {
     "hssl-multicrop", "[OPTION]... < RECORDS > PLANS", "plan the views of each image", .opts = opts,
@@ -77,7 +78,7 @@ int main(int argc, char **argv)
         opt_usage("%s", err_text());
     if (stop_install())
         die();
-    int rc = stage_open(&st, program.name, "records", "plans", HOLD, false);
+    int rc = stage_open(&st, program.name, "records", "plans", HOLD, false, &stream);
     if (rc > 0)
         rc = welcome(&st) ? -1 : pass(&st, &m);
     if (rc < 0) {

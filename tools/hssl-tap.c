@@ -190,7 +190,7 @@ int main(int argc, char **argv)
         opt_usage("--exit: needs --count");
     if (stop_install() || (o.sheet && !(sheet = sheet_new(LARGEST_TILE))))
         die();
-    int rc = stage_open(&st, program.name, "records|plans|views", NULL, HOLD, alone);
+    int rc = stage_open(&st, program.name, "records|plans|views", NULL, HOLD, alone, NULL);
     if (rc > 0 && st.out) {
         Message w;
         message_init(&w, MSG_WELCOME);

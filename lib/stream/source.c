@@ -37,7 +37,7 @@ struct Source {
     size_t acked_at, acked_n, acked_room;
 };
 
-Source *source_open(const char *kind, const char *program)
+Source *source_open(const char *kind, const char *program, const StreamOptions *o)
 {
     Source *s = calloc(1, sizeof *s);
     if (!s) {
@@ -48,7 +48,7 @@ Source *source_open(const char *kind, const char *program)
     message_init(&s->welcome, MSG_NONE);
     snprintf(s->program, sizeof s->program, "%s", program);
     snprintf(s->ticket.kind, sizeof s->ticket.kind, "%s", kind);
-    if (!(s->socket = wire_socket(ZMQ_ROUTER)) || wire_bind(s->socket, kind, NULL, &s->ticket))
+    if (!(s->socket = wire_socket(ZMQ_ROUTER)) || wire_bind(s->socket, kind, o ? o->listen : NULL, &s->ticket))
         goto fail;
     if (ticket_format(&s->ticket, s->line, sizeof s->line) < 0)
         goto fail;

@@ -1,6 +1,6 @@
 /* The producing end of a stream: binds a socket, gives its ticket, hands records out on demand.
  *
- *     Source *s = source_open("records", "hssl-load");
+ *     Source *s = source_open("records", "hssl-load", &o.stream);
  *     source_announce(s, STDOUT_FILENO);            ticket on standard output, which becomes the life line
  *     source_hello(s, &start);                      waits for the consumer
  *     source_welcome(s, &facts);
@@ -15,12 +15,13 @@
 #define HSSL_SOURCE_H
 
 #include "stream/message.h"
+#include "stream/options.h"
 #include "stream/ticket.h"
 
 typedef struct Source Source;
 
-/* program: the name to show to the other side. Removes what dead processes left in the socket directory. */
-Source *source_open(const char *kind, const char *program);
+/* program: the name to show to the other side. o: NULL for the defaults. Removes what dead processes left in the socket directory. */
+Source *source_open(const char *kind, const char *program, const StreamOptions *o);
 const char *source_ticket(const Source *s); /* the line with its newline */
 
 /* Print the ticket on fd and watch it: a reader that closes its end has left. On a terminal also says on

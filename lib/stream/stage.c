@@ -33,7 +33,8 @@ int stream_wait(Sink *in, Source *out, int fd, int timeout_ms)
     return rc > 0;
 }
 
-int stage_open(Stage *st, const char *program, const char *takes, const char *gives, uint64_t credit, bool alone)
+int stage_open(Stage *st, const char *program, const char *takes, const char *gives, uint64_t credit,
+               bool alone, const StreamOptions *o)
 {
     Ticket ticket;
     uint64_t limit = UINT64_MAX;
@@ -41,7 +42,8 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
     if (ticket_read(STDIN_FILENO, takes, &ticket))
         return -1;
     if (!alone) {
-        if (!(st->out = source_open(gives ? gives : ticket.kind, program)) || source_announce(st->out, STDOUT_FILENO) < 0)
+        st->out = source_open(gives ? gives : ticket.kind, program, o);
+        if (!st->out || source_announce(st->out, STDOUT_FILENO) < 0)
             return -1;
         int rc = source_hello(st->out, &st->start);
         if (rc <= 0)

@@ -2,7 +2,7 @@
  * its start upstream, pass acknowledgements and limits upstream while records flow down.
  *
  *     Stage st;
- *     switch (stage_open(&st, "hssl-multicrop", "records", "plans", 128)) ...
+ *     switch (stage_open(&st, "hssl-multicrop", "records", "plans", 128, false, &o)) ...
  *     source_welcome(st.out, &facts);
  *     while (!st.left) {
  *         while (<room> && sink_next(st.in, &m, 0) == 1) ...
@@ -32,9 +32,11 @@ typedef struct {
 } Stage;
 
 /* takes: kinds such as "records|plans"; gives: the kind of the output, or NULL to give what comes in. credit: records
- * that this stage holds at most. With alone true the stage ends the pipeline: no source is opened.
+ * that this stage holds at most. With alone true the stage ends the pipeline: no source is opened. o: the source's
+ * options, or NULL.
  * Returns 1, 0 when the consumer left before it said hello (end quietly), -1. */
-int stage_open(Stage *st, const char *program, const char *takes, const char *gives, uint64_t credit, bool alone);
+int stage_open(Stage *st, const char *program, const char *takes, const char *gives, uint64_t credit,
+               bool alone, const StreamOptions *o);
 /* stream_wait() on both ends, then passes acknowledgements and the limit upstream. */
 int stage_wait(Stage *st, int fd, int timeout_ms);
 /* Everything has been sent: pass the end on and wait until it has been taken over. */

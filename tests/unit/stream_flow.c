@@ -118,7 +118,7 @@ out:
 
 static void start_maker(Maker *k, const char *kind)
 {
-    k->source = source_open(kind, "maker");
+    k->source = source_open(kind, "maker", NULL);
     if (!k->source) {
         diag("%s", err_text());
         exit(1);
