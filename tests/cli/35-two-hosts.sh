@@ -1,0 +1,75 @@
+#!/bin/sh
+# A pipeline across two hosts, here two network namespaces joined by a cable that is pulled for some seconds.
+#
+# Needs root, or user namespaces, and iproute2; is skipped where namespaces cannot be made.
+if [ "$(id -u)" != 0 ] && [ -z "${HSSL_TEST_INSIDE:-}" ] && unshare -rn true 2>/dev/null; then
+    HSSL_TEST_INSIDE=1 exec unshare -rn sh "$0"
+fi
+. "$(dirname "$0")/../tap.sh"
+cd "$T" || exit 1
+
+why=
+for need in ip unshare nsenter; do
+    command -v $need >/dev/null || why="no $need"
+done
+[ -n "$why" ] || why=$(unshare -n true 2>&1)
+if [ -n "$why" ]; then
+    skip 'a pipeline across two network namespaces' "$why"
+    done_testing
+fi
+
+# A namespace lives as long as a process is in it.
+holders=
+trap 'kill $holders 2>/dev/null; wait 2>/dev/null; rm -rf "$T"' EXIT
+host() { # file for the process id
+    unshare -n sh -c 'echo $$ >"$0.new" && mv "$0.new" "$0" && exec sleep 300' "$1" &
+    holders="$holders $!"
+    i=0
+    until [ -s "$1" ]; do i=$((i + 1)); [ $i -lt 100 ] || exit 1; sleep 0.05; done
+}
+host left
+host right
+l="nsenter -n -t $(cat left)"
+r="nsenter -n -t $(cat right)"
+if ! why=$($l ip link add cable type veth peer name cable netns "$(cat right)" 2>&1); then
+    skip 'a pipeline across two network namespaces' "no virtual cable: $why"
+    done_testing
+fi
+$l ip addr add 10.77.0.1/24 dev cable
+$r ip addr add 10.77.0.2/24 dev cable
+for side in "$l" "$r"; do
+    $side ip link set lo up
+    $side ip link set cable up
+done
+
+hssl-synth -n 44 -s 24 s.db 2>/dev/null || exit 1
+tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --drop-path 0.1 --head-hidden 32 --head-bottleneck 16 \
+--out-dim 64 --aux convnext --aux-depth 1 --batch-size 4 --epochs 12 --threads 1"
+small='--global-size 16 --local 2 --local-size 8'
+digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
+await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
+steps() { grep -c '"kind":"step"' "$1"; }
+
+hssl-load s.db | hssl-augment $small | hssl-train $tiny -o a.db 2>a.err
+want=$(digest a.err)
+ok 'the undisturbed run on one host' "[ -n '$want' ]"
+
+# The images on one host, rendering and training on the other.
+$l hssl-load --listen 10.77.0.1:0 s.db >load.ticket 2>load.err &
+load=$!
+await load.ticket hssl/1
+ok 'the ticket names the address that was asked for' "grep -q 'tcp://10.77.0.1:[1-9]' load.ticket"
+$r sh -c "hssl-augment $small <load.ticket | hssl-train $tiny --log b.jsonl -o b.db" 2>b.err &
+train=$!
+await b.jsonl '"step":20,'
+$l ip link set cable down
+before=$(steps b.jsonl)
+sleep 4
+during=$(steps b.jsonl)
+$l ip link set cable up
+wait $train
+ok 'the link was cut in the middle of the training' "[ $before -lt 120 ] && [ $during -lt 132 ]"
+is 'restored, it goes on and gives the same weights' "$(digest b.err)" "$want"
+wait $load
+is 'the loader ends with its consumer' $? 0
+done_testing
