@@ -1,9 +1,7 @@
 /* hssl-discrepancy: how far the auxiliary head is from the base model, while training runs or afterwards. */
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +9,7 @@
 #include "store/run.h"
 #include "stream/link.h"
 #include "stream/stage.h"
+#include "train/claim.h"
 #include "train/journal.h"
 #include "train/measure.h"
 #include "train/saving.h"
@@ -232,14 +231,6 @@ static void see_step(Watch *w, const Message *m)
     write_line(w, line);
 }
 
-static bool trainer_lives(Run *run)
-{
-    char *text = run_get(run, "trainer_pid");
-    long pid = text ? strtol(text, NULL, 10) : 0;
-    free(text);
-    return pid > 1 && (!kill((pid_t)pid, 0) || errno == EPERM);
-}
-
 static bool nap(void)
 {
     struct pollfd p = { .fd = stop_fd(), .events = POLLIN };
@@ -257,7 +248,7 @@ static int await_training(const char *run_file, Watch *w, Ticket *ticket)
         if (!w->run && err_code() != ERR_ABSENT && ms > GRACE_MS)
             return -1;
         if (w->run) {
-            lives = trainer_lives(w->run);
+            lives = claim_held(run_file);
             char *line = lives ? run_get(w->run, "teacher_ticket") : NULL;
             int rc = line ? ticket_parse(line, strlen(line), ticket) : 0;
             if (line) {
@@ -284,7 +275,7 @@ static int watch(Watch *w, const Ticket *ticket)
     int rc = l ? 0 : -1;
     while (!ended && rc >= 0 && (rc = link_recv(l, &m, LOOK_MS)) >= 0) {
         if (rc == 0) {
-            if (!trainer_lives(w->run))
+            if (!claim_held(run_path(w->run)))
                 rc = err_set(ERR_PEER, "%s: the trainer has gone without an end", run_path(w->run));
             continue;
         }

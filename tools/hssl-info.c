@@ -5,6 +5,7 @@
 #include "store/run.h"
 #include "store/safetensors.h"
 #include "stream/ticket.h"
+#include "train/claim.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
@@ -424,10 +425,16 @@ static int64_t count_bad(Run *run)
 
 /* ---------------------------------------------------------------- a run as a whole */
 
+/* Where the teacher of a training in progress publishes. What a killed trainer left there leads nowhere. */
+static char *live_teacher(Run *run)
+{
+    return claim_held(run_path(run)) ? run_get(run, "teacher_ticket") : NULL;
+}
+
 static int run_text(Run *run, const uint64_t *steps, int64_t n)
 {
     int64_t lines = run_log_count(run);
-    char *ticket = run_get(run, "ticket");
+    char *ticket = live_teacher(run);
     printf("%s: run, %" PRId64 " checkpoints, %" PRId64 " lines of log\n", run_path(run), n, lines);
     print_config(run_config(run));
     if (ticket)
@@ -450,7 +457,7 @@ static int run_json(Run *run, const uint64_t *steps, int64_t n)
 {
     json_object *j = json_object_new_object(), *list = json_object_new_array(), *log = json_object_new_array();
     int64_t lines = run_log_count(run);
-    char *ticket = run_get(run, "ticket");
+    char *ticket = live_teacher(run);
     int64_t bad = count_bad(run);
     int rc = lines < 0 || bad < 0;
     json_object_object_add(j, "file", text_json(run_path(run)));
@@ -465,7 +472,7 @@ static int run_json(Run *run, const uint64_t *steps, int64_t n)
     json_object_object_add(j, "log", log);
     json_object_object_add(j, "bad", json_object_new_int64(bad));
     if (ticket)
-        json_object_object_add(j, "ticket", text_json(ticket));
+        json_object_object_add(j, "teacher_ticket", text_json(ticket));
     if (o.verify)
         json_object_object_add(j, "verified", json_object_new_boolean(!rc));
     free(ticket);

@@ -1,5 +1,4 @@
 /* hssl-train: the student. Takes batches of views from the pipeline, targets from the teacher, and learns. */
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
@@ -15,6 +14,7 @@
 #include "stream/batch.h"
 #include "stream/stage.h"
 #include "train/badimages.h"
+#include "train/claim.h"
 #include "train/estimate.h"
 #include "train/journal.h"
 #include "train/saving.h"
@@ -65,6 +65,7 @@ static const OptProgram program = {
 /* Everything of a training in progress. */
 typedef struct {
     Run *run;
+    int claim; /* descriptor that keeps other trainers off the run */
     Journal journal;
     Batches *batches;
     BadImages bad;
@@ -378,13 +379,15 @@ static void leave(Training *t)
 }
 
 /* Two trainers of one run would each write checkpoints that the other knows nothing of. */
-static void refuse_second(Run *run)
+static int claim(Training *t)
 {
-    char *text = run_get(run, "trainer_pid");
-    long pid = text ? strtol(text, NULL, 10) : 0;
-    free(text);
-    if (pid > 1 && pid != getpid() && !kill((pid_t)pid, 0))
-        die_with("%s: process %ld trains it", o.output, pid);
+    if ((t->claim = claim_take(o.output)) >= 0)
+        return 0;
+    char *pid = err_code() == ERR_EXISTS ? run_get(t->run, "trainer_pid") : NULL;
+    if (pid)
+        err_set(ERR_EXISTS, "%s: process %s trains it", o.output, pid);
+    free(pid);
+    return -1;
 }
 
 /* Errors while things are set up: say so, leave in order. */
@@ -422,19 +425,18 @@ static void set_up(Training *t, bool resuming)
             give_up(t);
         log_info("base model from %s%s", o.init_from, rest ? " (which holds other tensors too)" : "");
     }
+    if (teach_start(t->teach, &config, t->threads))
+        give_up(t);
+    /* Not before everything else is there: a start that fails leaves no run, and an old one as it was. */
     if (!t->run) {
         char *text = config_to_json(&config);
-        if (!text || !(t->run = run_create(o.output, text, o.force)))
+        if (!text || !(t->run = run_create(o.output, text, o.force)) || claim(t))
             give_up(t);
         free(text);
     }
     snprintf(pid, sizeof pid, "%d", (int)getpid());
-    if (run_set(t->run, "trainer_pid", pid))
-        give_up(t);
-    if (teach_start(t->teach, &config, t->threads) ||
-        (resuming && saving_read(t->run, t->student, t->teach, &t->at)))
-        give_up(t);
-    if (run_set(t->run, "teacher_ticket", teach_published(t->teach)))
+    if ((resuming && saving_read(t->run, t->student, t->teach, &t->at)) || run_set(t->run, "trainer_pid", pid) ||
+        run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         give_up(t);
     t->journal.run = t->run;
     if (bad_begin(&t->bad, batches_welcome(t->batches)))
@@ -529,7 +531,8 @@ int main(int argc, char **argv)
     if (o.resume) {
         if (!(t.run = run_open(o.output, true)))
             die();
-        refuse_second(t.run);
+        if (claim(&t))
+            die();
         adopt_run_settings(t.run);
         int rc = saving_peek(t.run, &t.at);
         if (rc < 0)
@@ -544,6 +547,8 @@ int main(int argc, char **argv)
         if (resuming && t.at.threads != t.threads)
             log_warn("%s was trained with %" PRId64 " threads, now %d: the last bits may differ", o.output,
                      t.at.threads, t.threads);
+    } else if (claim_held(o.output)) {
+        die_with("%s: another process trains it: stop that first, or name another run", o.output);
     } else if (!o.force && !access(o.output, F_OK)) {
         die_with("%s is there already: --force replaces it, --resume goes on with it", o.output);
     }

@@ -23,7 +23,7 @@ const char *run_path(const Run *run);
 /* JSON text, until run_close. */
 const char *run_config(const Run *run);
 
-/* Small facts, by key (at most 400 bytes): for instance "ticket", where the live teacher is to be found.
+/* Small facts, by key (at most 400 bytes): for instance "teacher_ticket", where the live teacher is to be found.
  * run_set with NULL removes the key. run_get: malloc'd text, or NULL with ERR_ABSENT or another error. */
 int run_set(Run *run, const char *key, const char *text) __attribute__((warn_unused_result));
 char *run_get(Run *run, const char *key) __attribute__((warn_unused_result));

@@ -27,8 +27,9 @@ fails 1 '--log of a dataset' 'hssl-info --log d.db' 'not a run'
 
 "$HSSL_BIN/tests/store_run" --make r.db || exit 1
 hssl-info -n 2 r.db >out
-has 'a run' out 'r.db: run, 2 checkpoints, 5 lines of log' 'arch  *"vit_nano"' 'live teacher: hssl/1 ' \
+has 'a run' out 'r.db: run, 2 checkpoints, 5 lines of log' 'arch  *"vit_nano"' \
     'checkpoint of step 40: 4 tensors, 4.2 MB' '{"step":50}'
+is 'a teacher that a killed trainer left in it is not shown' "$(grep -c 'live teacher' out)" 0
 is 'its last lines' "$(grep -c '{"step"' out)" 2
 hssl-info --json r.db >out
 has 'a run as JSON' out '"kind":"run","config":{"arch":"vit_nano"},"log_lines":5' \

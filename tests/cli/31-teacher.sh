@@ -16,9 +16,13 @@ child() { processes | sed -n "s/^\([0-9]*\) .*hssl-teach --child-of $1\$/\1/p"; 
 start a.db $tiny --epochs 1000 --log a.jsonl -o a.db &
 await a.jsonl '"kind":"checkpoint"'
 trainer=$(cat a.db.pid)
+ok 'hssl-info shows where the teacher is' "hssl-info a.db | grep -q 'live teacher: hssl/1 targets ipc:'"
+fails 1 'a run in training is not resumed a second time' "views | hssl-train --resume -o a.db" "process $trainer trains it"
+fails 1 'nor replaced' "views | hssl-train $tiny --force -o a.db" 'another process trains it'
 kill -9 "$(child "$trainer")"
 wait
 is 'a killed teacher ends the trainer with 1' "$(cat a.db.rc)" 1
+is 'nothing is left of the teacher in the run' "$(hssl-info a.db | grep -c 'live teacher')" 0
 ok 'which says so and names the checkpoint' "grep -q 'teacher was killed by signal 9' a.db.err && grep -q 'holds a checkpoint' a.db.err"
 
 start b.db $tiny --epochs 1000 --log b.jsonl -o b.db &

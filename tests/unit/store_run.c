@@ -342,7 +342,7 @@ static int make_sample(const char *path)
     State s = { 0 };
     char line[32];
     Run *run = run_create(path, "{\"arch\":\"vit_nano\"}", false);
-    int bad = !run || run_set(run, "ticket", "hssl/1 targets ipc:///nobody");
+    int bad = !run || run_set(run, "teacher_ticket", "hssl/1 targets ipc:///nobody");
     for (uint64_t step = 10; !bad && step <= 50; step += 10) {
         make_state(&s, step);
         snprintf(line, sizeof line, "{\"step\":%d}", (int)step);
