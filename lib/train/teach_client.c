@@ -20,7 +20,7 @@
 
 extern char **environ;
 
-enum { END_PATIENCE_MS = 3000 };
+enum { END_PATIENCE_MS = 3000, ANSWER_PATIENCE_MS = 60000 };
 
 /* Floats that the teacher may map, or of this process alone. */
 typedef struct {
@@ -164,11 +164,14 @@ static int failed(Teach *t)
 }
 
 /* Wait for a note of this name. */
-static int await(Teach *t, const char *op, Message *m)
+static int await(Teach *t, const char *op, Message *m, int patience_ms)
 {
-    int rc = link_recv(t->link, m, -1);
+    int rc = link_recv(t->link, m, patience_ms);
     if (rc < 0)
         return failed(t);
+    if (!rc)
+        return err_set(ERR_PEER, "the teacher has not answered for %d s: is it there, and without a trainer?",
+                       patience_ms / 1000);
     if (!strcmp(note_op(m), op))
         return 0;
     if (m->type == MSG_FAIL)
@@ -207,13 +210,14 @@ static int connect_teacher(Teach *t)
             return -1;
         }
     } else if (ticket_parse(t->line, strlen(t->line), &ticket)) {
-        return err_prefix("--teacher");
+        return err_set(ERR_USAGE, "--teacher: %s: it takes the line that hssl-teach prints", err_text());
     } else if (!ticket_kind_in(ticket.kind, TEACH_KIND)) {
         return err_set(ERR_USAGE, "--teacher: a ticket of kind %s, not one of hssl-teach", ticket.kind);
+    } else if (!strncmp(ticket.endpoint, "ipc://", 6) && access(ticket.endpoint + 6, F_OK)) {
+        return err_set(ERR_PEER, "--teacher: nobody is there any more: start hssl-teach, and give its ticket");
     }
     if (!(t->link = link_connect(&ticket)))
         return -1;
-    link_stops(t->link, false); /* a step is finished after a signal */
     if (t->pid)
         link_watch(t->link, t->life_in);
     return 0;
@@ -246,17 +250,18 @@ int teach_start(Teach *t, const TrainConfig *c, int threads)
     if (!config)
         return -1;
     t->shares = t->params.block && t->targets.block;
-    int rc = send_start(t, config, threads) || await(t, "started", &m);
+    int rc = send_start(t, config, threads) || await(t, "started", &m, ANSWER_PATIENCE_MS);
     if (!rc && t->shares && !message_int(&m, "shared", 0)) {
         log_info("the teacher cannot map this process's memory (%s): weights and batches are sent",
                  message_text(&m, "why", "no reason given"));
         message_clear(&m);
         t->shares = false;
-        rc = send_start(t, config, threads) || await(t, "started", &m);
+        rc = send_start(t, config, threads) || await(t, "started", &m, ANSWER_PATIENCE_MS);
     }
     free(config);
     if (rc)
         return -1;
+    link_stops(t->link, false); /* from here on a step is finished after a signal */
     t->published = strdup(message_text(&m, "published", ""));
     message_clear(&m);
     return t->published ? 0 : err_set(ERR_MEMORY, "teacher: out of memory");
@@ -295,7 +300,7 @@ const float *teach_targets(Teach *t, Discrepancy *d)
 {
     Message m;
     const MsgTensor *q;
-    if (await(t, "targets", &m))
+    if (await(t, "targets", &m, -1))
         return NULL;
     bool good = true;
     if (message_int(&m, "step", -1) != t->step) {
@@ -347,7 +352,7 @@ int teach_save(Teach *t, TeachState *s)
     Message m;
     const MsgTensor *got;
     Floats f = { s->block, s->params, s->floats };
-    if (post(t, &m, note_begin(&m, "save") || add_floats(t, &m, "state", &f, false)) || await(t, "saved", &m))
+    if (post(t, &m, note_begin(&m, "save") || add_floats(t, &m, "state", &f, false)) || await(t, "saved", &m, -1))
         return -1;
     int rc = 0;
     if (!(t->shares && s->block)) {
@@ -365,7 +370,7 @@ int teach_load(Teach *t, const TeachState *s)
 {
     Message m;
     Floats f = { s->block, s->params, s->floats };
-    if (post(t, &m, note_begin(&m, "load") || add_floats(t, &m, "state", &f, true)) || await(t, "loaded", &m))
+    if (post(t, &m, note_begin(&m, "load") || add_floats(t, &m, "state", &f, true)) || await(t, "loaded", &m, -1))
         return -1;
     message_clear(&m);
     return 0;

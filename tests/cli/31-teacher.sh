@@ -44,6 +44,18 @@ is 'a killed producer ends the trainer with 1' "$(cat c.db.rc)" 1
 ok 'and what was learnt is saved' "grep -q 'holds a checkpoint of step' c.db.err"
 
 fails 2 'a ticket of another kind' "views | timeout 20 hssl-train $tiny --teacher 'hssl/1 views ipc:///x' -o x.db" 'kind views'
+fails 2 'text that is no ticket' "views | timeout 20 hssl-train $tiny --teacher photos -o x.db" 'line that hssl-teach prints'
+fails 1 'a ticket of a teacher that has gone' \
+    "views | timeout 20 hssl-train $tiny --teacher 'hssl/1 teacher ipc://$T/nobody' -o x.db" 'nobody is there any more'
+ok 'which leaves no run' '[ ! -e x.db ]'
+: >silent
+ticket="hssl/1 teacher ipc://$T/silent"
+start y.db $tiny --teacher "$ticket" -o y.db &
+await y.db.err 'parameters'
+sleep 0.3
+kill -TERM "$(cat y.db.pid)"
+wait
+is 'a signal ends the wait for a teacher that does not answer' "$(cat y.db.rc)" 143
 fails 2 'an operand' 'hssl-teach x' 'unexpected operand'
 
 # Watching.
