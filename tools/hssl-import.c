@@ -7,15 +7,12 @@
 #include "util/opt.h"
 #include "util/rng.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <omp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static struct {
     bool nul, strict, verify, force, json;
@@ -200,15 +197,9 @@ static int n_slots;
 static size_t batch_bytes;
 static int64_t imported, present, skipped;
 
-/* A name may hold anything but a zero byte; a terminal must not obey it. */
 static void report(const char *name, const char *why)
 {
-    char safe[1024];
-    size_t n = 0;
-    for (; name[n] && n < sizeof safe - 1; n++)
-        safe[n] = (unsigned char)name[n] < 32 || name[n] == 127 ? '?' : name[n];
-    safe[n] = 0;
-    log_warn("%s: %s; skipped", safe, why);
+    log_warn("%.1000s: %s; skipped", name, why);
     skipped++;
 }
 
@@ -278,14 +269,6 @@ static bool chosen(int64_t i, int64_t total)
     return (int64_t)((__int128)(i + 1) * o.limit / total) > (int64_t)((__int128)i * o.limit / total);
 }
 
-static void remove_dataset(const char *path)
-{
-    char lock[4096];
-    snprintf(lock, sizeof lock, "%s-lock", path);
-    unlink(path);
-    unlink(lock);
-}
-
 static void import(Intake *in, DatasetWriter *w, const char *path)
 {
     IntakeItem item;
@@ -320,23 +303,12 @@ static void import(Intake *in, DatasetWriter *w, const char *path)
         bool empty = !dataset_written(w);
         if (dataset_finish(w))
             log_error("%s", err_text());
-        if (empty)
-            remove_dataset(path);
+        if (empty && dataset_clear(path))
+            log_error("%s", err_text());
         die_with("%s%s", why, empty ? "" : " (what was read before is stored)");
     }
     flush_batch(w);
     progress_end(&progress);
-}
-
-static bool is_dataset_or_empty(const char *path)
-{
-    struct stat st;
-    Dataset *ds = NULL;
-    if (stat(path, &st) || !st.st_size)
-        return true;
-    ds = dataset_open(path);
-    dataset_close(ds);
-    return ds;
 }
 
 static void print_totals(const char *path, const Dataset *ds)
@@ -367,11 +339,8 @@ int main(int argc, char **argv)
     Intake *in = intake_open(source, o.nul);
     if (!in)
         die();
-    if (o.force) {
-        if (!is_dataset_or_empty(path))
-            die_with("%s; it is not replaced", err_text());
-        remove_dataset(path);
-    }
+    if (o.force && dataset_clear(path))
+        die();
     DatasetWriter *w = dataset_create(path, true);
     if (!w)
         die();
@@ -381,8 +350,8 @@ int main(int argc, char **argv)
         die();
     intake_close(in);
 
-    if (!count)
-        remove_dataset(path);
+    if (!count && dataset_clear(path))
+        die();
     Dataset *ds = count ? dataset_open(path) : NULL;
     if (count && !ds)
         die();

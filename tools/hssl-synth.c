@@ -1,8 +1,8 @@
+/* hssl-synth: labelled images drawn from a seed. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <omp.h>
 
@@ -12,6 +12,7 @@
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
+#include "util/stop.h"
 
 static struct {
     int64_t n, classes, size, seed, quality, jobs;
@@ -105,7 +106,7 @@ static int draw_all(const Synth *s, DatasetWriter *w)
             return -1;
     if (o.progress)
         progress_start(&progress, "draw", "images", 0, o.n);
-    for (int64_t first = 0; first < o.n && rc == 0; first += BLOCK) {
+    for (int64_t first = 0; first < o.n && rc == 0 && !stop_signal(); first += BLOCK) {
         int count = o.n - first < BLOCK ? (int)(o.n - first) : BLOCK;
         memset(block, 0, sizeof block);
         rc = draw_block(s, (uint64_t)first, count, block);
@@ -127,16 +128,23 @@ int main(int argc, char **argv)
         opt_usage("name one dataset to write");
     if (o.jobs)
         omp_set_num_threads((int)o.jobs);
-    if (o.force && unlink(argv[1]) < 0 && access(argv[1], F_OK) == 0)
-        die_with("%s: cannot be removed", argv[1]);
+    if (stop_install() || (o.force && dataset_clear(argv[1])))
+        die();
 
     Synth *s = synth_new((uint64_t)o.seed, (int)o.classes, (int)o.size);
     DatasetWriter *w = s ? dataset_create(argv[1], false) : NULL;
+    if (!w && err_code() == ERR_EXISTS)
+        die_with("%s; --force replaces it", err_text());
     if (!w)
         die();
-    if (draw_all(s, w) < 0) {
+    int rc = draw_all(s, w);
+    if (rc < 0)
+        log_error("%s", err_text());
+    if (rc < 0 || stop_signal()) { /* part of a dataset would pass for the whole one */
         dataset_discard(w);
-        die();
+        if (dataset_clear(argv[1]))
+            log_error("%s", err_text());
+        return rc < 0 ? 1 : stop_status();
     }
     if (dataset_finish(w) < 0)
         die();

@@ -53,6 +53,9 @@ typedef struct DatasetWriter DatasetWriter;
 /* Opens a new file, or with resume an existing one to go on with. Without resume an existing file is
  * ERR_EXISTS. One writer at a time: a second one waits. */
 DatasetWriter *dataset_create(const char *path, bool resume) __attribute__((warn_unused_result));
+/* Removes a dataset and its lock file, or an empty file, so that a new one can take its place; another file is
+ * ERR_DATA. 0 also when nothing is there. */
+int dataset_clear(const char *path) __attribute__((warn_unused_result));
 /* Commits and closes; NULL is harmless. 0, or -1 if the last commit failed. */
 int dataset_finish(DatasetWriter *w) __attribute__((warn_unused_result));
 /* Drops what was not committed and closes. */

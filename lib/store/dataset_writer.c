@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 /* A transaction ends after so many bytes, records or seconds. Each record may touch a few pages of each tree. */
@@ -164,6 +166,25 @@ DatasetWriter *dataset_create(const char *path, bool resume)
 fail:
     dataset_discard(w);
     return NULL;
+}
+
+int dataset_clear(const char *path)
+{
+    struct stat st;
+    char *lock;
+    if (stat(path, &st))
+        return 0;
+    Dataset *old = st.st_size ? dataset_open(path) : NULL;
+    if (st.st_size && !old)
+        return err_set(ERR_DATA, "%s; it is not replaced", err_text());
+    dataset_close(old);
+    if (unlink(path))
+        return err_system("%s", path);
+    if (asprintf(&lock, "%s-lock", path) < 0)
+        return err_set(ERR_MEMORY, "%s: out of memory", path);
+    unlink(lock);
+    free(lock);
+    return 0;
 }
 
 void dataset_discard(DatasetWriter *w)

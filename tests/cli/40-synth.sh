@@ -7,8 +7,15 @@ ok 'in one thread as well' 'hssl-synth -n 300 -s 32 -c 12 -j 1 $T/b.db'
 ok 'the same file, byte for byte' 'cmp $T/a.db $T/b.db'
 ok 'another seed' 'hssl-synth -n 300 -s 32 -c 12 --seed 1 $T/c.db && ! cmp -s $T/a.db $T/c.db'
 ok 'another part' 'hssl-synth -n 300 -s 32 -c 12 --part test $T/d.db && ! cmp -s $T/a.db $T/d.db'
-fails 1 'does not overwrite' 'hssl-synth -n 10 $T/a.db' 'a.db'
+fails 1 'does not overwrite' 'hssl-synth -n 10 $T/a.db' 'a.db.*--force replaces it'
 ok 'unless told to' 'hssl-synth -n 300 -s 32 -c 12 --force $T/c.db && cmp $T/a.db $T/c.db'
+echo text >"$T/text"
+fails 1 'but not a file that is no dataset' 'hssl-synth -n 10 --force $T/text' 'text: not a dataset.*not replaced'
+hssl-synth -n 1000000 "$T/s.db" 2>"$T/err" &
+until [ -s "$T/s.db" ]; do :; done
+kill -TERM $!
+wait $!
+is 'stopped by a signal: 143, and no part of a dataset' "$?$(ls "$T" | grep '^s.db')" 143
 fails 2 'no operand is wrong usage' 'hssl-synth -n 10' 'one dataset'
 fails 2 'too many classes are wrong usage' 'hssl-synth -c 49 $T/x.db' 'classes'
 fails 1 'a directory that is not there' 'hssl-synth -n 1 $T/none/x.db' 'none/x.db'
