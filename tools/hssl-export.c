@@ -1,3 +1,4 @@
+/* hssl-export: a run's weights under timm's names, as safetensors. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,6 +121,8 @@ int main(int argc, char **argv)
         err_prefix("%s", argv[1]);
         die();
     }
+    if (o.aux && !strcmp(c.aux, "none"))
+        die_with("%s: the run has no auxiliary head: leave out --with-aux", argv[1]);
     Checkpoint *cp = run_checkpoint(run, o.step);
     if (!cp)
         die();

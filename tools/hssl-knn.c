@@ -1,3 +1,4 @@
+/* hssl-knn: how well features tell classes apart, by weighted nearest neighbours. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -21,6 +21,10 @@ hssl-info --json --verify d.db >out
 has 'a dataset as JSON' out '^{"file":"d.db","kind":"dataset","images":2,"bytes":632,' '"label":0,"name":"cat","images":2' '"verified":true'
 hssl-info -l d.db >out
 is 'control characters of names are not printed' "$(cut -f5 out | tr '\n' ' ')" "cat/bell?.jpg cat/good.jpg "
+mkdir -p latin && cp "$data/good.jpg" "latin/caf$(printf '\351').jpg" && cp "$data/good.jpg" "latin/café.jpg"
+hssl-import latin latin.db 2>/dev/null
+is 'JSON is UTF-8, also where names are not' "$(hssl-info --list --json latin.db | sed 's/.*"name":"\([^"]*\)".*/\1/' | sort | tr '\n' ' ')" \
+    "café.jpg caf$(printf '\357\277\275').jpg "
 ok 'an image' "hssl-info --image 1 d.db | cmp - $data/good.jpg"
 fails 1 'an image that is not there' 'hssl-info --image 2 d.db' 'd.db: no image 2: there are 2'
 fails 1 '--log of a dataset' 'hssl-info --log d.db' 'not a run'
