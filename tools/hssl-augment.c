@@ -328,7 +328,7 @@ static int welcome(Stage *st)
         rc = planning_describe(&w, &pool.recipe, o.plan.seed);
     else
         for (const Opt *p = opts; p->type; p++)
-            if (p->value != &o.jobs && p->value != &o.fast && strcmp(opt_origin(opts, p->name), "default"))
+            if (p->value != &o.jobs && p->value != &o.fast && opt_given(opts, p->name))
                 log_warn("--%s has no effect: the records come planned; give it to hssl-multicrop", p->name);
     if (rc || message_set_int(&w, "fast", o.fast) || message_copy_facts(&w, up) || planning_counts(&w, &pool.counts)) {
         message_clear(&w);

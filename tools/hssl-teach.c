@@ -50,8 +50,6 @@ int main(int argc, char **argv)
         be_child();
     else
         threads_settle(argv);
-    signal(SIGUSR1, SIG_IGN);
-    signal(SIGUSR2, SIG_IGN);
     if (stop_install())
         die();
     TeachServer server = { .every = o.every, .threads = (int)o.threads };

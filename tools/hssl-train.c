@@ -96,11 +96,6 @@ static void make_options(void)
     memcpy(opts + n, own_opts, sizeof own_opts);
 }
 
-static bool given(const char *name)
-{
-    return strcmp(opt_origin(opts, name), "default") != 0;
-}
-
 /* A resumed run keeps its settings: options that say otherwise are a mistake. */
 static void adopt_run_settings(Run *run)
 {
@@ -114,11 +109,26 @@ static void adopt_run_settings(Run *run)
     int n = config_options(&asked, before, CONFIG_OPTIONS);
     config_options(&stored, now, CONFIG_OPTIONS);
     for (int i = 0; i < n; i++)
-        if (given(now[i].name) &&
-            strcmp(opt_format(&before[i], a, sizeof a), opt_format(&now[i], b, sizeof b)))
+        if (!opt_given(opts, now[i].name))
+            opt_mark(opts, now[i].name, "run");
+        else if (strcmp(opt_format(&before[i], a, sizeof a), opt_format(&now[i], b, sizeof b)))
             opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings", now[i].name, a,
                       o.output, b);
     config = stored;
+}
+
+static int print_settings(void)
+{
+    if (o.resume && o.output) {
+        Run *run = run_open(o.output, false);
+        if (!run)
+            die();
+        adopt_run_settings(run);
+        if (run_close(run))
+            die();
+    }
+    opt_print_config(opts, stdout);
+    return log_close_stdout() ? 1 : 0;
 }
 
 /* The stream decides the sizes of the views. */
@@ -141,7 +151,7 @@ static int adopt_views(const BatchShape *s, bool resuming)
         if (resuming)
             return err_set(ERR_USAGE, "%s was begun with %s %" PRId64 ", the stream has %" PRId64, o.output,
                            sizes[i].name, *sizes[i].value, sizes[i].stream);
-        if (given(sizes[i].name))
+        if (opt_given(opts, sizes[i].name))
             return err_set(ERR_USAGE,
                            "--%s %" PRId64 ": the stream has %" PRId64 " (hssl-multicrop decides it)",
                            sizes[i].name, *sizes[i].value, sizes[i].stream);
@@ -393,8 +403,9 @@ static int claim(Training *t)
 /* Errors while things are set up: say so, leave in order. */
 static void give_up(Training *t)
 {
-    log_error("%s", err_text());
     int status = stream_status();
+    if (err_code() != ERR_STOP)
+        log_error("%s", err_text());
     leave(t);
     exit(status);
 }
@@ -482,8 +493,8 @@ static int finish(Training *t, int rc, bool savable)
     if (journal_write(&t->journal, line))
         log_warn("%s", err_text());
     if (batches_bad(t->batches))
-        log_info("%" PRId64 " bad images were replaced: hssl-info --bad %s lists them", batches_bad(t->batches),
-                 o.output);
+        log_info("%" PRId64 " bad image%s replaced: hssl-info --bad %s lists them", batches_bad(t->batches),
+                 batches_bad(t->batches) == 1 ? " was" : "s were", o.output);
     if (done)
         log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s", t->at.step, t->at.images,
                  t->at.digest, o.output);
@@ -506,10 +517,8 @@ int main(int argc, char **argv)
     if (opt_parse(&program, argc, argv))
         opt_usage("%s: unexpected operand", argv[1]);
     config_preset(&config, opts);
-    if (o.print_config) {
-        opt_print_config(opts, stdout);
-        return log_close_stdout() ? 1 : 0;
-    }
+    if (o.print_config)
+        return print_settings();
     if (!o.output)
         opt_usage("no run to write: -o RUN");
     if (o.resume && o.force)
@@ -560,8 +569,9 @@ int main(int argc, char **argv)
     t.images_mark = (double)t.at.images;
     progress_start(&t.progress, "images", "images", t.at.images, t.total * config.batch_size);
 
-    bool savable;
-    int rc = loop(&t, &savable);
+    bool savable = false;
+    /* A run remembers its settings, not the file it began with: keep that as the checkpoint of step 0. */
+    int rc = o.init_from && save(&t) ? -1 : loop(&t, &savable);
     int status = finish(&t, rc, savable);
     leave(&t);
     return status;

@@ -138,9 +138,10 @@ void config_preset(TrainConfig *c, const Opt *opts)
     Opt table[CONFIG_OPTIONS + 1];
     set_options(c, table);
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
-        if (strcmp(presets[i].arch, c->arch) ||
-            (opts && strcmp(opt_origin(opts, presets[i].option), "default")))
+        if (strcmp(presets[i].arch, c->arch) || (opts && opt_given(opts, presets[i].option)))
             continue;
+        if (opts)
+            opt_mark(opts, presets[i].option, "preset");
         for (Opt *o = table; o->type; o++) {
             if (strcmp(o->name, presets[i].option))
                 continue;
@@ -188,6 +189,16 @@ int config_check(const TrainConfig *c)
     return 0;
 }
 
+/* As short as it can be without another value coming back. */
+static json_object *real_json(double x)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.15g", x);
+    if (strtod(text, NULL) != x)
+        snprintf(text, sizeof text, "%.17g", x);
+    return json_object_new_double_s(x, text);
+}
+
 char *config_to_json(const TrainConfig *c)
 {
     TrainConfig copy = *c;
@@ -197,7 +208,7 @@ char *config_to_json(const TrainConfig *c)
     if (!o)
         return err_set(ERR_MEMORY, "configuration: out of memory"), NULL;
     for (const Opt *p = table; p->type; p++) {
-        json_object *v = p->type == OPT_T_REAL   ? json_object_new_double(*(double *)p->value)
+        json_object *v = p->type == OPT_T_REAL   ? real_json(*(double *)p->value)
                          : p->type == OPT_T_FLAG ? json_object_new_boolean(*(bool *)p->value)
                          : p->type == OPT_T_INT  ? json_object_new_int64(*(int64_t *)p->value)
                                                  : json_object_new_string(*(const char **)p->value);

@@ -255,6 +255,19 @@ const char *opt_origin(const Opt *opts, const char *name)
     return "default";
 }
 
+bool opt_given(const Opt *opts, const char *name)
+{
+    const char *origin = opt_origin(opts, name);
+    return !strcmp(origin, "flag") || !strcmp(origin, "env");
+}
+
+void opt_mark(const Opt *opts, const char *name, const char *origin)
+{
+    for (int i = 0; i < MAX_OPTS && opts[i].type; i++)
+        if (!strcmp(opts[i].name, name))
+            origins[i] = origin;
+}
+
 void opt_print_config(const Opt *opts, FILE *out)
 {
     char value[512];
@@ -279,7 +292,10 @@ static void print_help(const OptProgram *p, FILE *out)
         if (o->type == OPT_T_CHOICE)
             fprintf(out, ": %s", o->arg);
         opt_format(o, value, sizeof value);
-        if (o->type != OPT_T_FLAG && *value)
+        bool on = o->type == OPT_T_FLAG && *(bool *)o->value;
+        if (on)
+            fprintf(out, " [on; --no-%s]", o->name);
+        else if (o->type != OPT_T_FLAG && *value)
             fprintf(out, " [%s]", value);
         fputc('\n', out);
     }

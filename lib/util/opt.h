@@ -74,8 +74,12 @@ typedef struct {
  * lib/util/log the program's name. It is the one function below tools/ that may exit: it runs first. */
 int opt_parse(const OptProgram *program, int argc, char **argv);
 
-/* Whether the option was given, on the command line ("flag") or in the environment ("env"); else "default". */
+/* Where the option's value comes from: "flag" (the command line), "env", "default", or what opt_mark said. */
 const char *opt_origin(const Opt *opts, const char *name);
+/* Whether the user gave it, on the command line or in the environment. */
+bool opt_given(const Opt *opts, const char *name);
+/* The program itself set an option that was not given: say from what. origin: a literal. */
+void opt_mark(const Opt *opts, const char *name, const char *origin);
 
 /* Print "name = value  # origin" for each option (--print-config). */
 void opt_print_config(const Opt *opts, FILE *out);

@@ -45,6 +45,8 @@ int stop_install(void)
             return err_system("sigaction");
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     return 0;
 }
 

@@ -2,7 +2,8 @@
  *
  * A tool calls stop_install() first, looks at stop_signal() where it can leave in order, cleans up, and
  * returns stop_status() (130 after SIGINT, 143 after SIGTERM). A second signal of the same kind ends the
- * process at once. SIGPIPE is ignored: a reader that has gone is seen where it matters. */
+ * process at once. SIGPIPE is ignored: a reader that has gone is seen where it matters. So are SIGUSR1 and
+ * SIGUSR2, which batch systems send to a whole pipeline, and which mean the trainer alone. */
 #ifndef HSSL_STOP_H
 #define HSSL_STOP_H
 

@@ -63,10 +63,32 @@ ok 'with a checkpoint' "grep -q 'holds a checkpoint of step' d.db.err"
 views -j1 | hssl-train --resume -o d.db 2>d.err
 is 'resumed: the same bits' "$(digest d.err)" "$want"
 
+# To the whole pipeline, as batch systems do.
+upstream() { # the programs before the trainer, of those that were started here
+    processes | sed -n 's/^\([0-9]*\) hssl-\(load\|multicrop\|augment\) .*/\1/p' | while read -r p; do
+        [ "$(readlink "/proc/$p/cwd")" = "$(pwd -P)" ] && echo "$p"
+    done
+}
 start e.db $long --save-every 1000 --log e.jsonl -o e.db &
-await e.jsonl '"step":0,' && kill -USR1 "$(cat e.db.pid)"
+await e.jsonl '"step":0,' && kill -USR1 $(upstream) "$(cat e.db.pid)"
 wait
 is 'SIGUSR1: a checkpoint, and on it goes' "$(cat e.db.rc):$(grep -c '"kind":"checkpoint"' e.jsonl):$(digest e.db.err)" "0:2:$want"
+
+# Begun with the weights of a file, and killed before the first checkpoint of its own.
+hssl-export a.db a.safetensors
+views -j1 | hssl-train $tiny --init-from a.safetensors -o f.db 2>f.err
+from=$(digest f.err)
+ok 'a file to begin with makes a difference' "[ -n '$from' ] && [ '$from' != '$want' ]"
+start g.db $tiny --init-from a.safetensors --save-every 1000 --log g.jsonl -o g.db &
+await g.jsonl '"step":10,' && kill -9 "$(cat g.db.pid)"
+wait
+views -j1 | hssl-train --resume -o g.db 2>g.err
+is 'killed and resumed: the same bits' "$(digest g.err)" "$from"
+
+is '--print-config says where a setting comes from' \
+    "$(HSSL_SEED=7 hssl-train --print-config --arch vit_nano --lr 0.1 | grep -e '^lr ' -e '^seed ' -e '^out-dim ' -e '^beta1 ' | tr '\n' ';')" \
+    'out-dim = 2048  # preset;lr = 0.1  # flag;beta1 = 0.9  # default;seed = 7  # env;'
+is 'and what a resumed run keeps' "$(hssl-train --print-config --resume -o a.db | grep '^out-dim ')" 'out-dim = 64  # run'
 
 # What cannot be.
 fails 1 'a run that is there is not overwritten' 'views -j1 | hssl-train -o a.db' 'force.*resume'
