@@ -3,7 +3,8 @@
 #
 #   sh pipelines/cifar10.sh DIR [OUT]     DIR holds train/CLASS/*.jpg and test/CLASS/*.jpg
 #
-# A vit_nano with patches of 8 pixels; 1,000 images a class. EPOCHS=36 takes some 15 minutes a run on two cores.
+# A vit_nano with patches of 8 pixels; 1,000 images a class. EPOCHS=36 takes some 15 minutes a run on two
+# cores.
 # Views of 32 pixels are not blurred: radii made for 224 pixels would leave nothing of them.
 set -eu
 [ $# -ge 1 ] || {
@@ -18,7 +19,8 @@ mkdir -p "$out"
 hssl-knn --pixels --train "$out/train.db" --test "$out/test.db"
 for aux in none convnext; do
     hssl-load "$out/train.db" |
-        hssl-multicrop --global-size 32 --local 2 --local-size 16 --local-crops-scale 0.15,0.4 --blur-scale 0 |
+        hssl-multicrop --global-size 32 --local 2 --local-size 16 --local-crops-scale 0.15,0.4 \
+            --blur-scale 0 |
         hssl-augment -j 2 |
         hssl-train --force --arch vit_nano --patch-size 8 --aux "$aux" --epochs "${EPOCHS:-36}" --lr 5e-3 \
             --teacher-temp 0.02 --warmup-teacher-temp 0.02 --center-momentum 0.3 -o "$out/$aux.db"

@@ -19,11 +19,13 @@ hssl-synth --force -n "$images" --part train "$dir/train.db"
 hssl-synth --force -n 1000 --part test "$dir/test.db"
 
 say "look at the views"
-hssl-load "$dir/train.db" | hssl-multicrop $crops | hssl-augment | hssl-tap --count 8 --sheet "$dir/views.png" --exit >/dev/null
+hssl-load "$dir/train.db" | hssl-multicrop $crops | hssl-augment |
+    hssl-tap --count 8 --sheet "$dir/views.png" --exit >/dev/null
 echo "contact sheet: $dir/views.png"
 
-# The views of a drawn image agree in little but its class, so the teacher's targets must be sharper than DINO's
-# default: with a temperature above what the views' agreement supports, training falls to uniform targets.
+# The views of a drawn image agree in little but its class, so the teacher's targets must be sharper
+# than DINO's default: with a temperature above what the views' agreement supports, training falls to
+# uniform targets.
 say "pre-train vit_nano with a ConvNeXt head; the teacher and the discrepancy are processes of their own"
 hssl-discrepancy --follow "$dir/run.db" >"$dir/discrepancy.jsonl" &
 watcher=$!

@@ -1,5 +1,5 @@
-/* hssl-augment: decodes images and renders their planned views, in threads. Stateless: which thread or process
- * renders a record, and when, does not show in its pixels. */
+/* hssl-augment: decodes images and renders their planned views, in threads. Stateless: which thread or
+ * process renders a record, and when, does not show in its pixels. */
 #include "image/render.h"
 #include "stream/stage.h"
 #include "train/planning.h"
@@ -33,7 +33,8 @@ static const Opt opts[] = {
 };
 
 static const OptProgram program = {
-    "hssl-augment", "[OPTION]... < RECORDS|PLANS > VIEWS", "decode images and render their views", .opts = opts,
+    "hssl-augment", "[OPTION]... < RECORDS|PLANS > VIEWS", "decode images and render their views",
+    .opts = opts,
     .examples = "  hssl-load photos.db | hssl-augment -j8 | hssl-train -o run.db\n"
                 "  hssl-load photos.db | hssl-augment | hssl-tap --sheet views.png --count 8 --exit\n"
 };
@@ -330,7 +331,8 @@ static int welcome(Stage *st)
         for (const Opt *p = opts; p->type; p++)
             if (p->value != &o.jobs && p->value != &o.fast && opt_given(opts, p->name))
                 log_warn("--%s has no effect: the records come planned; give it to hssl-multicrop", p->name);
-    if (rc || message_set_int(&w, "fast", o.fast) || message_copy_facts(&w, up) || planning_counts(&w, &pool.counts)) {
+    if (rc || message_set_int(&w, "fast", o.fast) || message_copy_facts(&w, up) ||
+        planning_counts(&w, &pool.counts)) {
         message_clear(&w);
         return -1;
     }

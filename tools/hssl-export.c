@@ -87,7 +87,8 @@ static int consider(const StoredTensor *t, void *arg)
     return 0;
 }
 
-static int write_file(const char *path, const List *l, const TrainConfig *c, const char *source, uint64_t step)
+static int write_file(const char *path, const List *l, const TrainConfig *c, const char *source,
+                      uint64_t step)
 {
     char patch[24], size[24], steps[24], heads[24];
     const char *const meta[][2] = {
@@ -98,7 +99,8 @@ static int write_file(const char *path, const List *l, const TrainConfig *c, con
 
     snprintf(patch, sizeof patch, "%" PRId64, c->patch_size);
     snprintf(size, sizeof size, "%" PRId64, c->global_size);
-    snprintf(heads, sizeof heads, "%d", backbone_dims(c->arch, (int)c->dim, (int)c->depth, (int)c->heads).heads);
+    snprintf(heads, sizeof heads, "%d",
+             backbone_dims(c->arch, (int)c->dim, (int)c->depth, (int)c->heads).heads);
     snprintf(steps, sizeof steps, "%" PRIu64, step);
     return safetensors_write(path, l->items, l->count, meta, sizeof meta / sizeof *meta);
 }

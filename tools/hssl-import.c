@@ -22,9 +22,10 @@ static struct {
 
 static const Opt opts[] = {
     OPT_FLAG("null", '0', &o.nul, "names on standard input end with a zero byte (find -print0)"),
-    OPT_CHOICE("labels", 0, &o.labels, "folder|none", "where labels come from: the folder an image lies in, or nowhere"),
-    OPT_INT("limit", 'n', &o.limit, 0, 9e15, "N", "at most N images, spread evenly where their number is known (0: all)"),
-    OPT_INT("per-class", 0, &o.per_class, 0, 9e15, "N", "at most N images of each class, the first ones (0: all)"),
+    OPT_CHOICE("labels", 0, &o.labels, "folder|none", "take labels from folders, or none"),
+    OPT_INT("limit", 'n', &o.limit, 0, 9e15, "N", "at most N images, of a folder spread over all (0: all)"),
+    OPT_INT("per-class", 0, &o.per_class, 0, 9e15, "N",
+            "at most N images of each class, the first ones (0: all)"),
     OPT_FLAG("verify", 0, &o.verify, "decode every image and skip what doesn't decode"),
     OPT_INT("jobs", 'j', &o.jobs, 0, 1024, "N", "check in N threads (0: one a processor)"),
     OPT_FLAG("strict", 0, &o.strict, "exit with 1 if anything was skipped"),
@@ -34,12 +35,13 @@ static const Opt opts[] = {
 };
 
 static const OptProgram program = {
-    "hssl-import", "[OPTION]... SOURCE OUT.db", "store images, as they are, with label and name in one dataset",
-    .opts = opts,
-    .examples = "  hssl-import photos/ photos.db            # photos/CLASS/x.jpg: labels; photos/x.jpg: none\n"
-                "  tar c photos | hssl-import - photos.db\n"
-                "  find photos -name '*.jpg' -print0 | hssl-import -0 - photos.db\n"
-                "  hssl-import cifar-10-batches-bin/ cifar10.db\n"
+    "hssl-import", "[OPTION]... SOURCE OUT.db",
+    "store images, as they are, with label and name in one dataset", .opts = opts,
+    .examples =
+        "  hssl-import photos/ photos.db            # photos/CLASS/x.jpg: labels; photos/x.jpg: none\n"
+        "  tar c photos | hssl-import - photos.db\n"
+        "  find photos -name '*.jpg' -print0 | hssl-import -0 - photos.db\n"
+        "  hssl-import cifar-10-batches-bin/ cifar10.db\n"
 };
 
 /* ---------------------------------------------------------------- signals */
@@ -110,9 +112,15 @@ static const struct {
     const char *name, *bytes;
     size_t at, n;
 } foreign[] = {
-    { "a GIF", "GIF8", 0, 4 },           { "a WebP image", "WEBP", 8, 4 },    { "a BMP image", "BM", 0, 2 },
-    { "a TIFF image", "II*\0", 0, 4 },   { "a TIFF image", "MM\0*", 0, 4 },   { "an AVIF or HEIF image", "ftyp", 4, 4 },
-    { "a JPEG 2000 image", "jP  ", 4, 4 }, { "a PDF", "%PDF", 0, 4 },         { "a web page", "<!DOCTYPE", 0, 9 },
+    { "a GIF", "GIF8", 0, 4 },
+    { "a WebP image", "WEBP", 8, 4 },
+    { "a BMP image", "BM", 0, 2 },
+    { "a TIFF image", "II*\0", 0, 4 },
+    { "a TIFF image", "MM\0*", 0, 4 },
+    { "an AVIF or HEIF image", "ftyp", 4, 4 },
+    { "a JPEG 2000 image", "jP  ", 4, 4 },
+    { "a PDF", "%PDF", 0, 4 },
+    { "a web page", "<!DOCTYPE", 0, 9 },
 };
 
 static void refuse(Slot *s, const char *why)
@@ -121,8 +129,8 @@ static void refuse(Slot *s, const char *why)
         s->bad = strdup(why);
 }
 
-/* A JPEG without its end marker, or a PNG without its end chunk, may have been cut off. Entropy-coded data never holds
- * FF D9; a thumbnail in the head may. */
+/* A JPEG without its end marker, or a PNG without its end chunk, may have been cut off. Entropy-coded data
+ * never holds FF D9; a thumbnail in the head may. */
 static bool cut_off(const unsigned char *p, size_t n)
 {
     if (n > 8 && !memcmp(p, "\x89PNG", 4))
@@ -228,7 +236,7 @@ static void put(DatasetWriter *w, const Slot *s)
 
 static void flush_batch(DatasetWriter *w)
 {
-    /* Threads pay where there is something to decode or encode; looking at heads is too little work for them. */
+    /* Threads pay where there is something to decode or encode; looking at heads is too little work. */
     bool heavy = n_slots > 1 && (o.verify || slots[0].image.width);
 #pragma omp parallel for schedule(dynamic) num_threads((int)o.jobs) if (heavy)
     for (int i = 0; i < n_slots; i++)
@@ -261,7 +269,7 @@ static void take(Intake *in, const IntakeItem *item, const char *class_name)
     batch_bytes += s->image.size;
 }
 
-/* --limit where the number of items is known: item i (from 0) of total is one of `limit` evenly spread ones. */
+/* --limit where the number of items is known: item i (from 0) of total is one of `limit` spread ones. */
 static bool chosen(int64_t i, int64_t total)
 {
     if (!o.limit || !total || o.limit >= total)
@@ -276,7 +284,9 @@ static void import(Intake *in, DatasetWriter *w, const char *path)
     int64_t total = intake_total(in), i = 0;
     int rc = 0;
     progress_start(&progress, "import", "images", 0, total);
-    for (; !stopped && (total || !o.limit || imported + present < o.limit) && (rc = intake_next(in, &item)) > 0; i++) {
+    for (;
+         !stopped && (total || !o.limit || imported + present < o.limit) && (rc = intake_next(in, &item)) > 0;
+         i++) {
         const char *class_name = strcmp(o.labels, "none") ? item.class_name : NULL;
         if (!chosen(i, total) || enough(class_name))
             continue;
@@ -314,15 +324,16 @@ static void import(Intake *in, DatasetWriter *w, const char *path)
 static void print_totals(const char *path, const Dataset *ds)
 {
     char what[160];
-    snprintf(what, sizeof what, "%" PRId64 " imported, %" PRId64 " there already, %" PRId64 " skipped", imported, present,
-             skipped);
+    snprintf(what, sizeof what, "%" PRId64 " imported, %" PRId64 " there already, %" PRId64 " skipped",
+             imported, present, skipped);
     if (o.json)
         printf("{\"imported\":%" PRId64 ",\"present\":%" PRId64 ",\"skipped\":%" PRId64 ",\"images\":%" PRIu64
-               ",\"bytes\":%" PRIu64 ",\"classes\":%d}\n", imported, present, skipped, ds ? dataset_count(ds) : 0,
-               ds ? dataset_bytes(ds) : 0, ds ? dataset_classes(ds) : 0);
+               ",\"bytes\":%" PRIu64 ",\"classes\":%d}\n",
+               imported, present, skipped, ds ? dataset_count(ds) : 0, ds ? dataset_bytes(ds) : 0,
+               ds ? dataset_classes(ds) : 0);
     if (ds)
-        log_info("%s: %" PRIu64 " images in %d classes, %.1f MB; %s", path, dataset_count(ds), dataset_classes(ds),
-                 (double)dataset_bytes(ds) / 1e6, what);
+        log_info("%s: %" PRIu64 " images in %d classes, %.1f MB; %s", path, dataset_count(ds),
+                 dataset_classes(ds), (double)dataset_bytes(ds) / 1e6, what);
     else
         log_info("%s: %s", path, what);
 }

@@ -35,7 +35,7 @@ static const OptProgram program = {
                 "  hssl-load --no-shuffle --epochs 1 photos.db | hssl-tap --json 2> list.jsonl\n"
 };
 
-/* Record at position i of an epoch of this rank: global position i * world + rank, by way of the permutation. */
+/* Record at position i of an epoch of this rank: global position i * world + rank, permuted. */
 static uint64_t record_id(uint64_t epoch, uint64_t i, uint64_t count)
 {
     uint64_t global = i * (uint64_t)o.world + (uint64_t)o.rank;
@@ -46,7 +46,8 @@ static int describe(Source *s, const Dataset *ds, uint64_t per_epoch)
 {
     Message m;
     message_init(&m, MSG_WELCOME);
-    if (message_set_int(&m, "records_per_epoch", (int64_t)per_epoch) || message_set_text(&m, "dataset", dataset_path(ds)) ||
+    if (message_set_int(&m, "records_per_epoch", (int64_t)per_epoch) ||
+        message_set_text(&m, "dataset", dataset_path(ds)) ||
         message_set_int(&m, "dataset_count", (int64_t)dataset_count(ds)) ||
         message_set_int(&m, "classes", dataset_classes(ds)) || message_set_int(&m, "load_seed", o.seed) ||
         message_set_int(&m, "shuffle", o.shuffle) || message_set_int(&m, "epochs", o.epochs) ||
@@ -134,8 +135,8 @@ int main(int argc, char **argv)
     uint64_t per_epoch = dataset_count(ds) / (uint64_t)o.world;
     if (!per_epoch) {
         dataset_close(ds);
-        die_with("%s: %llu images are too few for %lld rank%s", argv[1], (unsigned long long)dataset_count(ds),
-                 (long long)o.world, o.world == 1 ? "" : "s");
+        die_with("%s: %llu images are too few for %lld rank%s", argv[1],
+                 (unsigned long long)dataset_count(ds), (long long)o.world, o.world == 1 ? "" : "s");
     }
     Source *s = source_open("records", program.name, &o.stream);
     if (s && (rc = source_announce(s, STDOUT_FILENO)) >= 0) {

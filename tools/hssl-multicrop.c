@@ -15,7 +15,8 @@ static const Opt opts[] = { PLANNING_OPTS(&o), STREAM_OPTS(&stream), OPT_END };
 
 static const OptProgram program = {
     "hssl-multicrop", "[OPTION]... < RECORDS > PLANS", "plan the views of each image", .opts = opts,
-    .examples = "  hssl-load photos.db | hssl-multicrop --local 10 | hssl-augment -j8 | hssl-train -o run.db\n"
+    .examples =
+        "  hssl-load photos.db | hssl-multicrop --local 10 | hssl-augment -j8 | hssl-train -o run.db\n"
 };
 
 static Recipe recipe;

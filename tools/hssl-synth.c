@@ -25,7 +25,7 @@ static const Opt opts[] = {
     OPT_INT("classes", 'c', &o.classes, 1, SYNTH_MAX_CLASSES, "C", "of C classes, equally often"),
     OPT_INT("size", 's', &o.size, SYNTH_MIN_SIZE, SYNTH_MAX_SIZE, "PIXELS", "width and height"),
     OPT_INT("seed", 0, &o.seed, 0, 9e15, "SEED", "other images for another seed; the classes stay"),
-    OPT_CHOICE("part", 'p', &o.part, "train|test|val", "draw this part: no part shares an image with another"),
+    OPT_CHOICE("part", 'p', &o.part, "train|test|val", "which part; no two share an image"),
     OPT_INT("quality", 'q', &o.quality, 1, 100, "Q", "JPEG quality"),
     OPT_INT("jobs", 'j', &o.jobs, 0, 1024, "N", "draw in N threads (0: one a processor)"),
     OPT_FLAG("force", 'f', &o.force, "replace OUT.db if it is there"),
@@ -34,8 +34,8 @@ static const Opt opts[] = {
 };
 
 static const OptProgram program = {
-    "hssl-synth", "[OPTION]... OUT.db", "draw a labelled image set to pre-train and evaluate on", .opts = opts,
-    .examples = "  hssl-synth -n 4000 train.db && hssl-synth -n 1000 --part test test.db\n"
+    "hssl-synth", "[OPTION]... OUT.db", "draw a labelled image set to pre-train and evaluate on",
+    .opts = opts, .examples = "  hssl-synth -n 4000 train.db && hssl-synth -n 1000 --part test test.db\n"
 };
 
 enum { BLOCK = 256 };
@@ -83,8 +83,8 @@ static int store_block(DatasetWriter *w, const Synth *s, const int32_t *classes,
     for (int i = 0; i < count; i++) {
         uint64_t at = first + (uint64_t)i;
         int label = synth_label(s, at);
-        snprintf(name, sizeof name, "%s/%s-%06" PRIu64 ".jpg", synth_class_name(label, class, sizeof class), o.part,
-                 at);
+        snprintf(name, sizeof name, "%s/%s-%06" PRIu64 ".jpg", synth_class_name(label, class, sizeof class),
+                 o.part, at);
         Record rec = { .bytes = in[i].bytes, .size = in[i].size, .name = name, .label = classes[label],
                        .width = (uint32_t)o.size, .height = (uint32_t)o.size };
         if (dataset_put(w, &rec) < 0)

@@ -39,12 +39,13 @@ static const OptProgram program = {
 
 static Sheet *sheet;
 
-/* Whether somebody could read a ticket from standard output; else this program ends the pipeline. Where standard
- * error goes into the same pipe (2>&1 | less) the reader is a person. */
+/* Whether somebody could read a ticket from standard output; else this program ends the pipeline. Where
+ * standard error goes into the same pipe (2>&1 | less) the reader is a person. */
 static bool someone_may_listen(void)
 {
     struct stat out, err;
-    if (fstat(STDOUT_FILENO, &out) || !(S_ISFIFO(out.st_mode) || S_ISSOCK(out.st_mode) || S_ISREG(out.st_mode)))
+    if (fstat(STDOUT_FILENO, &out) ||
+        !(S_ISFIFO(out.st_mode) || S_ISSOCK(out.st_mode) || S_ISREG(out.st_mode)))
         return false;
     return fstat(STDERR_FILENO, &err) || err.st_dev != out.st_dev || err.st_ino != out.st_ino;
 }

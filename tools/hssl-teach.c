@@ -26,7 +26,7 @@ static const Opt opts[] = {
 static const OptProgram program = {
     "hssl-teach", "[OPTION]... > TICKET", "serve a trainer as its teacher", .opts = opts,
     .examples =
-        "  hssl-teach >teacher.ticket &\n"
+        "  hssl-teach >teacher.ticket & sleep 1\n"
         "  hssl-load photos.db | hssl-augment | hssl-train --teacher \"$(cat teacher.ticket)\" -o run.db\n"
 };
 

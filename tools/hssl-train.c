@@ -303,8 +303,7 @@ static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d
     return t->at.step % t->at.steps_per_epoch ? 0 : end_epoch(t, r.epoch);
 }
 
-/* 0: all steps done, or a signal asked to stop; -1. A failure of the stream leaves a state that can be saved.
- */
+/* 0: all steps done, or a signal asked to stop; -1. A failure of the stream leaves what can be saved. */
 static int loop(Training *t, bool *savable)
 {
     char note[64];
@@ -446,8 +445,8 @@ static void set_up(Training *t, bool resuming)
         free(text);
     }
     snprintf(pid, sizeof pid, "%d", (int)getpid());
-    if ((resuming && saving_read(t->run, t->student, t->teach, &t->at)) || run_set(t->run, "trainer_pid", pid) ||
-        run_set(t->run, "teacher_ticket", teach_published(t->teach)))
+    if ((resuming && saving_read(t->run, t->student, t->teach, &t->at)) ||
+        run_set(t->run, "trainer_pid", pid) || run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         give_up(t);
     t->journal.run = t->run;
     if (bad_begin(&t->bad, batches_welcome(t->batches)))

@@ -6,7 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Of the whole file, and of the open file, not of the process: LMDB may open and close the file as it likes. */
+/* Of the open file, not of the process: LMDB may open and close the file as it likes. */
 static struct flock whole_file(void)
 {
     return (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET };

@@ -69,8 +69,8 @@ static int open_network(Extractor *e, Run *run)
     if (e->c.random_init)
         snprintf(e->text, sizeof e->text, "random %s of %s", part, e->train.arch);
     else
-        snprintf(e->text, sizeof e->text, "%s %s of %s at step %lld", e->c.student ? "student" : "teacher", part,
-                 e->train.arch, (long long)e->step);
+        snprintf(e->text, sizeof e->text, "%s %s of %s at step %lld", e->c.student ? "student" : "teacher",
+                 part, e->train.arch, (long long)e->step);
     return 0;
 }
 
@@ -229,7 +229,8 @@ static int forward(Extractor *e, int n)
     Tensor *x = tape_tensor(e->tape, DT_U8, 4, shape);
     if (!x || tape_write(e->tape, x, e->views) < 0)
         return -1;
-    Tensor *y = e->network ? network_features(e->network, e->tape, x, e->c.aux) : op_image_normalize(e->tape, x);
+    Tensor *y =
+        e->network ? network_features(e->network, e->tape, x, e->c.aux) : op_image_normalize(e->tape, x);
     return y ? tape_read(e->tape, y, e->features) : -1;
 }
 

@@ -32,7 +32,8 @@ int planning_recipe(const PlanningOptions *p, Recipe *out)
 int planning_describe(Message *w, const Recipe *r, int64_t seed)
 {
     return message_set_text(w, "recipe", r->name) || message_set_int(w, "view_seed", seed) ||
-                   message_set_int(w, "globals", r->globals) || message_set_int(w, "global_size", r->global_size) ||
+                   message_set_int(w, "globals", r->globals) ||
+                   message_set_int(w, "global_size", r->global_size) ||
                    message_set_int(w, "locals", r->locals) ||
                    message_set_int(w, "local_size", r->locals ? r->local_size : 0)
                ? -1
@@ -43,10 +44,11 @@ int planning_counts(const Message *w, ViewCounts *c)
 {
     int64_t globals = message_int(w, "globals", 0), locals = message_int(w, "locals", 0),
             size = message_int(w, "global_size", 0), local_size = message_int(w, "local_size", 0);
-    if (globals < 1 || globals > PLAN_MAX_VIEWS || locals < 0 || locals > PLAN_MAX_VIEWS - globals || size < 1 ||
-        size > PLAN_MAX_SIZE || (locals && (local_size < 1 || local_size > PLAN_MAX_SIZE)))
-        return err_set(ERR_DATA, "the stream of plans does not say properly what views it has (globals, global_size, "
-                                 "locals, local_size)");
+    if (globals < 1 || globals > PLAN_MAX_VIEWS || locals < 0 || locals > PLAN_MAX_VIEWS - globals ||
+        size < 1 || size > PLAN_MAX_SIZE || (locals && (local_size < 1 || local_size > PLAN_MAX_SIZE)))
+        return err_set(ERR_DATA,
+                       "the stream of plans does not say properly what views it has (globals, global_size, "
+                       "locals, local_size)");
     *c = (ViewCounts){ (int)globals, (int)locals, (int)size, locals ? (int)local_size : 0 };
     return 0;
 }
@@ -59,9 +61,10 @@ void planning_views(const Message *m, const Recipe *r, int64_t seed, ViewPlan *p
 /* The order of a row of numbers, as hssl-stream(7) has it. */
 static void to_numbers(const ViewPlan *p, double *x)
 {
-    const double row[NUMBERS] = { p->x, p->y, p->w, p->h, p->size, p->filter, p->flip, p->flip_last, p->jitter, p->gray,
-                                  p->solarize, p->order[0], p->order[1], p->order[2], p->order[3], p->factor[0],
-                                  p->factor[1], p->factor[2], p->factor[3], p->blur };
+    const double row[NUMBERS] = { p->x,         p->y,         p->w,         p->h,         p->size,
+                                  p->filter,    p->flip,      p->flip_last, p->jitter,    p->gray,
+                                  p->solarize,  p->order[0],  p->order[1],  p->order[2],  p->order[3],
+                                  p->factor[0], p->factor[1], p->factor[2], p->factor[3], p->blur };
     for (int i = 0; i < NUMBERS; i++)
         x[i] = row[i];
 }
@@ -74,9 +77,18 @@ static int from_numbers(const double *x, ViewPlan *p)
     for (int i = 15; i < NUMBERS; i++)
         if (!(fabs(x[i]) < 1e6))
             return err_set(ERR_DATA, "plan: number %d is out of range", i);
-    *p = (ViewPlan){ .x = (int32_t)x[0], .y = (int32_t)x[1], .w = (int32_t)x[2], .h = (int32_t)x[3],
-                     .size = (int32_t)x[4], .filter = (uint8_t)x[5], .flip = (uint8_t)x[6], .flip_last = (uint8_t)x[7],
-                     .jitter = (uint8_t)x[8], .gray = (uint8_t)x[9], .solarize = (uint8_t)x[10], .blur = (float)x[19] };
+    *p = (ViewPlan){ .x = (int32_t)x[0],
+                     .y = (int32_t)x[1],
+                     .w = (int32_t)x[2],
+                     .h = (int32_t)x[3],
+                     .size = (int32_t)x[4],
+                     .filter = (uint8_t)x[5],
+                     .flip = (uint8_t)x[6],
+                     .flip_last = (uint8_t)x[7],
+                     .jitter = (uint8_t)x[8],
+                     .gray = (uint8_t)x[9],
+                     .solarize = (uint8_t)x[10],
+                     .blur = (float)x[19] };
     for (int i = 0; i < 4; i++) {
         p->order[i] = (uint8_t)x[11 + i];
         p->factor[i] = (float)x[15 + i];
@@ -97,14 +109,14 @@ int planning_attach(Message *m, const ViewPlan *plans, int n)
 int planning_read(const Message *m, const ViewCounts *c, ViewPlan *plans)
 {
     if (m->views != c->globals + c->locals || m->numbers != NUMBERS)
-        return err_set(ERR_DATA, "plan of %d views of %d numbers, the stream announced %d of %d", m->views, m->numbers,
-                       c->globals + c->locals, NUMBERS);
+        return err_set(ERR_DATA, "plan of %d views of %d numbers, the stream announced %d of %d", m->views,
+                       m->numbers, c->globals + c->locals, NUMBERS);
     for (int v = 0; v < m->views; v++) {
         if (from_numbers(m->plan + v * NUMBERS, &plans[v]))
             return -1;
         if (plans[v].size != (v < c->globals ? c->global_size : c->local_size))
-            return err_set(ERR_DATA, "plan: view %d of %d pixels a side, the stream announced another size", v,
-                           plans[v].size);
+            return err_set(ERR_DATA, "plan: view %d of %d pixels a side, the stream announced another size",
+                           v, plans[v].size);
     }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* Crop plans in streams: the options that choose a recipe, what a stream says of its views, plans in messages.
- * hssl-multicrop and hssl-augment plan with this same code, so that either gives the same views. */
+/* Crop plans in streams: the options that choose a recipe, what a stream says of its views, plans in
+ * messages. hssl-multicrop and hssl-augment plan with this same code, so that either gives the same views. */
 #ifndef HSSL_PLANNING_H
 #define HSSL_PLANNING_H
 
@@ -18,13 +18,19 @@ typedef struct {
 #define PLANNING_OPTS(p) \
     OPT_CHOICE("recipe", 'r', &(p)->recipe, RECIPE_NAMES, "whose views"), \
     OPT_INT("seed", 's', &(p)->seed, 0, 9e15, "N", "key of all random draws"), \
-    OPT_INT("local", 'l', &(p)->locals, -1, PLAN_MAX_VIEWS - 2, "N", "local views an image (-1: the recipe's)"), \
+    OPT_INT("local", 'l', &(p)->locals, -1, PLAN_MAX_VIEWS - 2, "N", \
+            "local views an image (-1: the recipe's)"), \
     OPT_INT("local-crops-number", 0, &(p)->locals, -1, PLAN_MAX_VIEWS - 2, "N", "the same as --local"), \
-    OPT_INT("global-size", 0, &(p)->global_size, 0, PLAN_MAX_SIZE, "PX", "side of a global view (0: the recipe's)"), \
-    OPT_INT("local-size", 0, &(p)->local_size, 0, PLAN_MAX_SIZE, "PX", "side of a local view (0: the recipe's)"), \
-    OPT_PAIR("global-crops-scale", 0, (p)->global_scale, 0, 1, "LO,HI", "share of the area of a global view (0,0: the recipe's)"), \
-    OPT_PAIR("local-crops-scale", 0, (p)->local_scale, 0, 1, "LO,HI", "share of the area of a local view (0,0: the recipe's)"), \
-    OPT_REAL("blur-scale", 0, &(p)->blur_scale, 0, 64, "S", "factor on the blur's radii (0: no blur), for small views")
+    OPT_INT("global-size", 0, &(p)->global_size, 0, PLAN_MAX_SIZE, "PX", \
+            "side of a global view (0: the recipe's)"), \
+    OPT_INT("local-size", 0, &(p)->local_size, 0, PLAN_MAX_SIZE, "PX", \
+            "side of a local view (0: the recipe's)"), \
+    OPT_PAIR("global-crops-scale", 0, (p)->global_scale, 0, 1, "LO,HI", \
+             "share of the area of a global view (0,0: the recipe's)"), \
+    OPT_PAIR("local-crops-scale", 0, (p)->local_scale, 0, 1, "LO,HI", \
+             "share of the area of a local view (0,0: the recipe's)"), \
+    OPT_REAL("blur-scale", 0, &(p)->blur_scale, 0, 64, "S", \
+             "factor on the blur's radii (0: no blur), for small views")
 
 /* The recipe that the options ask for. 0, or -1 with ERR_USAGE. */
 int planning_recipe(const PlanningOptions *p, Recipe *out);

@@ -214,7 +214,8 @@ static int connect_teacher(Teach *t)
     } else if (!ticket_kind_in(ticket.kind, TEACH_KIND)) {
         return err_set(ERR_USAGE, "--teacher: a ticket of kind %s, not one of hssl-teach", ticket.kind);
     } else if (!strncmp(ticket.endpoint, "ipc://", 6) && access(ticket.endpoint + 6, F_OK)) {
-        return err_set(ERR_PEER, "--teacher: nobody is there any more: start hssl-teach, and give its ticket");
+        return err_set(ERR_PEER,
+                       "--teacher: nobody is there any more: start hssl-teach, and give its ticket");
     }
     if (!(t->link = link_connect(&ticket)))
         return -1;
@@ -352,7 +353,8 @@ int teach_save(Teach *t, TeachState *s)
     Message m;
     const MsgTensor *got;
     Floats f = { s->block, s->params, s->floats };
-    if (post(t, &m, note_begin(&m, "save") || add_floats(t, &m, "state", &f, false)) || await(t, "saved", &m, -1))
+    if (post(t, &m, note_begin(&m, "save") || add_floats(t, &m, "state", &f, false)) ||
+        await(t, "saved", &m, -1))
         return -1;
     int rc = 0;
     if (!(t->shares && s->block)) {
@@ -370,7 +372,8 @@ int teach_load(Teach *t, const TeachState *s)
 {
     Message m;
     Floats f = { s->block, s->params, s->floats };
-    if (post(t, &m, note_begin(&m, "load") || add_floats(t, &m, "state", &f, true)) || await(t, "loaded", &m, -1))
+    if (post(t, &m, note_begin(&m, "load") || add_floats(t, &m, "state", &f, true)) ||
+        await(t, "loaded", &m, -1))
         return -1;
     message_clear(&m);
     return 0;

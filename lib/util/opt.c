@@ -272,7 +272,8 @@ void opt_print_config(const Opt *opts, FILE *out)
 {
     char value[512];
     for (const Opt *o = opts; o->type; o++)
-        fprintf(out, "%s = %s  # %s\n", o->name, opt_format(o, value, sizeof value), opt_origin(opts, o->name));
+        fprintf(out, "%s = %s  # %s\n", o->name, opt_format(o, value, sizeof value),
+                opt_origin(opts, o->name));
 }
 
 static void print_help(const OptProgram *p, FILE *out)
