@@ -40,7 +40,7 @@ static const Opt opts[] = {
     OPT_INT("resize", 0, &o.resize, 0, 8192, "PIXELS", "shorter side before the crop (0: by rule)"),
     OPT_STR("k", 'k', &o.k, "LIST", "numbers of neighbours"),
     OPT_REAL("temperature", 0, &o.temperature, 1e-3, 1e3, "T", "votes are exp(similarity / T)"),
-    OPT_FLAG("leave-out", 0, &o.leave_out, "where an image is in both sets, it has no vote on itself"),
+    OPT_FLAG("leave-out", 0, &o.leave_out, "an image in both sets has no vote on itself"),
     OPT_INT("batch-size", 0, &o.batch, 1, 65536, "N", "images in a forward pass"),
     OPT_SIZE("memory", 'm', &o.memory, 1 << 20, 1e15, "BYTES", "bound for queries and their neighbours"),
     OPT_INT("threads", 'j', &o.threads, 0, 1024, "N", "threads (0: one a processor)"),

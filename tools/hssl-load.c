@@ -22,7 +22,7 @@ static struct {
 static const Opt opts[] = {
     OPT_INT("seed", 's', &o.seed, 0, 9e15, "N", "key of the shuffled order"),
     OPT_INT("epochs", 'e', &o.epochs, 0, 1e9, "N", "end after N epochs (0: go on until the consumer leaves)"),
-    OPT_FLAG("shuffle", 0, &o.shuffle, "a new order each epoch; --no-shuffle: the dataset's order"),
+    OPT_FLAG("shuffle", 0, &o.shuffle, "a new order each epoch, else the dataset's"),
     OPT_INT("rank", 'r', &o.rank, 0, 1e6, "R", "stream the part of rank R of the --world"),
     OPT_INT("world", 'w', &o.world, 1, 1e6, "W", "number of ranks that share an epoch"),
     STREAM_OPTS(&o.stream),
