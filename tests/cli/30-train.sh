@@ -76,10 +76,10 @@ is 'SIGUSR1: a checkpoint, and on it goes' "$(cat e.db.rc):$(grep -c '"kind":"ch
 
 # Begun with the weights of a file, and killed before the first checkpoint of its own.
 hssl-export a.db a.safetensors
-views -j1 | hssl-train $tiny --init-from a.safetensors -o f.db 2>f.err
+views -j1 | hssl-train $long --init-from a.safetensors -o f.db 2>f.err
 from=$(digest f.err)
 ok 'a file to begin with makes a difference' "[ -n '$from' ] && [ '$from' != '$want' ]"
-start g.db $tiny --init-from a.safetensors --save-every 1000 --log g.jsonl -o g.db &
+start g.db $long --init-from a.safetensors --save-every 1000 --log g.jsonl -o g.db &
 await g.jsonl '"step":10,' && kill -9 "$(cat g.db.pid)"
 wait
 views -j1 | hssl-train --resume -o g.db 2>g.err
