@@ -33,6 +33,7 @@ for dir in lib/*/; do
     is "lib/$layer includes only what stands below it" "$bad" ""
 done
 
+is 'every test can be executed, as prove does' "$(find tests/cli -name '*.sh' ! -perm -u+x)" ""
 is 'no tool includes another tool' "$(grep -ln '#include "hssl-' tools/*.c)" ""
 is 'nothing below tools/ exits, but option parsing and die()' \
     "$(grep -lE '(^|[^_a-z])_?exit\(' -r lib --include=*.c | grep -v -e '^lib/util/opt.c' -e '^lib/util/log.c')" ""
