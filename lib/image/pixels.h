@@ -1,30 +1,63 @@
 /* Private to lib/image: the loops over pixels, one table of them for each instruction set (util/isa.h). Every
- * variant gives the same bytes. Planes are arrays of 8-bit values, one for each colour. */
+ * variant gives the same bytes. Planes are arrays of 8-bit values, one for each colour.
+ *
+ * The source of a resampling lies in tiles, and so do the rows between its two passes:
+ *
+ *   tile     64 bytes: 16 rows of 4 pixels, one colour, rows one after the other. A picture is a list of bands
+ *            of 16 rows; a band is three lists of tiles, one a colour. So the 4 inputs of a group of taps are one
+ *            32-bit word, and the 16 words of a tile are 16 rows to which the same taps apply.
+ *   strip    4 rows of an intermediate picture, one colour: for each column the 4 values as one 32-bit word. */
 #ifndef HSSL_PIXELS_H
 #define HSSL_PIXELS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include "image/image.h"
 #include "util/isa.h"
 
-/* The taps of one resampled axis: output i is the sum of input lo[i] + j times k[i * width + j], j < width, in units
- * of 2^-22. width is a multiple of 4; the taps beyond the filter's reach are 0 and may lie past the input's end by
- * up to 3 places. kh and kl are the same taps as 16-bit halves: k = kh * 4096 + kl. */
-typedef struct {
-    int outputs, width;
-    int *lo, *n; /* n: taps that count */
-    int32_t *k;
-    int16_t *kh, *kl;
-} Taps;
+enum {
+    TILE_ROWS = 16,
+    TILE_BYTES = 64,
+    STRIP_ROWS = 4,
+    /* Vector stores may run so far past the end of a row of a plane: into the next row, which is written later,
+     * or this margin that every plane has behind it. Strips may be read so far past their last column. */
+    PIXEL_MARGIN = 64,
+};
 
 enum { TAP_BITS = 22 };
 
+/* The taps of one resampled axis, in groups of 4 neighbouring inputs that begin at a multiple of 4: output i is the
+ * sum over groups g < n[i] and j < 4 of input (first[i] + g) * 4 + j times tap j of group i * most + g, in units of
+ * 2^-TAP_BITS. Inputs before and after the filter's reach have taps of 0. A group is four 32-bit words: k[0..3] as
+ * taps() makes them, then whatever fold() made of them for the loops of its own table. `outputs` are followed by
+ * up to 3 more of no groups, so that loops may take four at a time. */
 typedef struct {
-    /* Resample `rows` interleaved RGB rows along x. src may be read up to 16 bytes past a row's last tap. */
-    void (*resample_x)(const uint8_t *src, int64_t src_stride, int rows, const Taps *t, uint8_t *dst,
-                       int64_t dst_stride);
-    /* One row of n bytes from the taps rows[0..count) with weights k. */
-    void (*resample_y)(const uint8_t *src, int64_t src_stride, int count, const int32_t *k, int n, uint8_t *dst);
+    int outputs, most;
+    int *first, *n;
+    int32_t *k;
+} Taps;
+
+/* How an axis is to be resampled: `in` places from place `offset` on, to `out`. */
+typedef struct {
+    int in, offset, out;
+    ImageFilter filter;
+    int mirrored; /* the last output first */
+} Axis;
+
+typedef struct {
+    /* Up to 16 rows of w interleaved pixels into a band of tiles, `plane` bytes from one colour to the next. Rows
+     * beyond them repeat the last one. */
+    void (*pack)(const uint8_t *rgb, int64_t stride, int rows, int w, uint8_t *tiles, int64_t plane);
+    /* Pillow's precompute_coeffs, rounded to TAP_BITS, in t (room for them is there; t->k is all zeros).
+     * work: TAPS_LANES doubles for each of the `reach` places that an output can have. */
+    void (*taps)(const Axis *a, Taps *t, double *work);
+    void (*fold)(int32_t *k, int64_t groups);
+    /* Resample a band of tiles of one colour along x, into four strips, `strip` bytes from one to the next. */
+    void (*resample_x)(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip);
+    /* Output y of t from strips of one colour, the first of which holds rows 0..3: n bytes, with PIXEL_MARGIN. */
+    void (*resample_y)(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst);
+
     void (*split)(const uint8_t *rgb, int n, uint8_t *r, uint8_t *g, uint8_t *b);
     void (*join)(const uint8_t *r, const uint8_t *g, const uint8_t *b, int n, uint8_t *rgb);
     /* y = gray of r, g, b; returns the sum. */
@@ -42,8 +75,17 @@ typedef struct {
     void (*box_y)(const uint8_t *const *rows, int n, int ri, uint32_t ww, uint32_t fw, uint8_t *dst);
 } PixelKernels;
 
-ISA_DECLARE(void, pixel_kernels, (PixelKernels *k));
+enum { TAPS_LANES = 16 };
+
+ISA_DECLARE(void, resample_kernels, (PixelKernels *k));
+ISA_DECLARE(void, plane_kernels, (PixelKernels *k));
 ISA_DECLARE(void, color_kernels, (PixelKernels *k));
+/* Loops for what AVX-512 processors have beyond the instruction set avx512; elsewhere it changes nothing. */
+ISA_DECLARE(void, vnni_kernels, (PixelKernels *k));
+
+/* The table of an instruction set that this processor has; vnni: with the loops for its extensions, if it has
+ * them too. */
+void pixels_for(Isa isa, int vnni, PixelKernels *k);
 
 /* The best of this processor. */
 const PixelKernels *pixels(void);

@@ -7,25 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static PixelKernels kernels;
-
-__attribute__((constructor)) static void pick_kernels(void)
-{
-    ISA_PICK(pixel_kernels)(&kernels);
-    ISA_PICK(color_kernels)(&kernels);
-}
-
-const PixelKernels *pixels(void)
-{
-    return &kernels;
-}
-
 void *room_get(Room *r, size_t n)
 {
     if (n > r->capacity) {
         free(r->p);
         r->capacity = 0;
-        if ((r->p = malloc(n)))
+        if ((r->p = aligned_alloc(64, (n + 63) & ~(size_t)63)))
             r->capacity = n;
         else
             err_set(ERR_MEMORY, "rendering: %zu bytes: out of memory", n);
@@ -52,63 +39,43 @@ void render_scratch_free(RenderScratch *s)
     if (!s)
         return;
     image_free(&s->decoded);
-    Room *rooms[] = { &s->taps_x, &s->taps_y, &s->rows, &s->view, &s->planes, &s->line };
+    Room *rooms[] = { &s->tiles, &s->taps_x, &s->taps_y, &s->strips, &s->planes, &s->line };
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)
         room_free(rooms[i]);
     free(s);
 }
 
-static void flip(uint8_t *plane, int size)
-{
-    for (int y = 0; y < size; y++) {
-        uint8_t *row = plane + (size_t)y * (size_t)size;
-        for (int a = 0, b = size - 1; a < b; a++, b--) {
-            uint8_t t = row[a];
-            row[a] = row[b];
-            row[b] = t;
-        }
-    }
-}
-
-/* The image has the margin of image_reserve behind its pixels. */
-static int render_reserved(const Image *im, const ViewPlan *p, uint8_t *out, RenderScratch *s)
+/* The plan's box lies in the tiles, its corner at x, y of theirs. */
+static int render_tiles(const Tiles *from, int x, int y, const ViewPlan *p, uint8_t *out, RenderScratch *s)
 {
     const PixelKernels *k = pixels();
-    if (plan_check(p, im->w, im->h))
-        return -1;
     int n = p->size * p->size;
-    if (resize_with(im, (ImageBox){ p->x, p->y, p->w, p->h }, p->size, p->size, p->filter, out, s))
+    uint8_t *planes[4];
+    if (!planes_reserve(n, 4, planes, &s->planes))
         return -1;
-    if (!p->flip && !p->jitter && !p->gray && !p->blur && !p->solarize)
-        return 0;
-    uint8_t *planes = room_get(&s->planes, (size_t)n * 4);
-    if (!planes)
+    /* Exchanging left and right first or last is the same: nothing in between tells one side from the other. */
+    if (resize_tiles(from, (ImageBox){ x, y, p->w, p->h }, p->size, p->size, p->filter, p->flip, planes, s))
         return -1;
-    uint8_t *rgb[3] = { planes, planes + n, planes + 2 * (size_t)n };
-    k->split(out, n, rgb[0], rgb[1], rgb[2]);
-    for (int c = 0; c < 3 && p->flip && !p->flip_last; c++)
-        flip(rgb[c], p->size);
     if (p->jitter)
-        color_jitter(rgb, n, p->order, p->factor, planes + 3 * (size_t)n, 4);
+        color_jitter(planes, n, p->order, p->factor, planes[3], 4);
     if (p->gray)
-        color_gray(rgb, n);
+        color_gray(planes, n);
     for (int c = 0; c < 3 && p->blur > 0; c++)
-        if (blur_plane(rgb[c], p->size, p->size, p->blur, &s->line))
+        if (blur_plane(planes[c], p->size, p->size, p->blur, &s->line))
             return -1;
     for (int c = 0; c < 3 && p->solarize; c++)
-        k->solarize(rgb[c], n);
-    for (int c = 0; c < 3 && p->flip && p->flip_last; c++)
-        flip(rgb[c], p->size);
-    k->join(rgb[0], rgb[1], rgb[2], n, out);
+        k->solarize(planes[c], n);
+    k->join(planes[0], planes[1], planes[2], n, out);
     return 0;
 }
 
 int render_view(const Image *im, const ViewPlan *plan, uint8_t *out, RenderScratch *s)
 {
-    if (image_reserve(&s->decoded, im->w, im->h, &s->decoded_capacity))
+    Tiles tiles;
+    if (plan_check(plan, im->w, im->h) ||
+        tiles_of(&tiles, im, (ImageBox){ plan->x, plan->y, plan->w, plan->h }, &s->tiles))
         return -1;
-    memcpy(s->decoded.rgb, im->rgb, (size_t)im->w * (size_t)im->h * 3);
-    return render_reserved(&s->decoded, plan, out, s);
+    return render_tiles(&tiles, 0, 0, plan, out, s);
 }
 
 /* The smallest scale (eighths) at which no view has to be enlarged more than it already was. */
@@ -143,6 +110,9 @@ int render_views(const void *bytes, size_t n, const ViewPlan *plans, int count, 
         scale = 8;
     if (image_decode_into(bytes, n, scale, &s->decoded, &s->decoded_capacity))
         return -1;
+    Tiles tiles;
+    if (tiles_of(&tiles, &s->decoded, (ImageBox){ 0, 0, s->decoded.w, s->decoded.h }, &s->tiles))
+        return -1;
     for (int i = 0; i < count; i++) {
         ViewPlan p = plans[i];
         if (scale < 8) {
@@ -150,7 +120,7 @@ int render_views(const void *bytes, size_t n, const ViewPlan *plans, int count, 
                 return -1;
             scale_plan(&p, &full, &s->decoded);
         }
-        if (render_reserved(&s->decoded, &p, outs[i], s))
+        if (plan_check(&p, s->decoded.w, s->decoded.h) || render_tiles(&tiles, p.x, p.y, &p, outs[i], s))
             return -1;
     }
     return 0;

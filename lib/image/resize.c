@@ -7,123 +7,109 @@
 #include <stdlib.h>
 #include <string.h>
 
-static double bilinear(double x)
+/* Places that an output of the axis can reach, at most. */
+static int axis_reach(const Axis *a)
 {
-    x = fabs(x);
-    return x < 1 ? 1 - x : 0;
+    double scale = (double)a->in / a->out;
+    double support = (a->filter == FILTER_BILINEAR ? 1 : 2) * (scale < 1 ? 1 : scale);
+    double reach = ceil(support) * 2 + 1;
+    return reach < a->in ? (int)reach : a->in;
 }
 
-/* Keys' cubic with a = -0.5. */
-static double bicubic(double x)
+/* The taps of an axis, in one block of memory. */
+static int taps_make(const Axis *a, Taps *t, Room *room)
 {
-    const double a = -0.5;
-    x = fabs(x);
-    if (x < 1)
-        return ((a + 2) * x - (a + 3)) * x * x + 1;
-    if (x < 2)
-        return (((x - 5) * x + 8) * x - 4) * a;
-    return 0;
-}
-
-/* Taps for resampling `in` places to `out`, as Pillow's precompute_coeffs, rounded to 22 bits. */
-static int taps_make(Taps *t, int in, int out, ImageFilter filter, Room *room)
-{
-    double (*f)(double) = filter == FILTER_BILINEAR ? bilinear : bicubic;
-    double scale = (double)in / out, stretch = scale < 1 ? 1 : scale;
-    double support = (filter == FILTER_BILINEAR ? 1 : 2) * stretch;
-    int reach = (int)ceil(support) * 2 + 1, width = (reach + 3) & ~3;
-    size_t n = (size_t)out * (size_t)width;
-
-    /* one block: weights of a place (double), then k, kh, kl, lo, n */
-    size_t bytes = (size_t)width * sizeof(double) + n * (sizeof *t->k + 2 * sizeof *t->kh) +
-                   (size_t)out * 2 * sizeof *t->lo;
-    double *w = room_get(room, bytes);
-    if (!w)
+    int reach = axis_reach(a);
+    size_t outputs = ((size_t)a->out + 3) & ~(size_t)3;
+    t->outputs = a->out;
+    t->most = (reach + 6) / 4;
+    size_t groups = outputs * (size_t)t->most, work = (size_t)reach * TAPS_LANES * sizeof(double);
+    char *block = room_get(room, work + groups * 4 * sizeof *t->k + outputs * 2 * sizeof *t->n);
+    if (!block)
         return -1;
-    t->outputs = out;
-    t->width = width;
-    t->k = (int32_t *)(w + width);
-    t->kh = (int16_t *)(t->k + n);
-    t->kl = t->kh + n;
-    t->lo = (int *)(t->kl + n);
-    t->n = t->lo + out;
-
-    for (int i = 0; i < out; i++) {
-        double center = (i + 0.5) * scale, sum = 0;
-        int lo = (int)(center - support + 0.5), hi = (int)(center + support + 0.5);
-        lo = lo < 0 ? 0 : lo;
-        hi = hi > in ? in : hi;
-        int count = hi - lo;
-        for (int j = 0; j < count; j++) {
-            w[j] = f((j + lo - center + 0.5) / stretch);
-            sum += w[j];
-        }
-        int32_t *k = t->k + (size_t)i * (size_t)width;
-        int16_t *kh = t->kh + (size_t)i * (size_t)width, *kl = t->kl + (size_t)i * (size_t)width;
-        for (int j = 0; j < width; j++) {
-            double x = j < count ? (sum != 0 ? w[j] / sum : w[j]) * (1 << TAP_BITS) : 0;
-            k[j] = (int32_t)(x < 0 ? x - 0.5 : x + 0.5);
-            kh[j] = (int16_t)(k[j] >> 12);
-            kl[j] = (int16_t)(k[j] & 4095);
-        }
-        t->lo[i] = lo;
-        t->n[i] = count;
-    }
+    t->k = (int32_t *)(block + work);
+    t->first = (int *)(t->k + groups * 4);
+    t->n = t->first + outputs;
+    memset(t->k, 0, groups * 4 * sizeof *t->k);
+    pixels()->taps(a, t, (double *)block);
+    pixels()->fold(t->k, (int64_t)groups);
     return 0;
 }
 
-int resize_with(const Image *im, ImageBox box, int w, int h, ImageFilter filter, uint8_t *out, RenderScratch *s)
+int tiles_reserve(Tiles *t, int w, int h, Room *room)
 {
-    const PixelKernels *k = pixels();
-    int64_t stride = (int64_t)im->w * 3;
-    const uint8_t *src = im->rgb + box.y * stride + box.x * 3;
-    Taps x, y = { 0 };
+    size_t bands = ((size_t)h + TILE_ROWS - 1) / TILE_ROWS;
+    t->w = w;
+    t->h = h;
+    t->plane = (int64_t)((w + 3) / 4) * TILE_BYTES;
+    t->p = room_get(room, bands * 3 * (size_t)t->plane);
+    return t->p ? 0 : -1;
+}
 
-    if (box.w < 1 || box.h < 1 || box.x < 0 || box.y < 0 || box.w > im->w - box.x || box.h > im->h - box.y || w < 1 ||
-        h < 1)
+void tiles_put(Tiles *t, int y, const uint8_t *rgb, int64_t stride, int rows)
+{
+    for (; rows > 0; y += TILE_ROWS, rows -= TILE_ROWS, rgb += TILE_ROWS * stride)
+        pixels()->pack(rgb, stride, rows < TILE_ROWS ? rows : TILE_ROWS, t->w, t->p + y / TILE_ROWS * 3 * t->plane,
+                       t->plane);
+}
+
+int tiles_of(Tiles *t, const Image *im, ImageBox box, Room *room)
+{
+    int64_t stride = (int64_t)im->w * 3;
+    if (box.w < 1 || box.h < 1 || box.x < 0 || box.y < 0 || box.w > im->w - box.x || box.h > im->h - box.y)
         return err_set(ERR_DATA, "box %d,%d %dx%d does not lie in the image of %d x %d", box.x, box.y, box.w, box.h,
                        im->w, im->h);
-    if (box.h != h && taps_make(&y, box.h, h, filter, &s->taps_y))
+    if (tiles_reserve(t, box.w, box.h, room))
         return -1;
-    if (box.w != w) {
-        /* Along x first, into the rows that the pass along y will read. */
-        if (taps_make(&x, box.w, w, filter, &s->taps_x))
-            return -1;
-        int first = y.outputs ? y.lo[0] : 0;
-        int rows = y.outputs ? y.lo[h - 1] + y.n[h - 1] - first : h;
-        uint8_t *to = out;
-        if (y.outputs && !(to = room_get(&s->rows, (size_t)rows * (size_t)w * 3)))
-            return -1;
-        k->resample_x(src + first * stride, stride, rows, &x, to, (int64_t)w * 3);
-        src = to - (int64_t)first * w * 3;
-        stride = (int64_t)w * 3;
-    }
-    if (y.outputs)
-        for (int i = 0; i < h; i++)
-            k->resample_y(src + y.lo[i] * stride, stride, y.n[i], y.k + (size_t)i * (size_t)y.width, w * 3,
-                          out + (size_t)i * (size_t)w * 3);
-    else if (box.w == w)
-        for (int i = 0; i < h; i++)
-            memcpy(out + (size_t)i * (size_t)w * 3, src + i * stride, (size_t)w * 3);
+    tiles_put(t, 0, im->rgb + box.y * stride + (int64_t)box.x * 3, stride, box.h);
     return 0;
+}
+
+int resize_tiles(const Tiles *from, ImageBox box, int w, int h, ImageFilter filter, bool mirrored,
+                 uint8_t *const planes[3], RenderScratch *s)
+{
+    /* Where a size does not change Pillow skips the pass: then the taps are single ones of weight 1, which keep
+     * every value. */
+    const PixelKernels *k = pixels();
+    int first = box.y / TILE_ROWS, last = (box.y + box.h - 1) / TILE_ROWS;
+    Axis across = { box.w, box.x, w, filter, mirrored };
+    Axis down = { box.h, box.y - first * TILE_ROWS, h, filter, 0 };
+    int64_t strip = ((int64_t)w + PIXEL_MARGIN - 1) / PIXEL_MARGIN * PIXEL_MARGIN * STRIP_ROWS;
+    int64_t band = TILE_ROWS / STRIP_ROWS * strip;
+    Taps x, y;
+    uint8_t *strips = room_get(&s->strips, (size_t)(last - first + 1) * (size_t)band);
+    if (!strips || taps_make(&across, &x, &s->taps_x) || taps_make(&down, &y, &s->taps_y))
+        return -1;
+    for (int c = 0; c < 3; c++) {
+        for (int b = first; b <= last; b++)
+            k->resample_x(from->p + (b * 3 + c) * from->plane, &x, strips + (b - first) * band, strip);
+        for (int i = 0; i < h; i++)
+            k->resample_y(strips, strip, &y, i, w, planes[c] + (size_t)i * (size_t)w);
+    }
+    return 0;
+}
+
+uint8_t *planes_reserve(int n, int count, uint8_t *planes[], Room *room)
+{
+    size_t plane = (size_t)n + PIXEL_MARGIN;
+    uint8_t *block = room_get(room, plane * (size_t)count);
+    for (int i = 0; block && i < count; i++)
+        planes[i] = block + (size_t)i * plane;
+    return block;
 }
 
 int image_resize(const Image *im, ImageBox box, int w, int h, ImageFilter filter, uint8_t *out)
 {
+    if (w < 1 || h < 1 || (int64_t)w * h > IMAGE_MAX_PIXELS)
+        return err_set(ERR_DATA, "resizing to %d x %d pixels: more than %d, or none", w, h, IMAGE_MAX_PIXELS);
     RenderScratch *s = render_scratch_new();
-    int rc = s ? 0 : -1;
-    if (!rc) {
-        /* The vector loops read a little past a row's end; a picture of the caller's has no margin for that. */
-        size_t size = (size_t)im->w * (size_t)im->h * 3;
-        Image padded = { im->w, im->h, malloc(size + 64) };
-        if (padded.rgb) {
-            memcpy(padded.rgb, im->rgb, size);
-            memset(padded.rgb + size, 0, 64);
-            rc = resize_with(&padded, box, w, h, filter, out, s);
-            free(padded.rgb);
-        } else {
-            rc = err_set(ERR_MEMORY, "image of %d x %d pixels: out of memory", im->w, im->h);
-        }
+    Tiles tiles;
+    uint8_t *planes[3];
+    int rc = -1;
+    if (s && !tiles_of(&tiles, im, box, &s->tiles) && planes_reserve(w * h, 3, planes, &s->planes) &&
+        !resize_tiles(&tiles, (ImageBox){ 0, 0, box.w, box.h }, w, h, filter, false, planes, s)) {
+        pixels()->join(planes[0], planes[1], planes[2], w * h, out);
+        rc = 0;
     }
     render_scratch_free(s);
     return rc;

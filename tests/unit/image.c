@@ -66,31 +66,70 @@ static void test_color_variants(const PixelKernels *a, const PixelKernels *b, co
     free(x), free(y), free(d), free(e);
 }
 
+/* Both tables resample the same picture: each with its own form of tiles' taps. */
+static void test_resample_variants(const PixelKernels *a, const PixelKernels *b, const char *isa)
+{
+    enum { W = 203, H = 61, MOST = 120, SIDE = 100, GROUPS = (W + 3) / 4, BANDS = (H + 15) / 16 };
+    static const int sizes[][4] = { { 100, 50, 24, 7 }, { 37, 61, 95, 96 }, { 203, 60, 33, 1 }, { 24, 24, 24, 24 }, { 5, 4, 1, 65 } };
+    static uint8_t rgb[W * H * 3], tiles[2][BANDS * 3 * GROUPS * TILE_BYTES], out[2][3 * SIDE * SIDE + PIXEL_MARGIN];
+    static _Alignas(64) uint8_t strips[2][BANDS * 4 * 128 * 4];
+    static double work[MOST * 2 * TAPS_LANES];
+    static int32_t k[2][2][SIDE * MOST * 4];
+    static int first[2][2][SIDE], n[2][2][SIDE];
+    const PixelKernels *pk[2] = { a, b };
+    bool packed = true, taps = true, across = true, down = true;
+    noise(rgb, sizeof rgb, 4);
+    for (int i = 0; i < 2; i++)
+        for (int band = 0; band < BANDS; band++)
+            pk[i]->pack(rgb + band * 16 * W * 3, W * 3, H - band * 16 < 16 ? H - band * 16 : 16, W,
+                        tiles[i] + band * 3 * GROUPS * TILE_BYTES, GROUPS * TILE_BYTES);
+    for (int g = 0; g < W / 4; g++) /* the last tiles' columns beyond the picture are anything */
+        for (int plane = 0; plane < BANDS * 3; plane++)
+            packed = packed && !memcmp(tiles[0] + (plane * GROUPS + g) * TILE_BYTES,
+                                       tiles[1] + (plane * GROUPS + g) * TILE_BYTES, TILE_BYTES);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int filter = FILTER_BILINEAR; filter <= FILTER_BICUBIC; filter++) {
+            const int *z = sizes[s];
+            Axis axes[2] = { { z[0], W - z[0], z[2], (ImageFilter)filter, s & 1 }, { z[1], H - z[1], z[3], (ImageFilter)filter, 0 } };
+            Taps t[2][2];
+            memset(k, 0, sizeof k);
+            memset(out, 0, sizeof out);
+            for (int i = 0; i < 2; i++)
+                for (int axis = 0; axis < 2; axis++) {
+                    t[i][axis] = (Taps){ axes[axis].out, MOST, first[i][axis], n[i][axis], k[i][axis] };
+                    pk[i]->taps(&axes[axis], &t[i][axis], work);
+                }
+            for (int axis = 0; axis < 2; axis++)
+                taps = taps && !memcmp(k[0][axis], k[1][axis], sizeof k[0][axis]) &&
+                       !memcmp(first[0][axis], first[1][axis], sizeof(int) * (size_t)axes[axis].out) &&
+                       !memcmp(n[0][axis], n[1][axis], sizeof(int) * (size_t)axes[axis].out);
+            for (int i = 0; i < 2; i++) {
+                pk[i]->fold(k[i][0], SIDE * MOST);
+                pk[i]->fold(k[i][1], SIDE * MOST);
+                for (int c = 0; c < 3; c++) {
+                    memset(strips[i], 0, sizeof strips[i]);
+                    for (int band = 0; band < BANDS; band++)
+                        pk[i]->resample_x(tiles[i] + (band * 3 + c) * GROUPS * TILE_BYTES, &t[i][0],
+                                          strips[i] + band * 4 * 512, 512);
+                    for (int y = 0; y < z[3]; y++)
+                        pk[i]->resample_y(strips[i], 512, &t[i][1], y, z[2], out[i] + (c * z[3] + y) * z[2]);
+                }
+            }
+            for (int row = 0; row < BANDS * 4; row++)
+                across = across && !memcmp(strips[0] + row * 512, strips[1] + row * 512, (size_t)z[2] * 4);
+            down = down && !memcmp(out[0], out[1], (size_t)(z[2] * z[3] * 3));
+        }
+    ok(packed, "tiles, %s", isa);
+    ok(taps, "taps, %s", isa);
+    ok(across, "resample along x, %s", isa);
+    ok(down, "resample along y, %s", isa);
+}
+
 static void test_geometry_variants(const PixelKernels *a, const PixelKernels *b, const char *isa)
 {
-    enum { W = 300, ROWS = 13, OUT = 37, WIDTH = 24 };
-    static uint8_t src[W * ROWS * 3 + 64], x[OUT * ROWS * 3], y[OUT * ROWS * 3];
-    static int32_t k[OUT * WIDTH];
-    static int16_t kh[OUT * WIDTH], kl[OUT * WIDTH];
-    int lo[OUT], n[OUT];
-    Rng r = rng_make(3, RNG_TEST, 0, 0);
+    enum { W = 300, ROWS = 13 };
+    static uint8_t src[W * ROWS + 64], x[600], y[600];
     noise(src, sizeof src, 4);
-    for (int i = 0; i < OUT; i++) {
-        n[i] = 1 + (int)rng_below(&r, WIDTH - 1);
-        lo[i] = (int)rng_below(&r, W - (uint32_t)n[i] + 1);
-        for (int j = 0; j < n[i]; j++) {
-            k[i * WIDTH + j] = (int32_t)rng_below(&r, 1 << 18) - (1 << 16);
-            kh[i * WIDTH + j] = (int16_t)(k[i * WIDTH + j] >> 12);
-            kl[i * WIDTH + j] = (int16_t)(k[i * WIDTH + j] & 4095);
-        }
-    }
-    Taps t = { OUT, WIDTH, lo, n, k, kh, kl };
-    a->resample_x(src, W * 3, ROWS, &t, x, OUT * 3);
-    b->resample_x(src, W * 3, ROWS, &t, y, OUT * 3);
-    ok(!memcmp(x, y, sizeof x), "resample along x, %s", isa);
-    a->resample_y(src, W * 3, ROWS, k, OUT * ROWS * 3 < W * 3 ? OUT * ROWS * 3 : W * 3, x);
-    b->resample_y(src, W * 3, ROWS, k, OUT * ROWS * 3 < W * 3 ? OUT * ROWS * 3 : W * 3, y);
-    ok(!memcmp(x, y, sizeof x), "resample along y, %s", isa);
     bool same = true;
     for (int ri = 0; ri < 5; ri++) {
         const uint8_t *rows[ROWS];
@@ -108,21 +147,20 @@ static void test_geometry_variants(const PixelKernels *a, const PixelKernels *b,
 
 static void test_variants(void)
 {
+    static const struct {
+        Isa isa;
+        int vnni;
+        const char *name;
+    } variants[] = { { ISA_AVX2, 0, "avx2" }, { ISA_AVX512, 0, "avx512" }, { ISA_AVX512, 1, "avx512 with vnni" } };
     PixelKernels base = { 0 }, other = { 0 };
-    pixel_kernels_base(&base);
-    color_kernels_base(&base);
-    if (isa_best() >= ISA_AVX2) {
-        pixel_kernels_avx2(&other);
-        color_kernels_avx2(&other);
-        test_color_variants(&base, &other, "avx2");
-        test_geometry_variants(&base, &other, "avx2");
-    }
-    if (isa_best() >= ISA_AVX512) {
-        pixel_kernels_avx512(&other);
-        color_kernels_avx512(&other);
-        test_color_variants(&base, &other, "avx512");
-        test_geometry_variants(&base, &other, "avx512");
-    }
+    pixels_for(ISA_BASE, 0, &base);
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
+        if (isa_best() >= variants[i].isa) {
+            pixels_for(variants[i].isa, variants[i].vnni, &other);
+            test_color_variants(&base, &other, variants[i].name);
+            test_resample_variants(&base, &other, variants[i].name);
+            test_geometry_variants(&base, &other, variants[i].name);
+        }
 }
 #else
 static void test_variants(void)
