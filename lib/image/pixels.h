@@ -62,9 +62,9 @@ typedef struct {
     void (*join)(const uint8_t *r, const uint8_t *g, const uint8_t *b, int n, uint8_t *rgb);
     /* y = gray of r, g, b; returns the sum. */
     int64_t (*gray)(const uint8_t *r, const uint8_t *g, const uint8_t *b, int n, uint8_t *y);
-    /* x = blend(d, x, f) with a plane d, or a constant. */
-    void (*blend)(const uint8_t *d, float f, int n, uint8_t *x);
-    void (*blend_constant)(uint8_t d, float f, int n, uint8_t *x);
+    /* x = blend(d, x, f) with a constant d; the three planes with their gray as d. */
+    void (*blend)(uint8_t d, float f, int n, uint8_t *x);
+    void (*saturate)(uint8_t *r, uint8_t *g, uint8_t *b, int n, float f);
     /* Turn the hue by shift / 256 of the circle, by way of 8-bit HSV. */
     void (*hue)(uint8_t *r, uint8_t *g, uint8_t *b, int n, int shift);
     void (*solarize)(uint8_t *x, int n);

@@ -37,16 +37,21 @@ static void test_color_variants(const PixelKernels *a, const PixelKernels *b, co
     ok(a->gray(x, x + N, x + 2 * N, N, d) == b->gray(y, y + N, y + 2 * N, N, e) && !memcmp(d, e, N), "gray, %s", isa);
     bool same = true;
     for (float f = -0.5f; f <= 2; f += 0.17f) {
-        a->blend(d, f, N, x);
-        b->blend(d, f, N, y);
-        a->blend_constant(77, f, N, x + N);
-        b->blend_constant(77, f, N, y + N);
-        same = same && !memcmp(x, y, 2 * N);
-        noise(x, 2 * N, 2);
-        memcpy(y, x, 2 * N);
+        a->saturate(x, x + N, x + 2 * N, N, f);
+        b->saturate(y, y + N, y + 2 * N, N, f);
+        a->blend(77, f, N, x + N);
+        b->blend(77, f, N, y + N);
+        same = same && !memcmp(x, y, 3 * N);
+        noise(x, 3 * N, 2);
+        memcpy(y, x, 3 * N);
     }
     ok(same, "blend, %s", isa);
     for (int shift = 0; shift < 256; shift += 51) {
+        noise(x, 3 * N, (uint64_t)shift);
+        for (int i = 0; i < N; i++) /* also near gray, where two colours are equal and differences small */
+            for (int c = 1; c < 3 && i % 2; c++)
+                x[c * N + i] = (uint8_t)(x[i] + (x[c * N + i] & 7));
+        memcpy(y, x, 3 * N);
         a->hue(x, x + N, x + 2 * N, N, shift);
         b->hue(y, y + N, y + 2 * N, N, shift);
         same = same && !memcmp(x, y, 3 * N);

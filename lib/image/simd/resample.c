@@ -1,12 +1,9 @@
 /* Resampling. Plain C is the specification; the vector forms give the same bytes. */
 #include "image/pixels.h"
+#include "image/simd/vec.h"
 
 #include <math.h>
 #include <string.h>
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 /* ---- taps */
 
@@ -131,21 +128,6 @@ static void pack(const uint8_t *rgb, int64_t stride, int rows, int w, uint8_t *t
  *
  * A word of 4 inputs a b c d is multiplied as the 16-bit pairs (a, c) and (b, d), which a mask and a shift take
  * apart. A tap k = high * 4096 + low: the halves are multiplied apart, so nothing overflows. */
-#if defined(__AVX512BW__)
-typedef __m512i Vec;
-#define VEC(op) _mm512_##op
-#define VEC_LOAD(p) _mm512_loadu_si512(p)
-#define VEC_AND(a, b) _mm512_and_si512(a, b)
-#define VEC_ZERO() _mm512_setzero_si512()
-#else
-typedef __m256i Vec;
-#define VEC(op) _mm256_##op
-#define VEC_LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
-#define VEC_AND(a, b) _mm256_and_si256(a, b)
-#define VEC_ZERO() _mm256_setzero_si256()
-#endif
-enum { WORDS = sizeof(Vec) / 4 };
-
 static void fold(int32_t *k, int64_t groups)
 {
     for (int64_t i = 0; i < groups; i++, k += 4) {
@@ -185,12 +167,7 @@ static inline Vec sum_end(Sum s)
     return VEC(srai_epi32)(VEC(add_epi32)(VEC(slli_epi32)(s.high, 12), s.low), TAP_BITS);
 }
 
-/* Four vectors of sums to bytes, saturated; in each 128-bit lane the four lanes of the same number. */
-static inline Vec to_bytes(Vec a, Vec b, Vec c, Vec d)
-{
-    return VEC(packus_epi16)(VEC(packs_epi32)(a, b), VEC(packs_epi32)(c, d));
-}
-
+/* The 128-bit lanes: each has the four lanes of its number of what narrow() got. */
 static inline void store_lanes(Vec v, uint8_t *to, int64_t stride)
 {
 #if defined(__AVX512BW__)
@@ -204,7 +181,7 @@ static inline void store_lanes(Vec v, uint8_t *to, int64_t stride)
 #endif
 }
 
-/* Undo the order of to_bytes. */
+/* Four vectors side by side, from narrow()'s order. */
 static inline void store_row(Vec v, uint8_t *to)
 {
 #if defined(__AVX512BW__)
@@ -219,17 +196,17 @@ static inline void store_row(Vec v, uint8_t *to)
 static void resample_x(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip)
 {
     for (int x = 0; x < t->outputs; x += 4)
-        for (int half = 0; half < TILE_ROWS / WORDS; half++) {
+        for (int half = 0; half < TILE_ROWS / VEC_WORDS; half++) {
             Vec v[4];
             for (int q = 0; q < 4; q++) {
                 const int32_t *k = t->k + (int64_t)(x + q) * t->most * 4;
-                const uint8_t *p = tiles + (int64_t)t->first[x + q] * TILE_BYTES + half * (int)sizeof(Vec);
+                const uint8_t *p = tiles + (int64_t)t->first[x + q] * TILE_BYTES + half * VEC_BYTES;
                 Sum s = sum_start();
                 for (int g = 0; g < t->n[x + q]; g++, p += TILE_BYTES, k += 4)
                     s = sum_add(s, VEC_LOAD(p), k);
                 v[q] = sum_end(s);
             }
-            store_lanes(to_bytes(v[0], v[1], v[2], v[3]), strips + half * (WORDS / STRIP_ROWS) * strip + 4 * x, strip);
+            store_lanes(narrow(v), strips + half * (VEC_WORDS / STRIP_ROWS) * strip + 4 * x, strip);
         }
 }
 
@@ -237,12 +214,13 @@ static void resample_y(const uint8_t *strips, int64_t strip, const Taps *t, int 
 {
     const uint8_t *from = strips + t->first[y] * strip;
     const int32_t *k = t->k + (int64_t)y * t->most * 4;
-    for (int x = 0; x < n; x += 4 * WORDS) {
+    for (int x = 0; x < n; x += 4 * VEC_WORDS) {
         Sum s[4] = { sum_start(), sum_start(), sum_start(), sum_start() };
         for (int g = 0; g < t->n[y]; g++)
             for (int q = 0; q < 4; q++)
-                s[q] = sum_add(s[q], VEC_LOAD(from + g * strip + 4 * (x + q * WORDS)), k + 4 * g);
-        store_row(to_bytes(sum_end(s[0]), sum_end(s[1]), sum_end(s[2]), sum_end(s[3])), dst + x);
+                s[q] = sum_add(s[q], VEC_LOAD(from + g * strip + 4 * (x + q * VEC_WORDS)), k + 4 * g);
+        Vec v[4] = { sum_end(s[0]), sum_end(s[1]), sum_end(s[2]), sum_end(s[3]) };
+        store_row(narrow(v), dst + x);
     }
 }
 
