@@ -9,6 +9,7 @@ void pixels_for(Isa isa, int vnni, PixelKernels *k)
         resample_kernels_avx512(k);
         plane_kernels_avx512(k);
         color_kernels_avx512(k);
+        blur_kernels_avx512(k);
         if (vnni)
             vnni_kernels_avx512(k);
         return;
@@ -17,6 +18,7 @@ void pixels_for(Isa isa, int vnni, PixelKernels *k)
         resample_kernels_avx2(k);
         plane_kernels_avx2(k);
         color_kernels_avx2(k);
+        blur_kernels_avx2(k);
         return;
     }
 #endif
@@ -25,6 +27,7 @@ void pixels_for(Isa isa, int vnni, PixelKernels *k)
     resample_kernels_base(k);
     plane_kernels_base(k);
     color_kernels_base(k);
+    blur_kernels_base(k);
 }
 
 __attribute__((constructor)) static void pick_kernels(void)

@@ -68,18 +68,23 @@ typedef struct {
     /* Turn the hue by shift / 256 of the circle, by way of 8-bit HSV. */
     void (*hue)(uint8_t *r, uint8_t *g, uint8_t *b, int n, int shift);
     void (*solarize)(uint8_t *x, int n);
-    /* One pass of an extended box blur: dst[i] = (ww * sum_{|d| <= ri} src[i + d] + fw * (src[i - ri - 1] +
-     * src[i + ri + 1]) + 2^23) >> 24. src has ri + 1 values before and after the n. */
-    void (*box_x)(const uint8_t *src, int n, int ri, uint32_t ww, uint32_t fw, uint8_t *dst);
-    /* The same down a column, for a row of n: rows[0..2 ri + 2] are the 2 ri + 3 rows in order. */
-    void (*box_y)(const uint8_t *const *rows, int n, int ri, uint32_t ww, uint32_t fw, uint8_t *dst);
+    /* Three extended box blurs along x, then three along y, each rounded to 8 bits: out[i] = (ww * sum_{|d| <= ri}
+     * in[i + d] + fw * (in[i - ri - 1] + in[i + ri + 1]) + 2^23) >> 24, with the ends repeated. work: BLUR_WORK bytes
+     * at a multiple of 64. */
+    void (*blur)(uint8_t *plane, int w, int h, int ri, uint32_t ww, uint32_t fw, uint8_t *work);
 } PixelKernels;
 
 enum { TAPS_LANES = 16 };
 
+/* Row pointers; then two lines and a plane, or 16 lines of 16-bit values. */
+#define BLUR_ROWS(h, ri) (((size_t)(h) + 2 * (size_t)(ri) + 2) * sizeof(uint8_t *))
+#define BLUR_WORK(w, h, ri) \
+    (BLUR_ROWS(h, ri) + 2 * ((size_t)(w) + 2 * (size_t)(ri) + 2) + (size_t)(w) * (size_t)(h) + 32 * ((size_t)(w) + 128))
+
 ISA_DECLARE(void, resample_kernels, (PixelKernels *k));
 ISA_DECLARE(void, plane_kernels, (PixelKernels *k));
 ISA_DECLARE(void, color_kernels, (PixelKernels *k));
+ISA_DECLARE(void, blur_kernels, (PixelKernels *k));
 /* Loops for what AVX-512 processors have beyond the instruction set avx512; elsewhere it changes nothing. */
 ISA_DECLARE(void, vnni_kernels, (PixelKernels *k));
 

@@ -58,13 +58,17 @@ static int render_tiles(const Tiles *from, int x, int y, const ViewPlan *p, uint
         return -1;
     if (p->jitter)
         color_jitter(planes, n, p->order, p->factor, planes[3], 4);
+    /* what follows does the same to all three planes, so a gray view needs but one */
+    int colors = p->gray ? 1 : 3;
     if (p->gray)
-        color_gray(planes, n);
-    for (int c = 0; c < 3 && p->blur > 0; c++)
+        k->gray(planes[0], planes[1], planes[2], n, planes[0]);
+    for (int c = 0; c < colors && p->blur > 0; c++)
         if (blur_plane(planes[c], p->size, p->size, p->blur, &s->line))
             return -1;
-    for (int c = 0; c < 3 && p->solarize; c++)
+    for (int c = 0; c < colors && p->solarize; c++)
         k->solarize(planes[c], n);
+    if (p->gray)
+        planes[1] = planes[2] = planes[0];
     k->join(planes[0], planes[1], planes[2], n, out);
     return 0;
 }
