@@ -1,6 +1,7 @@
 #include "image/pixels.h"
 
 static PixelKernels kernels;
+static const PixelKernels *used = &kernels;
 
 void pixels_for(Isa isa, int vnni, PixelKernels *k)
 {
@@ -37,5 +38,10 @@ __attribute__((constructor)) static void pick_kernels(void)
 
 const PixelKernels *pixels(void)
 {
-    return &kernels;
+    return used;
+}
+
+void pixels_use(const PixelKernels *k)
+{
+    used = k ? k : &kernels;
 }

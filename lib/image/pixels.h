@@ -52,11 +52,12 @@ typedef struct {
     /* Pillow's precompute_coeffs, rounded to TAP_BITS, in t (room for them is there; t->k is all zeros).
      * work: TAPS_LANES doubles for each of the `reach` places that an output can have. */
     void (*taps)(const Axis *a, Taps *t, double *work);
-    void (*fold)(int32_t *k, int64_t groups);
-    /* Resample a band of tiles of one colour along x, into four strips, `strip` bytes from one to the next. */
-    void (*resample_x)(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip);
-    /* Output y of t from strips of one colour, the first of which holds rows 0..3: n bytes, with PIXEL_MARGIN. */
-    void (*resample_y)(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst);
+    void (*fold)(int32_t *k, int64_t groups); /* a multiple of 4 */
+    /* Resample `bands` bands of tiles of one colour along x, `band` bytes from one to the next, into four strips each,
+     * `strip` bytes from one to the next. */
+    void (*resample_x)(const uint8_t *tiles, int64_t band, int bands, const Taps *t, uint8_t *strips, int64_t strip);
+    /* All outputs of t from strips of one colour, the first of which holds rows 0..3, to rows of n bytes. */
+    void (*resample_y)(const uint8_t *strips, int64_t strip, const Taps *t, int n, uint8_t *plane);
 
     void (*split)(const uint8_t *rgb, int n, uint8_t *r, uint8_t *g, uint8_t *b);
     void (*join)(const uint8_t *r, const uint8_t *g, const uint8_t *b, int n, uint8_t *rgb);
@@ -94,5 +95,7 @@ void pixels_for(Isa isa, int vnni, PixelKernels *k);
 
 /* The best of this processor. */
 const PixelKernels *pixels(void);
+/* Another table in its place, for a benchmark that looks at each operation; NULL: the best again. */
+void pixels_use(const PixelKernels *k);
 
 #endif

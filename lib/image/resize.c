@@ -75,16 +75,13 @@ int resize_tiles(const Tiles *from, ImageBox box, int w, int h, ImageFilter filt
     Axis across = { box.w, box.x, w, filter, mirrored };
     Axis down = { box.h, box.y - first * TILE_ROWS, h, filter, 0 };
     int64_t strip = ((int64_t)w + PIXEL_MARGIN - 1) / PIXEL_MARGIN * PIXEL_MARGIN * STRIP_ROWS;
-    int64_t band = TILE_ROWS / STRIP_ROWS * strip;
     Taps x, y;
-    uint8_t *strips = room_get(&s->strips, (size_t)(last - first + 1) * (size_t)band);
+    uint8_t *strips = room_get(&s->strips, (size_t)(last - first + 1) * (TILE_ROWS / STRIP_ROWS) * (size_t)strip);
     if (!strips || taps_make(&across, &x, &s->taps_x) || taps_make(&down, &y, &s->taps_y))
         return -1;
     for (int c = 0; c < 3; c++) {
-        for (int b = first; b <= last; b++)
-            k->resample_x(from->p + (b * 3 + c) * from->plane, &x, strips + (b - first) * band, strip);
-        for (int i = 0; i < h; i++)
-            k->resample_y(strips, strip, &y, i, w, planes[c] + (size_t)i * (size_t)w);
+        k->resample_x(from->p + (first * 3 + c) * from->plane, 3 * from->plane, last - first + 1, &x, strips, strip);
+        k->resample_y(strips, strip, &y, w, planes[c]);
     }
     return 0;
 }

@@ -113,11 +113,9 @@ static void test_resample_variants(const PixelKernels *a, const PixelKernels *b,
                 pk[i]->fold(k[i][1], SIDE * MOST);
                 for (int c = 0; c < 3; c++) {
                     memset(strips[i], 0, sizeof strips[i]);
-                    for (int band = 0; band < BANDS; band++)
-                        pk[i]->resample_x(tiles[i] + (band * 3 + c) * GROUPS * TILE_BYTES, &t[i][0],
-                                          strips[i] + band * 4 * 512, 512);
-                    for (int y = 0; y < z[3]; y++)
-                        pk[i]->resample_y(strips[i], 512, &t[i][1], y, z[2], out[i] + (c * z[3] + y) * z[2]);
+                    pk[i]->resample_x(tiles[i] + c * GROUPS * TILE_BYTES, 3 * GROUPS * TILE_BYTES, BANDS, &t[i][0],
+                                      strips[i], 512);
+                    pk[i]->resample_y(strips[i], 512, &t[i][1], z[2], out[i] + c * z[3] * z[2]);
                 }
             }
             for (int row = 0; row < BANDS * 4; row++)

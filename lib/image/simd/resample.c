@@ -193,7 +193,7 @@ static inline void store_row(Vec v, uint8_t *to)
 #endif
 }
 
-static void resample_x(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip)
+static void resample_band(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip)
 {
     for (int x = 0; x < t->outputs; x += 4)
         for (int half = 0; half < TILE_ROWS / VEC_WORDS; half++) {
@@ -210,7 +210,7 @@ static void resample_x(const uint8_t *tiles, const Taps *t, uint8_t *strips, int
         }
 }
 
-static void resample_y(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst)
+static void resample_row(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst)
 {
     const uint8_t *from = strips + t->first[y] * strip;
     const int32_t *k = t->k + (int64_t)y * t->most * 4;
@@ -244,7 +244,7 @@ static inline uint8_t clamp_fixed(int32_t acc)
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
-static void resample_x(const uint8_t *restrict tiles, const Taps *t, uint8_t *restrict strips, int64_t strip)
+static void resample_band(const uint8_t *restrict tiles, const Taps *t, uint8_t *restrict strips, int64_t strip)
 {
     for (int x = 0; x < t->outputs; x++) {
         const int32_t *k = t->k + (int64_t)x * t->most * 4;
@@ -260,8 +260,8 @@ static void resample_x(const uint8_t *restrict tiles, const Taps *t, uint8_t *re
     }
 }
 
-static void resample_y(const uint8_t *restrict strips, int64_t strip, const Taps *t, int y, int n,
-                       uint8_t *restrict dst)
+static void resample_row(const uint8_t *restrict strips, int64_t strip, const Taps *t, int y, int n,
+                         uint8_t *restrict dst)
 {
     enum { BLOCK = 64 };
     for (int at = 0; at < n; at += BLOCK) {
@@ -280,6 +280,18 @@ static void resample_y(const uint8_t *restrict strips, int64_t strip, const Taps
 }
 
 #endif
+
+static void resample_x(const uint8_t *tiles, int64_t band, int bands, const Taps *t, uint8_t *strips, int64_t strip)
+{
+    for (int b = 0; b < bands; b++)
+        resample_band(tiles + b * band, t, strips + b * (TILE_ROWS / STRIP_ROWS) * strip, strip);
+}
+
+static void resample_y(const uint8_t *strips, int64_t strip, const Taps *t, int n, uint8_t *plane)
+{
+    for (int y = 0; y < t->outputs; y++)
+        resample_row(strips, strip, t, y, n, plane + (int64_t)y * n);
+}
 
 void ISA_FN(resample_kernels)(PixelKernels *k)
 {

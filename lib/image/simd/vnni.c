@@ -3,23 +3,21 @@
 
 #if defined(__AVX512BW__)
 #include <immintrin.h>
-#include <string.h>
 
 #define VNNI __attribute__((target("avx512vnni,avx512vbmi")))
 
 /* A tap as three signed digits, k = d2 * 65536 + d1 * 256 + d0; a group becomes one word of four digits each. */
-static void fold(int32_t *k, int64_t groups)
+VNNI static void fold(int32_t *k, int64_t groups)
 {
-    for (int64_t i = 0; i < groups; i++, k += 4) {
-        int8_t d[3][4];
-        for (int j = 0; j < 4; j++) {
-            int32_t rest = k[j];
-            d[0][j] = (int8_t)rest;
-            rest = (rest - d[0][j]) >> 8;
-            d[1][j] = (int8_t)rest;
-            d[2][j] = (int8_t)((rest - d[1][j]) >> 8);
-        }
-        memcpy(k, d, sizeof d);
+    /* byte 0, 1 or 2 of each of a group's four words, for four groups */
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, -1, -1, -1, -1));
+    const __m512i carry0 = _mm512_set1_epi32(0x80), carry1 = _mm512_set1_epi32(0x8000);
+    for (int64_t i = 0; i < groups; i += 4, k += 16) {
+        /* a digit of 128 or more counts as negative, so the next one takes a carry */
+        __m512i v = _mm512_loadu_si512(k);
+        v = _mm512_add_epi32(v, _mm512_slli_epi32(_mm512_and_si512(v, carry0), 1));
+        v = _mm512_add_epi32(v, _mm512_slli_epi32(_mm512_and_si512(v, carry1), 1));
+        _mm512_storeu_si512(k, _mm512_shuffle_epi8(v, order));
     }
 }
 
@@ -49,29 +47,45 @@ VNNI static inline __m512i to_bytes(__m512i a, __m512i b, __m512i c, __m512i d)
     return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
 }
 
-VNNI static void resample_x(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip)
+/* One band or two: the taps are fetched once for both. */
+VNNI static inline __attribute__((always_inline)) void resample_bands(const uint8_t *tiles, int64_t band, const int bands,
+                                                                      const Taps *t, uint8_t *strips, int64_t strip)
 {
     for (int x = 0; x < t->outputs; x += 4) {
-        __m512i v[4];
+        __m512i v[2][4];
         for (int q = 0; q < 4; q++) {
             const int32_t *k = t->k + (int64_t)(x + q) * t->most * 4;
             const uint8_t *p = tiles + (int64_t)t->first[x + q] * TILE_BYTES;
-            Sum s = sum_start();
-            for (int g = 0; g < t->n[x + q]; g++, p += TILE_BYTES, k += 4)
-                s = sum_add(s, _mm512_loadu_si512(p), _mm512_set1_epi32(k[0]), _mm512_set1_epi32(k[1]),
-                            _mm512_set1_epi32(k[2]));
-            v[q] = sum_end(s);
+            Sum s[2] = { sum_start(), sum_start() };
+            for (int g = 0; g < t->n[x + q]; g++, p += TILE_BYTES, k += 4) {
+                __m512i k0 = _mm512_set1_epi32(k[0]), k1 = _mm512_set1_epi32(k[1]), k2 = _mm512_set1_epi32(k[2]);
+                for (int b = 0; b < bands; b++)
+                    s[b] = sum_add(s[b], _mm512_loadu_si512(p + b * band), k0, k1, k2);
+            }
+            for (int b = 0; b < bands; b++)
+                v[b][q] = sum_end(s[b]);
         }
-        __m512i bytes = to_bytes(v[0], v[1], v[2], v[3]);
-        uint8_t *to = strips + 4 * x;
-        _mm_storeu_si128((__m128i *)to, _mm512_castsi512_si128(bytes));
-        _mm_storeu_si128((__m128i *)(to + strip), _mm512_extracti32x4_epi32(bytes, 1));
-        _mm_storeu_si128((__m128i *)(to + 2 * strip), _mm512_extracti32x4_epi32(bytes, 2));
-        _mm_storeu_si128((__m128i *)(to + 3 * strip), _mm512_extracti32x4_epi32(bytes, 3));
+        for (int b = 0; b < bands; b++) {
+            __m512i bytes = to_bytes(v[b][0], v[b][1], v[b][2], v[b][3]);
+            uint8_t *to = strips + 4 * (x + b * strip);
+            _mm_storeu_si128((__m128i *)to, _mm512_castsi512_si128(bytes));
+            _mm_storeu_si128((__m128i *)(to + strip), _mm512_extracti32x4_epi32(bytes, 1));
+            _mm_storeu_si128((__m128i *)(to + 2 * strip), _mm512_extracti32x4_epi32(bytes, 2));
+            _mm_storeu_si128((__m128i *)(to + 3 * strip), _mm512_extracti32x4_epi32(bytes, 3));
+        }
     }
 }
 
-VNNI static void resample_y(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst)
+VNNI static void resample_x(const uint8_t *tiles, int64_t band, int bands, const Taps *t, uint8_t *strips, int64_t strip)
+{
+    int b = 0;
+    for (; b + 2 <= bands; b += 2)
+        resample_bands(tiles + b * band, band, 2, t, strips + 4 * b * strip, strip);
+    if (b < bands)
+        resample_bands(tiles + b * band, band, 1, t, strips + 4 * b * strip, strip);
+}
+
+VNNI static void resample_row(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst)
 {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const uint8_t *from = strips + t->first[y] * strip;
@@ -99,6 +113,12 @@ VNNI static void resample_y(const uint8_t *strips, int64_t strip, const Taps *t,
         __m512i a = sum_end(s[0]), b = sum_end(s[1]), v = to_bytes(a, b, a, b);
         _mm256_storeu_si256((__m256i *)(dst + x), _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, v)));
     }
+}
+
+VNNI static void resample_y(const uint8_t *strips, int64_t strip, const Taps *t, int n, uint8_t *plane)
+{
+    for (int y = 0; y < t->outputs; y++)
+        resample_row(strips, strip, t, y, n, plane + (int64_t)y * n);
 }
 
 void ISA_FN(vnni_kernels)(PixelKernels *k)
