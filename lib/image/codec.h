@@ -3,13 +3,22 @@
 #define HSSL_CODEC_H
 
 #include "image/image.h"
+#include "image/scratch.h"
 
 int jpeg_probe(const uint8_t *bytes, size_t n, ImageInfo *info);
 int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *capacity);
+/* To tiles in `room`, as far down as row `bottom`; the reader is made at the first call. */
+int jpeg_decode_tiles(JpegReader **reader, const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t,
+                      Room *room);
+void jpeg_reader_free(JpegReader *r);
 int png_probe(const uint8_t *bytes, size_t n, ImageInfo *info);
 int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity);
 
-/* Room for w x h pixels at im->rgb, with a margin that vector loads may read past the end. */
+/* The type by the first bytes. */
+int image_sniff(const void *bytes, size_t n, ImageType *type);
+/* ERR_DATA for a picture too large, or of no pixels. */
+int image_check_size(int w, int h);
+/* Room for w x h pixels at im->rgb */
 int image_reserve(Image *im, int w, int h, size_t *capacity);
 
 #endif

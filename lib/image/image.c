@@ -6,19 +6,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_MARGIN = 64 };
-
 void image_free(Image *im)
 {
     free(im->rgb);
     *im = (Image){ 0 };
 }
 
-int image_reserve(Image *im, int w, int h, size_t *capacity)
+int image_check_size(int w, int h)
 {
     if (w < 1 || h < 1 || (int64_t)w * h > IMAGE_MAX_PIXELS)
         return err_set(ERR_DATA, "%d x %d pixels: more than %d, or none", w, h, IMAGE_MAX_PIXELS);
-    size_t need = (size_t)w * (size_t)h * 3 + READ_MARGIN;
+    return 0;
+}
+
+int image_reserve(Image *im, int w, int h, size_t *capacity)
+{
+    if (image_check_size(w, h))
+        return -1;
+    size_t need = (size_t)w * (size_t)h * 3;
     if (need > *capacity) {
         free(im->rgb);
         *capacity = 0;
@@ -31,7 +36,7 @@ int image_reserve(Image *im, int w, int h, size_t *capacity)
     return 0;
 }
 
-static int sniff(const void *bytes, size_t n, ImageType *type)
+int image_sniff(const void *bytes, size_t n, ImageType *type)
 {
     if (n == 0)
         return err_set(ERR_DATA, "empty: 0 bytes");
@@ -47,7 +52,7 @@ static int sniff(const void *bytes, size_t n, ImageType *type)
 int image_probe(const void *bytes, size_t n, ImageInfo *info)
 {
     ImageType type;
-    if (sniff(bytes, n, &type))
+    if (image_sniff(bytes, n, &type))
         return -1;
     int rc = type == IMAGE_JPEG ? jpeg_probe(bytes, n, info) : png_probe(bytes, n, info);
     if (!rc && (int64_t)info->w * info->h > IMAGE_MAX_PIXELS)
@@ -58,7 +63,7 @@ int image_probe(const void *bytes, size_t n, ImageInfo *info)
 int image_decode_into(const void *bytes, size_t n, int scale, Image *im, size_t *capacity)
 {
     ImageType type;
-    if (sniff(bytes, n, &type))
+    if (image_sniff(bytes, n, &type))
         return -1;
     return type == IMAGE_JPEG ? jpeg_decode(bytes, n, scale, im, capacity) : png_decode(bytes, n, im, capacity);
 }

@@ -1,4 +1,5 @@
 #include "image/codec.h"
+#include "image/scratch.h"
 
 #include "util/err.h"
 
@@ -93,6 +94,20 @@ static void cmyk_to_rgb(const uint8_t *cmyk, uint8_t *rgb, int w)
     }
 }
 
+/* Read the header and choose the output. True if it comes as four inks. */
+static bool begin(j_decompress_ptr d, const uint8_t *bytes, size_t n, int scale)
+{
+    jpeg_mem_src(d, bytes, n);
+    jpeg_read_header(d, TRUE);
+    bool cmyk = d->jpeg_color_space == JCS_CMYK || d->jpeg_color_space == JCS_YCCK;
+    d->out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+    d->dct_method = JDCT_ISLOW;
+    d->scale_num = (unsigned)scale;
+    d->scale_denom = 8;
+    jpeg_calc_output_dimensions(d);
+    return cmyk;
+}
+
 int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *capacity)
 {
     struct jpeg_decompress_struct d;
@@ -109,14 +124,7 @@ int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *ca
     }
     jpeg_create_decompress(&d);
     d.progress = &progress;
-    jpeg_mem_src(&d, bytes, n);
-    jpeg_read_header(&d, TRUE);
-    bool cmyk = d.jpeg_color_space == JCS_CMYK || d.jpeg_color_space == JCS_YCCK;
-    d.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
-    d.dct_method = JDCT_ISLOW;
-    d.scale_num = (unsigned)scale;
-    d.scale_denom = 8;
-    jpeg_calc_output_dimensions(&d);
+    bool cmyk = begin(&d, bytes, n, scale);
     if (image_reserve(im, (int)d.output_width, (int)d.output_height, capacity)) {
         jpeg_destroy_decompress(&d);
         return -1;
@@ -136,6 +144,101 @@ int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *ca
     jpeg_destroy_decompress(&d);
     free(inks);
     return 0;
+}
+
+struct JpegReader {
+    struct jpeg_decompress_struct d;
+    struct jpeg_progress_mgr progress;
+    ErrorManager e;
+    int uses; /* since d was created; 0: there is none */
+    Room rows;
+};
+
+/* A decompressor is kept for many pictures; each starts without tables of the ones before. Those stay allocated, so
+ * at times there is a new one. */
+enum { MOST_USES = 64 };
+
+static void reader_ready(JpegReader *r)
+{
+    if (r->uses == MOST_USES) {
+        jpeg_destroy_decompress(&r->d);
+        r->uses = 0;
+    }
+    if (r->uses++ == 0) {
+        jpeg_create_decompress(&r->d);
+        r->d.progress = &r->progress;
+    }
+    for (int i = 0; i < NUM_QUANT_TBLS; i++)
+        r->d.quant_tbl_ptrs[i] = NULL;
+    for (int i = 0; i < NUM_HUFF_TBLS; i++)
+        r->d.dc_huff_tbl_ptrs[i] = r->d.ac_huff_tbl_ptrs[i] = NULL;
+}
+
+void jpeg_reader_free(JpegReader *r)
+{
+    if (!r)
+        return;
+    if (r->uses)
+        jpeg_destroy_decompress(&r->d);
+    room_free(&r->rows);
+    free(r);
+}
+
+/* The next rows into the reader's own, at most TILE_ROWS; returns how many. */
+static int next_rows(JpegReader *r, bool cmyk, size_t stride)
+{
+    j_decompress_ptr d = &r->d;
+    uint8_t *rows = r->rows.p;
+    JSAMPROW lines[TILE_ROWS];
+    int have = 0;
+    for (int i = 0; i < TILE_ROWS; i++)
+        lines[i] = cmyk ? rows + TILE_ROWS * stride : rows + (size_t)i * stride;
+    while (have < TILE_ROWS && d->output_scanline < d->output_height) {
+        int got = (int)jpeg_read_scanlines(d, lines + have, cmyk ? 1 : (JDIMENSION)(TILE_ROWS - have));
+        if (cmyk)
+            cmyk_to_rgb(lines[0], rows + (size_t)have * stride, (int)d->output_width);
+        have += got;
+    }
+    return have;
+}
+
+static int decode_tiles(JpegReader *r, const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t, Room *room)
+{
+    error_manager_init(&r->e);
+    r->d.err = &r->e.base;
+    if (setjmp(r->e.back)) {
+        jpeg_destroy_decompress(&r->d);
+        r->uses = 0;
+        return jpeg_fail(&r->e, n);
+    }
+    reader_ready(r);
+    bool cmyk = begin(&r->d, bytes, n, scale);
+    size_t stride = (size_t)r->d.output_width * 3;
+    int rc = -1;
+    if (!tiles_reserve(t, (int)r->d.output_width, (int)r->d.output_height, room) &&
+        room_get(&r->rows, TILE_ROWS * stride + (size_t)r->d.output_width * 4)) {
+        jpeg_start_decompress(&r->d);
+        /* Below `bottom` nothing is wanted. That the picture is whole is known only at its end: if its end is not
+         * where it should be, go and see. */
+        bool ends = n >= 4 && bytes[n - 2] == 0xff && bytes[n - 1] == JPEG_EOI;
+        int64_t to = ends && bottom < t->h ? bottom : t->h;
+        for (int y = 0; y < to; y += TILE_ROWS)
+            tiles_put(t, y, r->rows.p, (int64_t)stride, next_rows(r, cmyk, stride));
+        rc = 0;
+    }
+    jpeg_abort_decompress(&r->d);
+    return rc;
+}
+
+int jpeg_decode_tiles(JpegReader **reader, const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t,
+                      Room *room)
+{
+    if (!*reader) {
+        if (!(*reader = calloc(1, sizeof **reader)))
+            return err_set(ERR_MEMORY, "JPEG: out of memory");
+        (*reader)->progress.progress_monitor = count_scans;
+    }
+    return decode_tiles(*reader, bytes, n, scale, bottom, t, room);
 }
 
 int image_encode_jpeg(const Image *im, int quality, void **bytes, size_t *n)

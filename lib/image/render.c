@@ -38,6 +38,7 @@ void render_scratch_free(RenderScratch *s)
 {
     if (!s)
         return;
+    jpeg_reader_free(s->jpeg);
     image_free(&s->decoded);
     Room *rooms[] = { &s->tiles, &s->taps_x, &s->taps_y, &s->strips, &s->planes, &s->line };
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)
@@ -93,38 +94,53 @@ static int fast_scale(const ViewPlan *plans, int count)
     return scale;
 }
 
-static void scale_plan(ViewPlan *p, const ImageInfo *full, const Image *im)
+static void scale_plan(ViewPlan *p, const ImageInfo *full, int w, int h)
 {
-    p->x = (int32_t)((int64_t)p->x * im->w / full->w);
-    p->y = (int32_t)((int64_t)p->y * im->h / full->h);
-    p->w = (int32_t)((int64_t)p->w * im->w / full->w);
-    p->h = (int32_t)((int64_t)p->h * im->h / full->h);
-    p->w = p->w < 1 ? 1 : p->w > im->w - p->x ? im->w - p->x : p->w;
-    p->h = p->h < 1 ? 1 : p->h > im->h - p->y ? im->h - p->y : p->h;
+    p->x = (int32_t)((int64_t)p->x * w / full->w);
+    p->y = (int32_t)((int64_t)p->y * h / full->h);
+    p->w = (int32_t)((int64_t)p->w * w / full->w);
+    p->h = (int32_t)((int64_t)p->h * h / full->h);
+    p->w = p->w < 1 ? 1 : p->w > w - p->x ? w - p->x : p->w;
+    p->h = p->h < 1 ? 1 : p->h > h - p->y ? h - p->y : p->h;
+}
+
+/* The row below which no view looks. */
+static int64_t lowest(const ViewPlan *plans, int count)
+{
+    int64_t bottom = count ? 0 : INT32_MAX;
+    for (int i = 0; i < count; i++)
+        if ((int64_t)plans[i].y + plans[i].h > bottom)
+            bottom = (int64_t)plans[i].y + plans[i].h;
+    return bottom;
 }
 
 int render_views(const void *bytes, size_t n, const ViewPlan *plans, int count, bool fast, uint8_t *const outs[],
                  RenderScratch *s)
 {
     ImageInfo full = { 0 };
-    int scale = fast ? fast_scale(plans, count) : 8;
+    Tiles tiles;
+    ImageType type;
+    if (image_sniff(bytes, n, &type))
+        return -1;
+    int scale = fast && type == IMAGE_JPEG ? fast_scale(plans, count) : 8;
     if (scale < 8 && image_probe(bytes, n, &full))
         return -1;
-    if (scale < 8 && full.type != IMAGE_JPEG)
-        scale = 8;
-    if (image_decode_into(bytes, n, scale, &s->decoded, &s->decoded_capacity))
+    if (type == IMAGE_JPEG) {
+        int64_t bottom = scale < 8 ? INT32_MAX : lowest(plans, count);
+        if (jpeg_decode_tiles(&s->jpeg, bytes, n, scale, bottom, &tiles, &s->tiles))
+            return -1;
+    } else if (image_decode_into(bytes, n, 8, &s->decoded, &s->decoded_capacity) ||
+               tiles_of(&tiles, &s->decoded, (ImageBox){ 0, 0, s->decoded.w, s->decoded.h }, &s->tiles)) {
         return -1;
-    Tiles tiles;
-    if (tiles_of(&tiles, &s->decoded, (ImageBox){ 0, 0, s->decoded.w, s->decoded.h }, &s->tiles))
-        return -1;
+    }
     for (int i = 0; i < count; i++) {
         ViewPlan p = plans[i];
         if (scale < 8) {
             if (plan_check(&p, full.w, full.h))
                 return -1;
-            scale_plan(&p, &full, &s->decoded);
+            scale_plan(&p, &full, tiles.w, tiles.h);
         }
-        if (plan_check(&p, s->decoded.w, s->decoded.h) || render_tiles(&tiles, p.x, p.y, &p, outs[i], s))
+        if (plan_check(&p, tiles.w, tiles.h) || render_tiles(&tiles, p.x, p.y, &p, outs[i], s))
             return -1;
     }
     return 0;

@@ -1,4 +1,4 @@
-#include "image/image.h"
+#include "image/codec.h"
 #include "image/scratch.h"
 
 #include "util/err.h"
@@ -38,6 +38,8 @@ static int taps_make(const Axis *a, Taps *t, Room *room)
 
 int tiles_reserve(Tiles *t, int w, int h, Room *room)
 {
+    if (image_check_size(w, h))
+        return -1;
     size_t bands = ((size_t)h + TILE_ROWS - 1) / TILE_ROWS;
     t->w = w;
     t->h = h;

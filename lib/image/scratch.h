@@ -27,13 +27,16 @@ typedef struct {
     uint8_t *p;
 } Tiles;
 
+typedef struct JpegReader JpegReader;
+
 struct RenderScratch {
+    JpegReader *jpeg;
     Image decoded;
     size_t decoded_capacity;
     Room tiles, taps_x, taps_y, strips, planes, line;
 };
 
-/* Room for w x h pixels. */
+/* Room for w x h pixels; ERR_DATA if that is too large a picture. */
 int tiles_reserve(Tiles *t, int w, int h, Room *room);
 /* Rows y .. y + rows - 1; y is a multiple of TILE_ROWS, and so is rows but for the last ones. */
 void tiles_put(Tiles *t, int y, const uint8_t *rgb, int64_t stride, int rows);
