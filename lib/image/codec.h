@@ -7,10 +7,8 @@
 
 int jpeg_probe(const uint8_t *bytes, size_t n, ImageInfo *info);
 int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *capacity);
-/* To tiles in `room`, as far down as row `bottom`; the reader is made at the first call. */
-int jpeg_decode_tiles(JpegReader **reader, const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t,
-                      Room *room);
-void jpeg_reader_free(JpegReader *r);
+/* To tiles in `room`, as far down as row `bottom`; rows: memory to be kept. */
+int jpeg_decode_tiles(const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t, Room *room, Room *rows);
 int png_probe(const uint8_t *bytes, size_t n, ImageInfo *info);
 int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity);
 

@@ -146,53 +146,13 @@ int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *ca
     return 0;
 }
 
-struct JpegReader {
-    struct jpeg_decompress_struct d;
-    struct jpeg_progress_mgr progress;
-    ErrorManager e;
-    int uses; /* since d was created; 0: there is none */
-    Room rows;
-};
-
-/* A decompressor is kept for many pictures; each starts without tables of the ones before. Those stay allocated, so
- * at times there is a new one. */
-enum { MOST_USES = 64 };
-
-static void reader_ready(JpegReader *r)
+/* The next rows to `rows`, at most TILE_ROWS; returns how many. */
+static int next_rows(j_decompress_ptr d, bool cmyk, uint8_t *rows, size_t stride)
 {
-    if (r->uses == MOST_USES) {
-        jpeg_destroy_decompress(&r->d);
-        r->uses = 0;
-    }
-    if (r->uses++ == 0) {
-        jpeg_create_decompress(&r->d);
-        r->d.progress = &r->progress;
-    }
-    for (int i = 0; i < NUM_QUANT_TBLS; i++)
-        r->d.quant_tbl_ptrs[i] = NULL;
-    for (int i = 0; i < NUM_HUFF_TBLS; i++)
-        r->d.dc_huff_tbl_ptrs[i] = r->d.ac_huff_tbl_ptrs[i] = NULL;
-}
-
-void jpeg_reader_free(JpegReader *r)
-{
-    if (!r)
-        return;
-    if (r->uses)
-        jpeg_destroy_decompress(&r->d);
-    room_free(&r->rows);
-    free(r);
-}
-
-/* The next rows into the reader's own, at most TILE_ROWS; returns how many. */
-static int next_rows(JpegReader *r, bool cmyk, size_t stride)
-{
-    j_decompress_ptr d = &r->d;
-    uint8_t *rows = r->rows.p;
     JSAMPROW lines[TILE_ROWS];
     int have = 0;
     for (int i = 0; i < TILE_ROWS; i++)
-        lines[i] = cmyk ? rows + TILE_ROWS * stride : rows + (size_t)i * stride;
+        lines[i] = rows + (size_t)(cmyk ? TILE_ROWS : i) * stride;
     while (have < TILE_ROWS && d->output_scanline < d->output_height) {
         int got = (int)jpeg_read_scanlines(d, lines + have, cmyk ? 1 : (JDIMENSION)(TILE_ROWS - have));
         if (cmyk)
@@ -202,43 +162,37 @@ static int next_rows(JpegReader *r, bool cmyk, size_t stride)
     return have;
 }
 
-static int decode_tiles(JpegReader *r, const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t, Room *room)
+int jpeg_decode_tiles(const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t, Room *room, Room *rows)
 {
-    error_manager_init(&r->e);
-    r->d.err = &r->e.base;
-    if (setjmp(r->e.back)) {
-        jpeg_destroy_decompress(&r->d);
-        r->uses = 0;
-        return jpeg_fail(&r->e, n);
+    struct jpeg_decompress_struct d;
+    struct jpeg_progress_mgr progress = { .progress_monitor = count_scans };
+    ErrorManager e;
+
+    error_manager_init(&e);
+    d.err = &e.base;
+    if (setjmp(e.back)) {
+        jpeg_destroy_decompress(&d);
+        return jpeg_fail(&e, n);
     }
-    reader_ready(r);
-    bool cmyk = begin(&r->d, bytes, n, scale);
-    size_t stride = (size_t)r->d.output_width * 3;
+    /* A new one each time: what a kept one still holds of earlier pictures' tables costs more. */
+    jpeg_create_decompress(&d);
+    d.progress = &progress;
+    bool cmyk = begin(&d, bytes, n, scale);
+    size_t stride = (size_t)d.output_width * 3;
     int rc = -1;
-    if (!tiles_reserve(t, (int)r->d.output_width, (int)r->d.output_height, room) &&
-        room_get(&r->rows, TILE_ROWS * stride + (size_t)r->d.output_width * 4)) {
-        jpeg_start_decompress(&r->d);
+    if (!tiles_reserve(t, (int)d.output_width, (int)d.output_height, room) &&
+        room_get(rows, TILE_ROWS * stride + (size_t)d.output_width * 4)) {
+        jpeg_start_decompress(&d);
         /* Below `bottom` nothing is wanted. That the picture is whole is known only at its end: if its end is not
          * where it should be, go and see. */
         bool ends = n >= 4 && bytes[n - 2] == 0xff && bytes[n - 1] == JPEG_EOI;
         int64_t to = ends && bottom < t->h ? bottom : t->h;
         for (int y = 0; y < to; y += TILE_ROWS)
-            tiles_put(t, y, r->rows.p, (int64_t)stride, next_rows(r, cmyk, stride));
+            tiles_put(t, y, rows->p, (int64_t)stride, next_rows(&d, cmyk, rows->p, stride));
         rc = 0;
     }
-    jpeg_abort_decompress(&r->d);
+    jpeg_destroy_decompress(&d);
     return rc;
-}
-
-int jpeg_decode_tiles(JpegReader **reader, const uint8_t *bytes, size_t n, int scale, int64_t bottom, Tiles *t,
-                      Room *room)
-{
-    if (!*reader) {
-        if (!(*reader = calloc(1, sizeof **reader)))
-            return err_set(ERR_MEMORY, "JPEG: out of memory");
-        (*reader)->progress.progress_monitor = count_scans;
-    }
-    return decode_tiles(*reader, bytes, n, scale, bottom, t, room);
 }
 
 int image_encode_jpeg(const Image *im, int quality, void **bytes, size_t *n)

@@ -38,9 +38,8 @@ void render_scratch_free(RenderScratch *s)
 {
     if (!s)
         return;
-    jpeg_reader_free(s->jpeg);
     image_free(&s->decoded);
-    Room *rooms[] = { &s->tiles, &s->taps_x, &s->taps_y, &s->strips, &s->planes, &s->line };
+    Room *rooms[] = { &s->rows, &s->tiles, &s->taps_x, &s->taps_y, &s->strips, &s->planes, &s->line };
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)
         room_free(rooms[i]);
     free(s);
@@ -127,7 +126,7 @@ int render_views(const void *bytes, size_t n, const ViewPlan *plans, int count, 
         return -1;
     if (type == IMAGE_JPEG) {
         int64_t bottom = scale < 8 ? INT32_MAX : lowest(plans, count);
-        if (jpeg_decode_tiles(&s->jpeg, bytes, n, scale, bottom, &tiles, &s->tiles))
+        if (jpeg_decode_tiles(bytes, n, scale, bottom, &tiles, &s->tiles, &s->rows))
             return -1;
     } else if (image_decode_into(bytes, n, 8, &s->decoded, &s->decoded_capacity) ||
                tiles_of(&tiles, &s->decoded, (ImageBox){ 0, 0, s->decoded.w, s->decoded.h }, &s->tiles)) {

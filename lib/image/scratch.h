@@ -27,13 +27,10 @@ typedef struct {
     uint8_t *p;
 } Tiles;
 
-typedef struct JpegReader JpegReader;
-
 struct RenderScratch {
-    JpegReader *jpeg;
     Image decoded;
     size_t decoded_capacity;
-    Room tiles, taps_x, taps_y, strips, planes, line;
+    Room rows, tiles, taps_x, taps_y, strips, planes, line;
 };
 
 /* Room for w x h pixels; ERR_DATA if that is too large a picture. */

@@ -6,6 +6,7 @@
 #include "util/err.h"
 #include "util/rng.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,64 @@ static Image drawing(int w, int h)
             for (int c = 0; c < 3; c++)
                 im.rgb[(y * w + x) * 3 + c] = (uint8_t)(x * (3 + c) + y * (5 - c) + (x ^ y) % 16);
     return im;
+}
+
+/* A turn of the hue as Pillow's source has it, in its mixture of float and double. */
+static uint8_t byte_of(double x)
+{
+    return (uint8_t)(x < 0 ? 0 : x > 255 ? 255 : (int)x);
+}
+
+static void turn_hue(uint8_t *r8, uint8_t *g8, uint8_t *b8, int shift)
+{
+    int r = *r8, g = *g8, b = *b8, max = r > g ? r : g, min = r < g ? r : g;
+    uint8_t hh = 0, ss = 0;
+    max = max > b ? max : b;
+    min = min < b ? min : b;
+    if (max != min) {
+        float c = (float)(max - min), s = c / (float)max, h;
+        float rc = (float)(max - r) / c, gc = (float)(max - g) / c, bc = (float)(max - b) / c;
+        h = r == max ? bc - gc : g == max ? (float)(2.0 + (double)rc - (double)bc) : (float)(4.0 + (double)gc - (double)rc);
+        h = (float)fmod((double)h / 6.0 + 1.0, 1.0);
+        hh = byte_of((double)h * 255.0);
+        ss = byte_of((double)s * 255.0);
+    }
+    hh = (uint8_t)(hh + shift);
+    if (ss == 0) {
+        *r8 = *g8 = *b8 = (uint8_t)max;
+        return;
+    }
+    double v = max;
+    int i = (int)floor((double)hh * 6.0 / 255.0);
+    float f = (float)((double)hh * 6.0 / 255.0 - (double)(float)i), fs = (float)((double)ss / 255.0);
+    uint8_t p = byte_of(round(v * (1.0 - (double)fs))), q = byte_of(round(v * (1.0 - (double)(fs * f))));
+    uint8_t t = byte_of(round(v * (1.0 - (double)fs * (1.0 - (double)f)))), m = (uint8_t)max;
+    const uint8_t out[6][3] = { { m, t, p }, { q, m, p }, { p, m, t }, { p, q, m }, { t, p, m }, { m, p, q } };
+    *r8 = out[i % 6][0], *g8 = out[i % 6][1], *b8 = out[i % 6][2];
+}
+
+/* All colours, and among them all turns. */
+static void test_hue(void)
+{
+    enum { N = 256 * 256 };
+    uint8_t *got = malloc(3 * N);
+    bool same = true;
+    for (int r = 0; r < 256; r++) {
+        int shift = (r * 101 + 3) & 255;
+        for (int i = 0; i < N; i++) {
+            got[i] = (uint8_t)r;
+            got[N + i] = (uint8_t)(i >> 8);
+            got[2 * N + i] = (uint8_t)i;
+        }
+        pixels()->hue(got, got + N, got + 2 * N, N, shift);
+        for (int i = 0; i < N; i++) {
+            uint8_t x = (uint8_t)r, y = (uint8_t)(i >> 8), z = (uint8_t)i;
+            turn_hue(&x, &y, &z, shift);
+            same = same && got[i] == x && got[N + i] == y && got[2 * N + i] == z;
+        }
+    }
+    ok(same, "the hue of every colour turns as by way of doubles");
+    free(got);
 }
 
 #if defined(__x86_64__)
@@ -239,6 +298,17 @@ static void test_codecs(void)
     uint8_t *whole = malloc(16 * 16 * 3), *fast = malloc(16 * 16 * 3), *outs[1] = { whole };
     ViewPlan p = { .w = 45, .h = 33, .size = 16, .filter = FILTER_BICUBIC, .flip = 1, .blur = 1.5f };
     RenderScratch *s = render_scratch_new();
+    ViewPlan top = p;
+    Image decoded;
+    top.x = 3;
+    top.w = 41;
+    top.h = 9;
+    ok(!image_decode(bytes, n, &decoded) && !render_view(&decoded, &top, fast, s) &&
+           !render_views(bytes, n, &top, 1, false, outs, s) && !memcmp(whole, fast, 16 * 16 * 3),
+       "a view of the upper rows is the same from a whole picture and from bytes");
+    image_free(&decoded);
+    ok(render_views(bytes, n - 40, &top, 1, false, outs, s) < 0 && strstr(err_text(), "truncated"),
+       "a picture without its end is refused, even where no view needs the end");
     int rc = render_views(bytes, n, &p, 1, false, outs, s);
     outs[0] = fast;
     rc |= render_views(bytes, n, &p, 1, true, outs, s);
@@ -259,6 +329,7 @@ static void test_codecs(void)
 
 int main(void)
 {
+    test_hue();
     test_variants();
     test_plans();
     test_codecs();
