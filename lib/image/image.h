@@ -13,8 +13,10 @@
 
 /* Larger pictures are refused: a decompression bomb, by Pillow's measure. */
 #define IMAGE_MAX_PIXELS 178956970
-/* A progressive JPEG of more scans is refused: each one costs a pass over all coefficients. */
+/* A progressive JPEG of more scans is refused, or one whose scans times its pixels are more: each scan costs a pass
+ * over all coefficients, and may be a few hundred bytes of the file. */
 #define IMAGE_MAX_SCANS 500
+#define IMAGE_MAX_SCAN_PIXELS (INT64_C(1) << 32)
 
 typedef struct {
     int w, h;

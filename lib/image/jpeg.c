@@ -40,9 +40,10 @@ static void note_message(j_common_ptr info, int level)
 static void count_scans(j_common_ptr info)
 {
     j_decompress_ptr d = (j_decompress_ptr)info;
-    if (d->input_scan_number > IMAGE_MAX_SCANS) {
+    int64_t pixels = (int64_t)d->image_width * d->image_height;
+    if (d->input_scan_number > IMAGE_MAX_SCANS || d->input_scan_number * pixels > IMAGE_MAX_SCAN_PIXELS) {
         ErrorManager *e = (ErrorManager *)info->err;
-        snprintf(e->text, sizeof e->text, "more than %d scans", IMAGE_MAX_SCANS);
+        snprintf(e->text, sizeof e->text, "more than %d scans", d->input_scan_number - 1);
         longjmp(e->back, 1);
     }
 }

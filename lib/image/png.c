@@ -59,8 +59,9 @@ static png_structp reader_new(PngState *s, png_infop *info)
     }
     png_set_read_fn(png, s, read_bytes);
     png_set_user_limits(png, 1 << 20, 1 << 20);
-    png_set_chunk_cache_max(png, 128);
     png_set_chunk_malloc_max(png, 16 << 20);
+    /* What is no pixel is passed over unread: compressed texts and profiles may unfold to gigabytes. */
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     return png;
 }
 
