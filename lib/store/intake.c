@@ -1,6 +1,5 @@
 #include "store/intake.h"
 
-#include "store/dataset.h"
 #include "store/intake_kinds.h"
 #include "util/err.h"
 
@@ -33,7 +32,7 @@ int intake_read_file(const char *path, IntakeImage *image)
         err_set(ERR_DATA, S_ISDIR(st.st_mode) ? "is a directory" : "not a regular file");
         goto fail;
     }
-    if (st.st_size > DATASET_IMAGE_MAX) {
+    if (st.st_size > INTAKE_IMAGE_MAX) {
         err_set(ERR_DATA, "%lld bytes are too many for an image", (long long)st.st_size);
         goto fail;
     }

@@ -1,5 +1,4 @@
 /* Tars, compressed or not, by libarchive. Nothing is unpacked to the disk: names in the archive are names only. */
-#include "store/dataset.h"
 #include "store/intake_kinds.h"
 #include "util/err.h"
 
@@ -41,6 +40,7 @@ static la_ssize_t read_block(struct archive *a, void *state, const void **out)
 static void archive_close(void *state)
 {
     Archive *ar = state;
+    archive_entry_free(ar->entry);
     if (ar->archive)
         archive_read_free(ar->archive);
     if (ar->fd >= 0)
@@ -57,6 +57,17 @@ static int failed(const Archive *ar)
     return err_set(ERR_DATA, "%s: %s", ar->source, why ? why : "the tar can't be read");
 }
 
+/* Those that is_archive() knows. Not archive_read_support_filter_all(): it starts programs for some. */
+static bool support(struct archive *a)
+{
+    int (*const filters[])(struct archive *) = { archive_read_support_filter_gzip, archive_read_support_filter_bzip2,
+                                                 archive_read_support_filter_xz, archive_read_support_filter_zstd };
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
+        if (filters[i](a) != ARCHIVE_OK)
+            return false;
+    return archive_read_support_format_tar(a) >= ARCHIVE_WARN;
+}
+
 void *intake_archive_open(const char *name, int fd, const void *head, size_t n)
 {
     Archive *ar = calloc(1, sizeof *ar);
@@ -70,11 +81,11 @@ void *intake_archive_open(const char *name, int fd, const void *head, size_t n)
     memcpy(ar->block, head, ar->head);
     ar->source = strdup(name);
     ar->archive = archive_read_new();
-    if (!ar->source || !ar->archive)
+    /* An entry of our own: libarchive makes use of its own unseen, also where there was no memory for it. */
+    ar->entry = ar->archive ? archive_entry_new2(ar->archive) : NULL;
+    if (!ar->source || !ar->entry)
         err_set(ERR_MEMORY, "%s: out of memory", name);
-    else if (archive_read_support_filter_all(ar->archive) < ARCHIVE_WARN ||
-             archive_read_support_format_tar(ar->archive) < ARCHIVE_WARN ||
-             archive_read_open(ar->archive, ar, NULL, read_block, NULL) < ARCHIVE_WARN)
+    else if (!support(ar->archive) || archive_read_open(ar->archive, ar, NULL, read_block, NULL) < ARCHIVE_WARN)
         failed(ar);
     else
         return ar;
@@ -96,7 +107,7 @@ static int archive_next(void *state, IntakeItem *item)
 {
     Archive *ar = state;
     for (;;) {
-        int rc = archive_read_next_header(ar->archive, &ar->entry);
+        int rc = archive_read_next_header2(ar->archive, ar->entry);
         if (rc == ARCHIVE_EOF)
             return 0;
         if (rc == ARCHIVE_RETRY)
@@ -134,16 +145,17 @@ static int archive_load(void *state, IntakeImage *image)
         return err_set(ERR_DATA, "a link; its bytes are not in the tar (tar -h --hard-dereference puts them there)");
     if (archive_entry_filetype(ar->entry) != AE_IFREG)
         return err_set(ERR_DATA, "not a regular file");
-    if (archive_entry_size_is_set(ar->entry) && archive_entry_size(ar->entry) > DATASET_IMAGE_MAX)
+    if (archive_entry_size_is_set(ar->entry) && archive_entry_size(ar->entry) > INTAKE_IMAGE_MAX)
         return err_set(ERR_DATA, "%lld bytes are too many for an image", (long long)archive_entry_size(ar->entry));
     for (;;) {
         if (n == room) {
             /* The announced size may be a lie: memory follows what is really there. */
             room = room ? 2 * room : BLOCK;
-            char *grown = n > DATASET_IMAGE_MAX ? NULL : realloc(bytes, room);
+            char *grown = n >= INTAKE_IMAGE_MAX ? NULL : realloc(bytes, room);
             if (!grown) {
                 free(bytes);
-                return err_set(ERR_DATA, "%zu bytes are too many for an image", n);
+                return n >= INTAKE_IMAGE_MAX ? err_set(ERR_DATA, "more than %d bytes are too many for an image", INTAKE_IMAGE_MAX)
+                                             : err_set(ERR_MEMORY, "no memory for %zu bytes", room);
             }
             bytes = grown;
         }

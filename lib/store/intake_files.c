@@ -212,9 +212,9 @@ static int list_next(void *state, IntakeItem *item)
             return rc;
         if (l->n && !l->end && l->name[l->n - 1] == '\n')
             return err_set(ERR_DATA, "standard input: names ended by line breaks; leave out -0");
+        if (l->n && l->end && l->name[l->n - 1] == '\r')
+            l->n--;
     } while (!l->n);
-    if (l->end && l->name[l->n - 1] == '\r')
-        l->n--;
     l->name[l->n] = 0;
     free(l->class_name);
     if (intake_parent(l->name, &l->class_name))

@@ -4,6 +4,10 @@
 
 #include "store/intake.h"
 
+/* Bytes of an item. A file or a tar of a few hundred bytes may hold gigabytes of holes; no picture that can be decoded
+ * (image.h) needs as many as this. */
+enum { INTAKE_IMAGE_MAX = 3 << 28 };
+
 typedef struct {
     const char *name;
     int (*next)(void *state, IntakeItem *item);
