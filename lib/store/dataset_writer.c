@@ -164,6 +164,9 @@ DatasetWriter *dataset_create(const char *path, bool resume)
     }
     return w;
 fail:
+    abandon(w);
+    if (fresh)
+        store_undo_create(&w->env);
     dataset_discard(w);
     return NULL;
 }

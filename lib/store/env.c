@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -126,6 +127,28 @@ static int check(StoreEnv *e, const char *skip)
     }
 }
 
+/* Removes a file that was begun, unless something is stored in it: pages 0 and 1 hold nothing. */
+static void remove_begun(const char *path, MDB_env *mdb, size_t page)
+{
+    MDB_envinfo info = { .me_last_txnid = 0 };
+    char lock[4096];
+    struct stat st;
+    if (mdb)
+        mdb_env_info(mdb, &info);
+    if (info.me_last_txnid || stat(path, &st) || !S_ISREG(st.st_mode) || (!mdb && (size_t)st.st_size > 2 * page))
+        return;
+    unlink(path);
+    if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
+        unlink(lock);
+}
+
+void store_undo_create(StoreEnv *e)
+{
+    if (e->path)
+        remove_begun(e->path, e->mdb, e->page);
+    store_close(e);
+}
+
 int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, const char *skip)
 {
     off_t size = 0;
@@ -134,9 +157,13 @@ int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, 
     *e = (StoreEnv){ .write = mode != STORE_READ };
     if (look(path, mode, what, &size))
         return -1;
+    e->page = (size_t)sysconf(_SC_PAGESIZE);
     e->path = strdup(path);
-    if (!e->path)
+    if (!e->path) {
+        if (mode == STORE_CREATE)
+            remove_begun(path, NULL, e->page);
         return err_set(ERR_MEMORY, "%s: out of memory", path);
+    }
     e->map = ((size_t)size + store_map_reserve + 0xffff) & ~(size_t)0xffff;
     if (open_env(e, mode))
         goto fail;
@@ -147,6 +174,8 @@ int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, 
         goto fail;
     return 0;
 fail:
+    if (mode == STORE_CREATE)
+        store_undo_create(e);
     store_close(e);
     return -1;
 }

@@ -26,6 +26,9 @@ extern size_t store_map_reserve;
  * Its pages are checked first (pages.h), all of them but those of the named database `skip`. */
 int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, const char *skip);
 void store_close(StoreEnv *e);
+/* Instead of store_close, where what STORE_CREATE opened could not be given its first contents: the file goes away, so that
+ * nothing half made is left. A file in which somebody has stored something meanwhile stays. */
+void store_undo_create(StoreEnv *e);
 
 /* A read transaction; end it with store_end_read. */
 int store_begin_read(StoreEnv *e, MDB_txn **txn);

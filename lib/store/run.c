@@ -110,6 +110,7 @@ Run *run_create(const char *path, const char *config_json, bool force)
 fail:
     if (txn)
         mdb_txn_abort(txn);
+    store_undo_create(&run->env);
     run_free(run);
     return NULL;
 }
