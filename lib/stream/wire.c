@@ -19,7 +19,7 @@
 #include <sys/resource.h>
 
 enum { HEARTBEAT_MS = 5000, SILENCE_MS = 20000, RECONNECT_MS = 100, RECONNECT_MAX_MS = 2000 };
-enum { KEEPALIVE_S = 30, MANY_FILES = 65536 };
+enum { KEEPALIVE_S = 30, MANY_FILES = 65536, MIN_LINGER_MS = 100 };
 
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static void *context;
@@ -81,6 +81,9 @@ WireState *wire_state(void *socket)
     return s;
 }
 
+/* With nothing to linger for, ZeroMQ 4.3 aborts the process when the peer closes, too, while it has sent a
+ * part of a message of several: session_base.cpp, clean_pipes(). Given a moment it reads the message to its
+ * end first. */
 void wire_close(void **socket, int linger_ms)
 {
     WireState *state = NULL;
@@ -88,7 +91,7 @@ void wire_close(void **socket, int linger_ms)
     if (!*socket)
         return;
     wire_packs_end(wire_state(*socket));
-    set_int(*socket, ZMQ_LINGER, linger_ms);
+    set_int(*socket, ZMQ_LINGER, linger_ms < MIN_LINGER_MS ? MIN_LINGER_MS : linger_ms);
     pthread_mutex_lock(&guard);
     for (WireState **at = &states; *at; at = &(*at)->next)
         if ((*at)->socket == *socket) {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -225,12 +226,73 @@ static void sockets(void)
     wire_close(&s, 0);
 }
 
+/* A producer that closes its socket in the moment in which its consumer does, with records on their way. */
+static void close_in_flow(int fd)
+{
+    const int64_t shape[] = { 300000 };
+    char line[TICKET_MAX_LINE];
+    Ticket t = { 0 };
+    Message m;
+    WireId peer;
+    void *s = wire_socket(ZMQ_ROUTER);
+    snprintf(t.kind, sizeof t.kind, "views");
+    if (!s || wire_bind(s, "close", NULL, &t) || ticket_format(&t, line, sizeof line) < 0 ||
+        write(fd, line, strlen(line)) < 0 || !pending(s, 5000) || wire_recv(s, &peer, &m) != 1)
+        _exit(3);
+    message_clear(&m);
+    bool bye = false;
+    for (int sent = 0; sent < 60 && !(bye = wire_recv(s, &peer, &m) != 0); sent++) {
+        message_init(&m, MSG_DATA);
+        memset(message_add(&m, "global", MSG_U8, 1, shape), 1, (size_t)*shape);
+        memset(message_add(&m, "local", MSG_U8, 1, shape), 1, (size_t)*shape);
+        wire_send(s, &peer, &m);
+    }
+    if (!bye)
+        pending(s, 5000);
+    wire_close(&s, 0);
+    _exit(0);
+}
+
+static void closing(void)
+{
+    int died = 0;
+    for (int round = 0; round < 10; round++) {
+        char line[TICKET_MAX_LINE];
+        int fds[2], status = -1;
+        Ticket t;
+        Message m;
+        if (pipe(fds))
+            return;
+        pid_t pid = fork();
+        if (!pid)
+            close_in_flow(fds[1]);
+        ssize_t n = read(fds[0], line, sizeof line);
+        void *c = wire_socket(ZMQ_DEALER);
+        if (n <= 0 || ticket_parse(line, (size_t)n, &t) || wire_connect(c, &t))
+            died = 100;
+        message_init(&m, MSG_WANT);
+        wire_send(c, NULL, &m);
+        for (int got = 0; got < 20 && pending(c, 5000); got++)
+            if (wire_recv(c, NULL, &m) == 1)
+                message_clear(&m);
+        message_init(&m, MSG_BYE);
+        wire_send(c, NULL, &m);
+        wire_close(&c, 1000);
+        waitpid(pid, &status, 0);
+        died += status != 0;
+        close(fds[0]);
+        close(fds[1]);
+    }
+    is_int(died, 0, "both ends may close at once");
+}
+
 int main(void)
 {
     char dir[] = "/tmp/hssl-pack-XXXXXX";
     if (!mkdtemp(dir))
         return 1;
     setenv("XDG_RUNTIME_DIR", dir, 1);
+    closing();
     bytes_of_packs();
     copies();
     sockets();
