@@ -8,8 +8,8 @@
 #include "stream/message.h"
 
 enum {
-    PACK_RECORD = 16 << 10, /* a record with more bytes of tensors goes alone */
-    PACK_BYTES = 64 << 10   /* a pack of so many bytes is full */
+    PACK_RECORD = 32 << 10, /* a record with more bytes of tensors goes alone */
+    PACK_BYTES = 128 << 10  /* a pack of so many bytes is full */
 };
 
 /* Bytes that grow. */
