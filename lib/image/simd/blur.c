@@ -84,7 +84,8 @@ static void blur_plain(uint8_t *plane, int w, int h, int ri, uint32_t ww, uint32
 
 #if defined(__AVX2__)
 
-/* ---- vectors of 16-bit values. The weights of a pair (inside, ends) are multiplied in two halves of 12 bits. */
+/* ---- vectors of 16-bit values. A weight is high * 65536 + low, with low signed: a pair (inside, ends) times the high
+ * ones, and what its product with the low ones carries over, is the result with 8 bits behind the point. */
 
 enum { WORDS = VEC_BYTES / 2 };
 
@@ -94,19 +95,19 @@ typedef struct {
 
 static inline Weights weights_of(uint32_t ww, uint32_t fw)
 {
-    return (Weights){ VEC(set1_epi32)((int)(fw >> 12 << 16 | ww >> 12)),
-                      VEC(set1_epi32)((int)((fw & 4095) << 16 | (ww & 4095))) };
+    uint32_t high = ((fw + 32768) >> 16) << 16 | (ww + 32768) >> 16;
+    return (Weights){ VEC(set1_epi32)((int)high), VEC(set1_epi32)((int)(fw << 16 | (ww & 0xffff))) };
 }
 
 static inline Vec weigh(Vec pairs, Weights w)
 {
-    Vec low = VEC(add_epi32)(VEC(madd_epi16)(pairs, w.low), VEC(set1_epi32)(1 << 23));
-    return VEC(srli_epi32)(VEC(add_epi32)(VEC(slli_epi32)(VEC(madd_epi16)(pairs, w.high), 12), low), 24);
+    return VEC(add_epi32)(VEC(madd_epi16)(pairs, w.high), VEC(srai_epi32)(VEC(madd_epi16)(pairs, w.low), 16));
 }
 
 static inline Vec box(Vec inside, Vec ends, Weights w)
 {
-    return VEC(packs_epi32)(weigh(VEC(unpacklo_epi16)(inside, ends), w), weigh(VEC(unpackhi_epi16)(inside, ends), w));
+    Vec v = VEC(packus_epi32)(weigh(VEC(unpacklo_epi16)(inside, ends), w), weigh(VEC(unpackhi_epi16)(inside, ends), w));
+    return VEC(srli_epi16)(VEC(add_epi16)(v, VEC(set1_epi16)(128)), 8);
 }
 
 static inline Vec load_words(const uint8_t *p, int n)

@@ -1,4 +1,4 @@
-/* Loops for AVX-512 processors with VNNI: four products of bytes a step. */
+/* Loops for AVX-512 processors with VNNI, four products of bytes a step, and VBMI, tables of bytes. */
 #include "image/pixels.h"
 
 #if defined(__AVX512BW__)
@@ -121,10 +121,33 @@ VNNI static void resample_y(const uint8_t *strips, int64_t strip, const Taps *t,
         resample_row(strips, strip, t, y, n, plane + (int64_t)y * n);
 }
 
+/* The other table's blend, for making tables and for what is left over. */
+static void (*blend_values)(uint8_t d, float f, int n, uint8_t *x);
+
+/* All 256 results, looked up. */
+VNNI static void blend(uint8_t d, float f, int n, uint8_t *x)
+{
+    uint8_t table[256];
+    for (int i = 0; i < 256; i++)
+        table[i] = (uint8_t)i;
+    blend_values(d, f, 256, table);
+    const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
+    const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+    int i = 0;
+    for (; i + 64 <= n; i += 64) {
+        __m512i v = _mm512_loadu_si512(x + i);
+        __m512i below = _mm512_permutex2var_epi8(t0, v, t1), above = _mm512_permutex2var_epi8(t2, v, t3);
+        _mm512_storeu_si512(x + i, _mm512_mask_blend_epi8(_mm512_movepi8_mask(v), below, above));
+    }
+    blend_values(d, f, n - i, x + i);
+}
+
 void ISA_FN(vnni_kernels)(PixelKernels *k)
 {
     if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi"))
         return;
+    blend_values = k->blend;
+    k->blend = blend;
     k->fold = fold;
     k->resample_x = resample_x;
     k->resample_y = resample_y;
