@@ -36,6 +36,7 @@ typedef struct {
     int outputs, most;
     int *first, *n;
     int32_t *k;
+    int same; /* groups of every output, or 0 where they differ */
 } Taps;
 
 /* How an axis is to be resampled: `in` places from place `offset` on, to `out`. */

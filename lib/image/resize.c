@@ -23,6 +23,7 @@ static int taps_make(const Axis *a, Taps *t, Room *room)
     size_t outputs = ((size_t)a->out + 3) & ~(size_t)3;
     t->outputs = a->out;
     t->most = (reach + 6) / 4;
+    t->same = 0;
     size_t groups = outputs * (size_t)t->most, work = (size_t)reach * TAPS_LANES * sizeof(double);
     char *block = room_get(room, work + groups * 4 * sizeof *t->k + outputs * 2 * sizeof *t->n);
     if (!block)
@@ -34,6 +35,24 @@ static int taps_make(const Axis *a, Taps *t, Room *room)
     pixels()->taps(a, t, (double *)block);
     pixels()->fold(t->k, (int64_t)groups);
     return 0;
+}
+
+void taps_level(const Axis *a, Taps *t)
+{
+    int groups = (a->offset + a->in + 3) / 4, most = 0;
+    for (int i = 0; i < a->out; i++)
+        most = t->n[i] > most ? t->n[i] : most;
+    for (int i = 0; i < a->out; i++) {
+        int back = t->first[i] + most - groups;
+        int32_t *k = t->k + (size_t)i * (size_t)t->most * 4;
+        if (back > 0) {
+            memmove(k + 4 * back, k, (size_t)t->n[i] * 4 * sizeof *k);
+            memset(k, 0, (size_t)back * 4 * sizeof *k);
+            t->first[i] -= back;
+        }
+        t->n[i] = most;
+    }
+    t->same = most;
 }
 
 int tiles_reserve(Tiles *t, int w, int h, Room *room)
@@ -81,6 +100,7 @@ int resize_tiles(const Tiles *from, ImageBox box, int w, int h, ImageFilter filt
     uint8_t *strips = room_get(&s->strips, (size_t)(last - first + 1) * (TILE_ROWS / STRIP_ROWS) * (size_t)strip);
     if (!strips || taps_make(&across, &x, &s->taps_x) || taps_make(&down, &y, &s->taps_y))
         return -1;
+    taps_level(&across, &x);
     for (int c = 0; c < 3; c++) {
         k->resample_x(from->p + (first * 3 + c) * from->plane, 3 * from->plane, last - first + 1, &x, strips, strip);
         k->resample_y(strips, strip, &y, w, planes[c]);

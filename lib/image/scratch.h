@@ -43,6 +43,10 @@ int tiles_of(Tiles *t, const Image *im, ImageBox box, Room *room);
 /* `count` planes of n bytes, each followed by PIXEL_MARGIN, in one block; NULL with ERR_MEMORY. */
 uint8_t *planes_reserve(int n, int count, uint8_t *planes[], Room *room);
 
+/* Give all outputs the same number of groups, the added ones of taps 0, but none beyond the last input: a loop whose
+ * length changes from output to output is mispredicted so often that it costs more than the work added. */
+void taps_level(const Axis *a, Taps *t);
+
 /* image_resize from tiles to planes (with their margins), left and right exchanged if mirrored. The box lies in
  * the picture. */
 int resize_tiles(const Tiles *from, ImageBox box, int w, int h, ImageFilter filter, bool mirrored,

@@ -47,8 +47,8 @@ VNNI static inline __m512i to_bytes(__m512i a, __m512i b, __m512i c, __m512i d)
     return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
 }
 
-/* One band or two: the taps are fetched once for both. */
-VNNI static inline __attribute__((always_inline)) void resample_bands(const uint8_t *tiles, int64_t band, const int bands,
+/* One band or two: the taps are fetched once for both. groups: what t->same says. */
+VNNI static inline __attribute__((always_inline)) void resample_bands(const uint8_t *tiles, int64_t band, const int bands, const int groups,
                                                                       const Taps *t, uint8_t *strips, int64_t strip)
 {
     for (int x = 0; x < t->outputs; x += 4) {
@@ -57,7 +57,7 @@ VNNI static inline __attribute__((always_inline)) void resample_bands(const uint
             const int32_t *k = t->k + (int64_t)(x + q) * t->most * 4;
             const uint8_t *p = tiles + (int64_t)t->first[x + q] * TILE_BYTES;
             Sum s[2] = { sum_start(), sum_start() };
-            for (int g = 0; g < t->n[x + q]; g++, p += TILE_BYTES, k += 4) {
+            for (int g = 0; g < (groups ? groups : t->n[x + q]); g++, p += TILE_BYTES, k += 4) {
                 __m512i k0 = _mm512_set1_epi32(k[0]), k1 = _mm512_set1_epi32(k[1]), k2 = _mm512_set1_epi32(k[2]);
                 for (int b = 0; b < bands; b++)
                     s[b] = sum_add(s[b], _mm512_loadu_si512(p + b * band), k0, k1, k2);
@@ -76,13 +76,35 @@ VNNI static inline __attribute__((always_inline)) void resample_bands(const uint
     }
 }
 
+/* The numbers of groups in use have a loop without end tests. */
+VNNI static inline __attribute__((always_inline)) void resample_some(const uint8_t *tiles, int64_t band, const int bands,
+                                                                     const Taps *t, uint8_t *strips, int64_t strip)
+{
+    switch (t->same) {
+    case 2:
+        resample_bands(tiles, band, bands, 2, t, strips, strip);
+        break;
+    case 3:
+        resample_bands(tiles, band, bands, 3, t, strips, strip);
+        break;
+    case 4:
+        resample_bands(tiles, band, bands, 4, t, strips, strip);
+        break;
+    case 5:
+        resample_bands(tiles, band, bands, 5, t, strips, strip);
+        break;
+    default:
+        resample_bands(tiles, band, bands, 0, t, strips, strip);
+    }
+}
+
 VNNI static void resample_x(const uint8_t *tiles, int64_t band, int bands, const Taps *t, uint8_t *strips, int64_t strip)
 {
     int b = 0;
     for (; b + 2 <= bands; b += 2)
-        resample_bands(tiles + b * band, band, 2, t, strips + 4 * b * strip, strip);
+        resample_some(tiles + b * band, band, 2, t, strips + 4 * b * strip, strip);
     if (b < bands)
-        resample_bands(tiles + b * band, band, 1, t, strips + 4 * b * strip, strip);
+        resample_some(tiles + b * band, band, 1, t, strips + 4 * b * strip, strip);
 }
 
 VNNI static void resample_row(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst)
