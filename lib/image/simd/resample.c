@@ -193,7 +193,8 @@ static inline void store_row(Vec v, uint8_t *to)
 #endif
 }
 
-static void resample_band(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip)
+static inline __attribute__((always_inline)) void resample_groups(const uint8_t *tiles, const int groups, const Taps *t,
+                                                                  uint8_t *strips, int64_t strip)
 {
     for (int x = 0; x < t->outputs; x += 4)
         for (int half = 0; half < TILE_ROWS / VEC_WORDS; half++) {
@@ -202,12 +203,30 @@ static void resample_band(const uint8_t *tiles, const Taps *t, uint8_t *strips, 
                 const int32_t *k = t->k + (int64_t)(x + q) * t->most * 4;
                 const uint8_t *p = tiles + (int64_t)t->first[x + q] * TILE_BYTES + half * VEC_BYTES;
                 Sum s = sum_start();
-                for (int g = 0; g < t->n[x + q]; g++, p += TILE_BYTES, k += 4)
+                for (int g = 0; g < (groups ? groups : t->n[x + q]); g++, p += TILE_BYTES, k += 4)
                     s = sum_add(s, VEC_LOAD(p), k);
                 v[q] = sum_end(s);
             }
             store_lanes(narrow(v), strips + half * (VEC_WORDS / STRIP_ROWS) * strip + 4 * x, strip);
         }
+}
+
+/* The numbers of groups in use have a loop without end tests. */
+static void resample_band(const uint8_t *tiles, const Taps *t, uint8_t *strips, int64_t strip)
+{
+    switch (t->same) {
+    case 2:
+        resample_groups(tiles, 2, t, strips, strip);
+        break;
+    case 3:
+        resample_groups(tiles, 3, t, strips, strip);
+        break;
+    case 4:
+        resample_groups(tiles, 4, t, strips, strip);
+        break;
+    default:
+        resample_groups(tiles, 0, t, strips, strip);
+    }
 }
 
 static void resample_row(const uint8_t *strips, int64_t strip, const Taps *t, int y, int n, uint8_t *dst)
