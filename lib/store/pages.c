@@ -49,6 +49,8 @@ typedef struct {
     const unsigned char *map;
     const char *path;
     uint64_t pages; /* that the file has and that are in use */
+    uint64_t named; /* with those at its end that may be free and were never written */
+    uint64_t txn;   /* the transaction that wrote this tree */
     size_t size;    /* of a page */
     unsigned char *used, *words;
     bool deep;
@@ -65,9 +67,9 @@ static int damaged(const Walk *w, uint64_t page, const char *what)
     return err_set(ERR_DATA, "%s: damaged: page %" PRIu64 ": %s", w->path, page, what);
 }
 
-static int take(Walk *w, uint64_t first, uint64_t n)
+static int take_of(Walk *w, uint64_t first, uint64_t n, uint64_t pages)
 {
-    if (first < 2 || first >= w->pages || n > w->pages - first)
+    if (first < 2 || first >= pages || n > pages - first)
         return damaged(w, first, "lies outside the file");
     for (uint64_t p = first; p < first + n; p++) {
         if (w->used[p >> 3] & (1 << (p & 7)))
@@ -75,6 +77,11 @@ static int take(Walk *w, uint64_t first, uint64_t n)
         w->used[p >> 3] |= (unsigned char)(1 << (p & 7));
     }
     return 0;
+}
+
+static int take(Walk *w, uint64_t first, uint64_t n)
+{
+    return take_of(w, first, n, w->pages);
 }
 
 static int walk_page(Walk *w, Tree *t, uint64_t page, int depth);
@@ -113,11 +120,12 @@ static int check_freed(Walk *w, uint64_t page, const unsigned char *data, size_t
         return damaged(w, page, "its list of free pages is too short");
     for (uint64_t i = 1; i <= count; i++) {
         uint64_t p = load64(data + 8 * i);
-        /* Free pages at the end of the file may never have been written: they only must be numbers in use. */
         if (p < 2 || p >= last)
             return damaged(w, page, "its list of free pages is out of order");
         last = p;
-        if (p < w->pages && take(w, p, 1))
+        /* Free pages at the end of the file may never have been written. One beyond the last number would be handed out
+         * twice by LMDB. */
+        if (take_of(w, p, 1, w->named))
             return -1;
     }
     return 0;
@@ -147,6 +155,8 @@ static int check_leaf_node(Walk *w, Tree *t, uint64_t page, const unsigned char 
         uint64_t key = load64(node + NODE_HEAD);
         if (t->any && key <= t->last_key)
             return damaged(w, page, "keys out of order");
+        if (t->free_list && (!key || key > w->txn))
+            return damaged(w, page, "pages freed by a transaction that never was");
         t->any = true;
         t->last_key = key;
     }
@@ -274,7 +284,7 @@ int pages_check_tree(const StoreEnv *e, MDB_txn *txn, bool deep, const char *ski
     int fd, rc = -1;
     mdb_env_info(e->mdb, &info);
     mdb_env_stat(e->mdb, &stat);
-    Walk w = { .path = e->path, .size = stat.ms_psize, .deep = deep, .skip = skip };
+    Walk w = { .path = e->path, .size = stat.ms_psize, .txn = mdb_txn_id(txn), .deep = deep, .skip = skip };
     unsigned char meta[META_SIZE];
     if (mdb_env_get_fd(e->mdb, &fd) || fstat(fd, &st))
         return err_system("%s", e->path);
@@ -290,6 +300,7 @@ int pages_check_tree(const StoreEnv *e, MDB_txn *txn, bool deep, const char *ski
     if (which < 0)
         return err_set(ERR_EXISTS, "%s: written to too fast to be opened", e->path);
 
+    w.named = load64(meta + 120) + 1; /* pages_check_head() has seen that it is not much more than there is */
     w.pages = (uint64_t)st.st_size / w.size;
     if (w.pages > load64(meta + 120) + 1)
         w.pages = load64(meta + 120) + 1;
@@ -298,7 +309,7 @@ int pages_check_tree(const StoreEnv *e, MDB_txn *txn, bool deep, const char *ski
     /* LMDB tells where it mapped the file only for a fixed map: a map of our own, of the same pages. */
     size_t length = (size_t)w.pages * w.size;
     w.map = NULL;
-    w.used = calloc((size_t)(w.pages / 8 + 1), 1);
+    w.used = calloc((size_t)((w.named > w.pages ? w.named : w.pages) / 8 + 1), 1);
     w.words = deep ? malloc(w.size) : NULL;
     if (!w.used || (deep && !w.words)) {
         err_set(ERR_MEMORY, "%s: no memory to check %" PRIu64 " pages", e->path, w.pages);
