@@ -76,6 +76,7 @@ typedef struct {
     int64_t total, saved; /* steps; step of the last checkpoint, -1: none */
     int64_t begun;        /* step at which this process started */
     int threads;
+    bool failed; /* why was said already: what can't be put away in order is no news */
     double started, images_mark, time_mark, wait_mark; /* for the rate between log lines */
     Progress progress;
 } Training;
@@ -378,9 +379,9 @@ static void leave(Training *t)
     batches_close(&t->batches);
     student_free(t->student);
     if (t->run) {
-        if (run_set(t->run, "teacher_ticket", NULL) || run_set(t->run, "trainer_pid", NULL))
+        if ((run_set(t->run, "teacher_ticket", NULL) || run_set(t->run, "trainer_pid", NULL)) && !t->failed)
             log_warn("%s", err_text());
-        if (run_close(t->run))
+        if (run_close(t->run) && !t->failed)
             log_warn("%s", err_text());
     }
     if (t->journal.file && t->journal.file != stderr)
@@ -405,6 +406,7 @@ static void give_up(Training *t)
     int status = stream_status();
     if (err_code() != ERR_STOP)
         log_error("%s", err_text());
+    t->failed = true;
     leave(t);
     exit(status);
 }
@@ -483,13 +485,14 @@ static int finish(Training *t, int rc, bool savable)
         savable = false;
         status = 1;
     }
+    t->failed = rc || status == 1;
     json_object *line = journal_line("end");
     bool done = t->at.step == t->total && !status;
     journal_text(line, "reason", done ? "done" : stop_signal() ? "signal" : "error");
     journal_int(line, "step", t->at.step);
     journal_text(line, "digest", savable ? t->at.digest : "");
     journal_int(line, "bad", batches_bad(t->batches));
-    if (journal_write(&t->journal, line))
+    if (journal_write(&t->journal, line) && !t->failed)
         log_warn("%s", err_text());
     if (batches_bad(t->batches))
         log_info("%" PRId64 " bad image%s replaced: hssl-info --bad %s lists them", batches_bad(t->batches),

@@ -212,9 +212,15 @@ char *config_to_json(const TrainConfig *c)
                          : p->type == OPT_T_FLAG ? json_object_new_boolean(*(bool *)p->value)
                          : p->type == OPT_T_INT  ? json_object_new_int64(*(int64_t *)p->value)
                                                  : json_object_new_string(*(const char **)p->value);
-        json_object_object_add(o, p->name, v);
+        /* A setting that got lost would be its default where this is read. */
+        if (!v || json_object_object_add(o, p->name, v)) {
+            json_object_put(v);
+            json_object_put(o);
+            return err_set(ERR_MEMORY, "configuration: out of memory"), NULL;
+        }
     }
-    char *text = strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+    const char *plain = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
+    char *text = plain ? strdup(plain) : NULL;
     json_object_put(o);
     if (!text)
         err_set(ERR_MEMORY, "configuration: out of memory");

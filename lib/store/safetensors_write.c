@@ -13,23 +13,38 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Both take value over. json-c drops what it has no memory for. 0, or -1. */
+static int add(json_object *o, const char *key, json_object *value)
+{
+    if (value && !json_object_object_add(o, key, value))
+        return 0;
+    json_object_put(value);
+    return -1;
+}
+
+static int append(json_object *array, uint64_t x)
+{
+    json_object *value = json_object_new_int64((int64_t)x);
+    if (value && !json_object_array_add(array, value))
+        return 0;
+    json_object_put(value);
+    return -1;
+}
+
 static json_object *describe(const StoredTensor *t, size_t begin)
 {
     json_object *o = json_object_new_object(), *shape = json_object_new_array(), *offsets = json_object_new_array();
-    if (!o || !shape || !offsets) {
-        json_object_put(o);
-        json_object_put(shape);
-        json_object_put(offsets);
-        return NULL;
-    }
-    json_object_object_add(o, "dtype", json_object_new_string(stored_type_name(t->dtype)));
-    for (int i = 0; i < t->ndim; i++)
-        json_object_array_add(shape, json_object_new_int64(t->shape[i]));
-    json_object_object_add(o, "shape", shape);
-    json_object_array_add(offsets, json_object_new_int64((int64_t)begin));
-    json_object_array_add(offsets, json_object_new_int64((int64_t)(begin + t->bytes)));
-    json_object_object_add(o, "data_offsets", offsets);
-    return o;
+    int rc = !o || !shape || !offsets || add(o, "dtype", json_object_new_string(stored_type_name(t->dtype)));
+    for (int i = 0; i < t->ndim && !rc; i++)
+        rc = append(shape, (uint64_t)t->shape[i]);
+    rc = rc || append(offsets, begin) || append(offsets, begin + t->bytes) ||
+         add(o, "shape", json_object_get(shape)) || add(o, "data_offsets", json_object_get(offsets));
+    json_object_put(shape);
+    json_object_put(offsets);
+    if (!rc)
+        return o;
+    json_object_put(o);
+    return NULL;
 }
 
 /* The header's text; tensors in the order of `order`. */
@@ -41,10 +56,10 @@ static json_object *make_header(const StoredTensor *tensors, const size_t *order
     if (!header || (n_meta && !strings))
         goto fail;
     for (size_t i = 0; i < n_meta; i++)
-        json_object_object_add(strings, meta[i][0], json_object_new_string(meta[i][1]));
-    if (strings)
-        json_object_object_add(header, "__metadata__", strings);
-    strings = NULL;
+        if (add(strings, meta[i][0], json_object_new_string(meta[i][1])))
+            goto fail;
+    if (strings && add(header, "__metadata__", json_object_get(strings)))
+        goto fail;
     for (size_t i = 0; i < n; i++) {
         const StoredTensor *t = &tensors[order[i]];
         json_object *o = describe(t, at);
@@ -53,12 +68,15 @@ static json_object *make_header(const StoredTensor *tensors, const size_t *order
         if (json_object_object_get_ex(header, t->name, NULL)) {
             err_set(ERR_USAGE, "tensor %s twice in one file", t->name);
             json_object_put(o);
+            json_object_put(strings);
             json_object_put(header);
             return NULL;
         }
-        json_object_object_add(header, t->name, o);
+        if (add(header, t->name, o))
+            goto fail;
         at += t->bytes;
     }
+    json_object_put(strings);
     return header;
 fail:
     json_object_put(header);
