@@ -5,10 +5,12 @@
 #
 #   CC=clang      another compiler           DEBUG=1   -O1 with symbols
 #   SAN=1         address and undefined-behaviour sanitizers
+#   FUZZ=1        the same with clang's coverage for `make fuzz`, which sets it
 #   WERROR=1      warnings are errors        PREFIX= DESTDIR=   for install
 
 VERSION := 0.1.0
 SAN     ?= 0
+FUZZ    ?= 0
 DEBUG   ?= 0
 WERROR  ?= 0
 PREFIX  ?= /usr/local
@@ -17,7 +19,8 @@ CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Objects of different compilers or flags never mix: build, build/san, build/clang, build/clang-san ...
-VARIANT := $(patsubst gcc%,,$(notdir $(firstword $(CC)))) $(if $(filter 1,$(SAN)),san) $(if $(filter 1,$(DEBUG)),debug)
+VARIANT := $(patsubst gcc%,,$(notdir $(firstword $(CC)))) $(if $(filter 1,$(SAN)),san) $(if $(filter 1,$(FUZZ)),fuzz) \
+           $(if $(filter 1,$(DEBUG)),debug)
 EMPTY   :=
 B       := build$(addprefix /,$(subst $(EMPTY) ,-,$(strip $(VARIANT))))
 
@@ -25,9 +28,13 @@ B       := build$(addprefix /,$(subst $(EMPTY) ,-,$(strip $(VARIANT))))
 
 WARN     := -Wall -Wextra -Wmissing-prototypes -Wvla -Wwrite-strings -Wshadow \
             $(if $(findstring clang,$(CC)),-Wno-pass-failed) $(if $(filter 1,$(WERROR)),-Werror)
-OPT      := $(if $(filter 1,$(DEBUG) $(SAN)),-O1,-O3) -g
+OPT      := $(if $(filter 1,$(DEBUG) $(SAN) $(FUZZ)),-O1,-O3) -g
 ifeq ($(SAN),1)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+endif
+ifeq ($(FUZZ),1)
+SANFLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CPPFLAGS += -DHSSL_FUZZ
 endif
 # Contracting a*b+c changes bits: allowed in the tensor kernels only (below).
 CFLAGS   += -std=c11 $(OPT) $(WARN) -ffp-contract=off -fopenmp -fno-math-errno $(SANFLAGS)
@@ -54,6 +61,9 @@ UNITS    := $(UNITSRC:tests/unit/%.c=$B/tests/%)
 GOLDSRC  := $(wildcard tests/golden/*.c)
 BENCHSRC := $(wildcard tests/bench/*.c)
 BENCHES  := $(BENCHSRC:tests/bench/%.c=$B/bench/%)
+FUZZSRC  := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZERS  := $(FUZZSRC:tests/fuzz/%.c=$B/fuzz/%)
+FUZZOBJ  := $B/obj/tests/fuzz/input.o $B/obj/tests/fuzz/damage.o
 MANUALS  := $(wildcard man/man*/*.[157])
 
 LIBOBJ   := $(LIBSRC:%.c=$B/obj/%.o) \
@@ -110,6 +120,26 @@ $B/bench/%: $B/obj/tests/bench/%.o $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# With FUZZ=1 libFuzzer brings main(); else the corpus is replayed.
+$B/fuzz/%: $B/obj/tests/fuzz/%.o $(FUZZOBJ) $(if $(filter 1,$(FUZZ)),,$B/obj/tests/fuzz/replay.o $(TAP)) $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $(if $(filter 1,$(FUZZ)),-fsanitize=fuzzer) -o $@ $^ $(LDLIBS)
+
+$B/fuzz/seeds: $B/obj/tests/fuzz/seeds.o $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# For tests/cli/70-faults.sh. The library goes into programs that are not sanitized only.
+FAULTS := $B/fault/inject.so $B/fault/store
+
+$B/fault/inject.so: tests/fault/inject.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -O1 -g $(WARN) -fPIC -fvisibility=hidden -shared -o $@ $< -ldl
+
+$B/fault/store: $B/obj/tests/fault/store.o $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 # ---------------------------------------------------------------- work
 
 deps:  ## install the Debian packages that are missing
@@ -120,11 +150,11 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory check-run
 
 .PHONY: check-build
-check-build: $(TOOLS) $(UNITS) $(if $(GOLDSRC),$B/tests/golden)
+check-build: $(TOOLS) $(UNITS) $(FUZZERS) $(FAULTS) $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:
-	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(if $(GOLDSRC),tests/golden/run.sh) \
-	    $(sort $(wildcard tests/cli/*.sh))
+	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(FUZZERS) \
+	    $(if $(GOLDSRC),tests/golden/run.sh) $(sort $(wildcard tests/cli/*.sh))
 
 demo: deps  ## draw images, pre-train on them, evaluate, show the result
 	@$(MAKE) --no-print-directory -j$(JOBS) all
@@ -133,6 +163,19 @@ demo: deps  ## draw images, pre-train on them, evaluate, show the result
 bench: deps  ## build and run the benchmarks
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(BENCHES)
 	@HSSL_BIN=$(CURDIR)/$B sh tests/bench/run.sh
+
+SECONDS ?= 60
+
+fuzz:  ## attack the parsers with clang's libFuzzer, each for SECONDS=60 [TARGETS="png jpeg"]
+	@CC=clang .ci/deps
+	@echo 'int LLVMFuzzerTestOneInput(const char *p, unsigned long n); int LLVMFuzzerTestOneInput(const char *p, unsigned long n) { return !p && n; }' | \
+	    clang -x c -fsanitize=fuzzer,address,undefined -o /dev/null - 2>/dev/null || { \
+	    echo 'make fuzz: this clang has no libFuzzer (Debian: libclang-rt-VERSION-dev)' >&2; exit 1; }
+	@$(MAKE) --no-print-directory -j$(JOBS) CC=clang FUZZ=1 fuzz-build
+	@FUZZ_BIN=build/clang-fuzz/fuzz sh tests/fuzz/run.sh $(SECONDS) $(TARGETS)
+
+.PHONY: fuzz fuzz-build
+fuzz-build: $(FUZZERS) $B/fuzz/seeds
 
 install: $(TOOLS)  ## install tools, manual pages and completions below PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin
