@@ -1,183 +1,54 @@
-/* hssl-augment: decodes images and renders their planned views, in threads. Stateless: which thread or
- * process renders a record, and when, does not show in its pixels. */
-#include "image/render.h"
+/* hssl-augment: renders the planned views of images. This process touches no pixel: it hands records to workers,
+ * processes of their own, on this host or elsewhere, and passes on what they render. */
+#include "stream/crew.h"
 #include "stream/stage.h"
+#include "stream/worker.h"
 #include "train/planning.h"
+#include "train/rendering.h"
 #include "util/err.h"
+#include "util/idset.h"
 #include "util/log.h"
 #include "util/opt.h"
 #include "util/stop.h"
 
-#include <pthread.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_JOBS = 1024, HOLD = 64, HOLD_A_JOB = 4 };
+enum { MAX_JOBS = 200, HOLD = 256 };
 
 static struct {
     PlanningOptions plan;
     int64_t jobs;
     bool fast;
-} o = { .plan = PLANNING_DEFAULTS, .jobs = 1 };
+    const char *join, *ticket, *listen, *medium;
+    double patience;
+} o = { .plan = PLANNING_DEFAULTS, .jobs = 1, .medium = "auto", .patience = 60 };
 
 static const Opt opts[] = {
-    OPT_INT("jobs", 'j', &o.jobs, 0, MAX_JOBS, "N", "render in N threads (0: one a processor)"),
+    OPT_INT("jobs", 'j', &o.jobs, 0, MAX_JOBS, "N", "render in N processes (0: one a processor)"),
     OPT_FLAG("fast", 'f', &o.fast, "let the decoder scale down where every view shrinks the image"),
+    OPT_STR("join", 0, &o.join, "TICKET", "help the hssl-augment of this ticket file (-: standard input)"),
+    OPT_STR("ticket", 't', &o.ticket, "FILE", "write the ticket for --join to FILE"),
+    OPT_STR("listen", 0, &o.listen, "[HOST:]PORT", "let workers on other hosts join, over tcp"),
+    OPT_CHOICE("medium", 0, &o.medium, "auto|shm|inline", "how pixels travel on this host"),
+    OPT_REAL("patience", 0, &o.patience, 0, 1e6, "SECONDS", "with --join: look for a lost pipeline for so long"),
     PLANNING_OPTS(&o.plan),
     OPT_END
 };
 
 static const OptProgram program = {
-    "hssl-augment", "[OPTION]... < RECORDS|PLANS > VIEWS", "decode images and render their views",
-    .opts = opts,
+    "hssl-augment", "[OPTION]... < RECORDS|PLANS > VIEWS", "decode images and render their views", .opts = opts,
     .examples = "  hssl-load photos.db | hssl-augment -j8 | hssl-train -o run.db\n"
-                "  hssl-load photos.db | hssl-augment | hssl-tap --sheet views.png --count 8 --exit\n"
+                "  hssl-load photos.db | hssl-augment -t work.ticket | hssl-train -o run.db\n"
+                "  hssl-augment -j4 --join work.ticket        # another shell, while it runs\n"
 };
-
-typedef struct Job {
-    Message m;
-    struct Job *next;
-    bool fatal; /* not this image's fault */
-    char why[256];
-} Job;
-
-typedef struct {
-    Job *first, **last;
-} Queue;
-
-static struct {
-    pthread_mutex_t guard;
-    pthread_cond_t more;
-    Queue todo, done;
-    bool closing;
-    int done_event; /* eventfd: something is done */
-    pthread_t thread[MAX_JOBS];
-    int threads;
-    Recipe recipe;
-    bool planned; /* the records bring their plans */
-    ViewCounts counts;
-} pool = { .guard = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
-
-static void push(Queue *q, Job *j)
-{
-    j->next = NULL;
-    *q->last = j;
-    q->last = &j->next;
-}
-
-static Job *pop(Queue *q)
-{
-    Job *j = q->first;
-    if (j && !(q->first = j->next))
-        q->last = &q->first;
-    return j;
-}
-
-/* ---------------------------------------------------------------- rendering */
-
-static int add_tensor(Message *out, const char *name, int views, int side, uint8_t **outs)
-{
-    const int64_t shape[] = { views, side, side, 3 };
-    uint8_t *px = views ? message_add(out, name, MSG_U8, 4, shape) : NULL;
-    if (views && !px)
-        return -1;
-    for (int v = 0; v < views; v++)
-        outs[v] = px + (size_t)v * (size_t)side * (size_t)side * 3;
-    return 0;
-}
-
-static int copy_identity(Message *to, const Message *from)
-{
-    message_init(to, MSG_DATA);
-    to->seq = from->seq;
-    to->epoch = from->epoch;
-    to->id = from->id;
-    to->label = from->label;
-    to->width = from->width;
-    to->height = from->height;
-    return from->name ? message_set_name(to, from->name) : 0;
-}
-
-static int render(const Message *m, Message *out, RenderScratch *scratch)
-{
-    const ViewCounts *c = &pool.counts;
-    const MsgTensor *image = message_tensor(m, "image");
-    ViewPlan plans[PLAN_MAX_VIEWS];
-    uint8_t *outs[PLAN_MAX_VIEWS];
-
-    if (!image || !image->data || image->dtype != MSG_U8 || image->ndim != 1)
-        return err_set(ERR_DATA, "the record brings no image");
-    if (pool.planned) {
-        if (planning_read(m, c, plans))
-            return -1;
-    } else {
-        if (!m->width || !m->height || m->width > INT32_MAX || m->height > INT32_MAX)
-            return err_set(ERR_DATA, "no width and height: import it again");
-        planning_views(m, &pool.recipe, o.plan.seed, plans);
-    }
-    if (add_tensor(out, "global", c->globals, c->global_size, outs) ||
-        add_tensor(out, "local", c->locals, c->local_size, outs + c->globals))
-        return -1;
-    return render_views(image->data, image->bytes, plans, c->globals + c->locals, o.fast, outs, scratch);
-}
-
-static void do_job(Job *j, RenderScratch *scratch)
-{
-    Message out;
-    if (j->m.bad)
-        return; /* said upstream */
-    int rc = copy_identity(&out, &j->m);
-    if (!rc && render(&j->m, &out, scratch)) {
-        snprintf(j->why, sizeof j->why, "%s", err_text());
-        rc = err_code() == ERR_MEMORY ? -1 : message_set_bad(&j->m, j->why);
-        if (!rc) { /* goes on as it came, with the encoded image for whoever wants to look into it */
-            message_clear(&out);
-            return;
-        }
-    }
-    if (rc) {
-        j->fatal = true;
-        snprintf(j->why, sizeof j->why, "%s", err_text());
-    }
-    message_clear(&j->m);
-    j->m = out;
-}
-
-static void *work(void *arg)
-{
-    RenderScratch *scratch = render_scratch_new();
-    const uint64_t one = 1;
-    (void)arg;
-    pthread_mutex_lock(&pool.guard);
-    for (;;) {
-        Job *j;
-        while (!(j = pop(&pool.todo)) && !pool.closing)
-            pthread_cond_wait(&pool.more, &pool.guard);
-        if (!j)
-            break;
-        pthread_mutex_unlock(&pool.guard);
-        if (scratch) {
-            do_job(j, scratch);
-        } else {
-            j->fatal = true;
-            snprintf(j->why, sizeof j->why, "no memory to render in");
-        }
-        pthread_mutex_lock(&pool.guard);
-        bool first = !pool.done.first;
-        push(&pool.done, j);
-        if (first && write(pool.done_event, &one, sizeof one) < 0) {
-            /* it is readable already */
-        }
-    }
-    pthread_mutex_unlock(&pool.guard);
-    render_scratch_free(scratch);
-    return NULL;
-}
 
 static int processors(void)
 {
@@ -186,183 +57,248 @@ static int processors(void)
     return n < MAX_JOBS ? n : MAX_JOBS;
 }
 
-static int start_threads(void)
+static const char *const worker_command[] = { "hssl-augment", "--join", "-", "--jobs", "1", NULL };
+
+/* ---------------------------------------------------------------- a worker */
+
+static int render_all(Worker *w)
 {
-    sigset_t all, before;
-    int n = o.jobs ? (int)o.jobs : processors();
-    pool.todo.last = &pool.todo.first;
-    pool.done.last = &pool.done.first;
-    if ((pool.done_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
-        return err_system("eventfd");
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    while (pool.threads < n && !pthread_create(&pool.thread[pool.threads], NULL, work, NULL))
-        pool.threads++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return pool.threads ? 0 : err_set(ERR_SYSTEM, "cannot start a thread");
+    WorkerTask t;
+    HubResult results[HUB_MAX_RESULTS];
+    const Message *facts = worker_welcome(w);
+    Rendering *r = facts ? rendering_new(facts) : NULL;
+    int rc = -1;
+    if (r && !worker_results(w, rendering_results(rendering_counts(r), results), results))
+        while ((rc = worker_next(w, &t)) == 1) {
+            int bad = rendering_do(r, &t.record, t.out);
+            if ((bad && err_code() != ERR_DATA) || worker_answer(w, &t, bad ? err_text() : NULL)) {
+                worker_fail(w, err_text());
+                message_clear(&t.record);
+                message_clear(&t.answer);
+                rc = -1;
+                break;
+            }
+        }
+    rendering_free(&r);
+    return rc;
 }
 
-static void stop_threads(Job *held)
+static int work(const Ticket *t)
 {
-    pthread_mutex_lock(&pool.guard);
-    pool.closing = true;
-    for (Job *j; (j = pop(&pool.todo));) {
-        message_clear(&j->m);
-        free(j);
-    }
-    pthread_cond_broadcast(&pool.more);
-    pthread_mutex_unlock(&pool.guard);
-    for (int i = 0; i < pool.threads; i++)
-        pthread_join(pool.thread[i], NULL);
-    for (Job *j = held ? held : pop(&pool.done); j; j = pop(&pool.done)) {
-        message_clear(&j->m);
-        free(j);
-    }
+    Worker *w = worker_open(t, &(WorkerConfig){ .program = program.name, .medium = o.medium, .life = STDIN_FILENO,
+                                                .patience = o.patience });
+    int rc = w ? render_all(w) : -1;
+    worker_close(&w);
+    return rc;
 }
 
-/* ---------------------------------------------------------------- the stream */
+/* Several workers, each a process. Those that are killed are replaced; when one has ended, so has the work. */
+static int employ(const Ticket *t, int n)
+{
+    char line[TICKET_MAX_LINE];
+    pid_t pid;
+    int status, worst = 0;
+    Crew *c = ticket_format(t, line, sizeof line) < 0 ? NULL : crew_start(line, worker_command, n);
+    if (!c)
+        return -1;
+    while (!stop_signal() && !crew_failed(c)) {
+        struct pollfd p[] = { { .fd = crew_fd(c), .events = POLLIN }, { .fd = stop_fd(), .events = POLLIN } };
+        while (crew_reap(c, &pid, &status))
+            if (WIFEXITED(status)) {
+                crew_dismiss(c);
+                worst |= WEXITSTATUS(status);
+            }
+        int wait = crew_patience(c);
+        if (!crew_running(c) && wait < 0)
+            break;
+        poll(p, 2, wait);
+    }
+    bool failed = crew_failed(c);
+    crew_stop(&c);
+    if (stop_signal())
+        return err_set(ERR_STOP, "stopped by a signal");
+    return failed || worst ? -1 : 0;
+}
+
+static int join(void)
+{
+    Ticket t;
+    int n = o.jobs ? (int)o.jobs : processors(), fd = STDIN_FILENO;
+    bool named = strcmp(o.join, "-");
+    if (named && (fd = open(o.join, O_RDONLY | O_CLOEXEC)) < 0) {
+        err_system("%s", o.join);
+        die();
+    }
+    int rc = ticket_read(fd, "work", &t);
+    if (named)
+        close(fd);
+    if (!rc)
+        rc = n > 1 ? employ(&t, n) : work(&t);
+    if (!rc)
+        return 0;
+    if (err_code() != ERR_STOP && err_code() != ERR_NONE)
+        log_error("%s", err_text());
+    return stream_status();
+}
+
+/* ---------------------------------------------------------------- the hub */
+
+static IdSet named;
 
 /* Each bad image is named once, however many epochs meet it. */
-static struct {
-    uint64_t *id;
-    size_t n, room;
-} named;
-
 static void name_bad(const Message *m)
 {
-    for (size_t i = 0; i < named.n; i++)
-        if (named.id[i] == m->id)
-            return;
-    if (named.n == named.room) {
-        size_t room = named.room ? 2 * named.room : 64;
-        uint64_t *bigger = realloc(named.id, room * sizeof *bigger);
-        if (!bigger)
-            return;
-        named.id = bigger;
-        named.room = room;
-    }
-    named.id[named.n++] = m->id;
-    log_warn("img %llu (%s): %s", (unsigned long long)m->id, m->name ? m->name : "?", m->bad);
+    if (idset_add(&named, m->id) > 0)
+        log_warn("img %llu (%s): %s", (unsigned long long)m->id, m->name ? m->name : "?", m->bad);
 }
 
-static int enqueue(Message *m)
+static Recipe recipe;
+static bool planned; /* the records bring their plans */
+
+static int plan(Message *m)
 {
-    Job *j = calloc(1, sizeof *j);
-    if (!j) {
-        message_clear(m);
-        return err_set(ERR_MEMORY, "out of memory");
-    }
-    j->m = *m;
-    message_init(m, MSG_NONE);
-    pthread_mutex_lock(&pool.guard);
-    push(&pool.todo, j);
-    pthread_cond_signal(&pool.more);
-    pthread_mutex_unlock(&pool.guard);
-    return 0;
+    ViewPlan plans[PLAN_MAX_VIEWS];
+    if (m->bad || planned)
+        return 0;
+    if (!m->width || !m->height || m->width > INT32_MAX || m->height > INT32_MAX)
+        return message_set_bad(m, "no width and height: import it again");
+    planning_views(m, &recipe, o.plan.seed, plans);
+    return planning_attach(m, plans, recipe.globals + recipe.locals);
 }
 
-static Job *next_done(void)
+/* Send what is rendered while the consumer asks for it. *held: a result it did not ask for yet. */
+static int send_done(Stage *st, Message *held)
 {
-    pthread_mutex_lock(&pool.guard);
-    Job *j = pop(&pool.done);
-    pthread_mutex_unlock(&pool.guard);
-    return j;
-}
-
-/* Send what is rendered while the consumer asks for it. *held: a job it did not ask for yet. */
-static int send_done(Stage *st, Job **held, uint64_t *inside)
-{
-    while (*held || (*held = next_done())) {
-        Job *j = *held;
-        if (j->fatal)
-            return err_set(ERR_MEMORY, "%s", j->why);
-        if (!source_ready(st->out, j->m.seq))
+    while (held->type || hub_take(st->hub, held)) {
+        if (!source_ready(st->out, held->seq))
             return 0;
-        if (j->m.bad)
-            name_bad(&j->m);
-        if (source_send(st->out, &j->m))
+        if (held->bad)
+            name_bad(held);
+        if (source_send(st->out, held))
             return -1;
-        free(j);
-        *held = NULL;
-        --*inside;
     }
     return 0;
 }
 
-static int run(Stage *st, uint64_t hold, Job **held)
+static int run(Stage *st, Message *held)
 {
-    uint64_t inside = 0, count;
     bool ended = false;
     while (!st->left) {
         Message m;
         int rc = 0;
-        while (!ended && inside < hold && (rc = sink_next(st->in, &m, 0)) == 1) {
-            if (enqueue(&m))
+        while (!ended && hub_room(st->hub) && (rc = sink_next(st->in, &m, 0)) == 1)
+            if (plan(&m) || hub_put(st->hub, &m)) {
+                message_clear(&m);
                 return -1;
-            inside++;
-        }
+            }
         if (rc < 0 && !sink_ended(st->in))
             return -1;
         ended = ended || rc < 0;
-        if (send_done(st, held, &inside))
+        if (send_done(st, held))
             return -1;
-        if (ended && !inside)
+        if (ended && !held->type && hub_held(st->hub) == source_pending(st->out)) {
+            hub_end(st->hub);
             return stage_end(st, sink_last(st->in));
-        st->full = ended || inside >= hold;
-        if (stage_wait(st, *held ? -1 : pool.done_event, -1) < 0)
-            return -1;
-        if (read(pool.done_event, &count, sizeof count) < 0) {
-            /* nothing was done meanwhile */
         }
+        st->full = ended || !hub_room(st->hub);
+        if (stage_wait(st, -1, -1) < 0)
+            return -1;
     }
     return 0;
 }
 
-static int welcome(Stage *st)
+/* Written beside and renamed, for readers that wait for the file; readable by its owner only: it opens the door. */
+static int write_ticket(const char *path, const char *line)
 {
+    char part[4096];
+    size_t n = strlen(line);
+    if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
+        return err_set(ERR_USAGE, "%.100s...: the name is too long", path);
+    unlink(part);
+    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_system("%s", part);
+    bool wrote = write(fd, line, n) == (ssize_t)n;
+    if (close(fd) || !wrote || rename(part, path)) {
+        err_system("%s", path);
+        unlink(part);
+        return -1;
+    }
+    return 0;
+}
+
+static int open_hub(Stage *st)
+{
+    ViewCounts counts;
     Message w;
+    HubConfig hub = { .program = program.name, .listen = o.listen, .medium = o.medium };
     const Message *up = sink_welcome(st->in);
     int rc = 0;
     message_init(&w, MSG_WELCOME);
-    pool.planned = !strcmp(message_text(up, "kind", ""), "plans") || message_fact(up, "globals");
-    if (!pool.planned)
-        rc = planning_describe(&w, &pool.recipe, o.plan.seed);
+    planned = !strcmp(message_text(up, "kind", ""), "plans") || message_fact(up, "globals");
+    if (!planned)
+        rc = planning_describe(&w, &recipe, o.plan.seed);
     else
-        for (const Opt *p = opts; p->type; p++)
-            if (p->value != &o.jobs && p->value != &o.fast && opt_given(opts, p->name))
+        for (const Opt *p = (const Opt[]){ PLANNING_OPTS(&o.plan), OPT_END }; p->type; p++)
+            if (strcmp(opt_origin(opts, p->name), "default"))
                 log_warn("--%s has no effect: the records come planned; give it to hssl-multicrop", p->name);
-    if (rc || message_set_int(&w, "fast", o.fast) || message_copy_facts(&w, up) ||
-        planning_counts(&w, &pool.counts)) {
-        message_clear(&w);
-        return -1;
+    if (rc || message_set_int(&w, "fast", o.fast) || message_copy_facts(&w, up) || planning_counts(&w, &counts))
+        goto fail;
+    Message facts;
+    if (message_copy(&facts, &w))
+        goto fail;
+    hub.results = rendering_results(&counts, hub.result);
+    if (!(st->hub = hub_open(&hub)) || hub_welcome(st->hub, &facts)) {
+        message_clear(&facts);
+        goto fail;
     }
+    if ((o.ticket && write_ticket(o.ticket, hub_ticket(st->hub))) ||
+        hub_employ(st->hub, worker_command, o.jobs ? (int)o.jobs : processors()))
+        goto fail;
     return source_welcome(st->out, &w);
+fail:
+    message_clear(&w);
+    return -1;
+}
+
+static void say_counts(const Stage *st)
+{
+    HubCounts c = hub_counts(st->hub);
+    if (c.lost || c.restarts)
+        log_info("%ld worker%s lost, %ld started anew; %ld records handed out again, %ld answers dropped", c.lost,
+                 c.lost == 1 ? "" : "s", c.restarts, c.again, c.duplicates);
+    if (named.count)
+        log_info("%zu bad image%s", named.count, named.count == 1 ? "" : "s");
 }
 
 int main(int argc, char **argv)
 {
-    Stage st;
-    Job *held = NULL;
+    Stage st = { 0 };
+    Message held = { 0 };
     if (opt_parse(&program, argc, argv))
         opt_usage("%s: takes no operands", argv[1]);
-    if (planning_recipe(&o.plan, &pool.recipe))
-        opt_usage("%s", err_text());
     if (stop_install())
         die();
-    uint64_t hold = HOLD + HOLD_A_JOB * (uint64_t)(o.jobs ? o.jobs : processors());
-    int rc = stage_open(&st, program.name, "records|plans", "views", hold, false, NULL);
+    if (o.join)
+        return join();
+    if (planning_recipe(&o.plan, &recipe))
+        opt_usage("%s", err_text());
+    int rc = stage_open(&st, program.name, "records|plans", "views", HOLD, false, NULL);
     if (rc > 0)
-        rc = welcome(&st) || start_threads() ? -1 : run(&st, hold, &held);
+        rc = open_hub(&st) ? -1 : run(&st, &held);
     if (rc < 0) {
         rc = stream_status();
         stage_fail(&st, program.name);
         if (err_code() != ERR_STOP)
             log_error("%s", err_text());
     }
-    stop_threads(held);
-    if (named.n)
-        log_info("%zu bad image%s", named.n, named.n == 1 ? "" : "s");
-    free(named.id);
+    if (st.hub) {
+        say_counts(&st);
+        if (o.ticket)
+            unlink(o.ticket);
+    }
+    message_clear(&held);
+    idset_free(&named);
     stage_close(&st);
     return rc;
 }

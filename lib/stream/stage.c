@@ -7,22 +7,29 @@
 #include <stdio.h>
 #include <unistd.h>
 
-int stream_wait(Sink *in, Source *out, int fd, int timeout_ms)
+static int sooner(int a, int b)
 {
-    zmq_pollitem_t items[2 * END_ITEMS + 2];
+    return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+static int wait_all(Sink *in, Source *out, Hub *hub, int fd, int timeout_ms)
+{
+    zmq_pollitem_t items[3 * END_ITEMS + 2];
     int n = 0, timeout = timeout_ms;
 
     if (in) {
         sink_flush(in);
         if (sink_look(in))
             return -1;
-        int patience = sink_patience(in);
-        if (patience >= 0 && (timeout < 0 || patience < timeout))
-            timeout = patience;
+        timeout = sooner(timeout, sink_patience(in));
         n += sink_items(in, items + n);
     }
     if (out)
         n += source_items(out, items + n);
+    if (hub) {
+        timeout = sooner(timeout, hub_patience(hub));
+        n += hub_items(hub, items + n);
+    }
     if (fd >= 0)
         items[n++] = (zmq_pollitem_t){ .fd = fd, .events = ZMQ_POLLIN };
     int rc = wire_poll(items, n, timeout, true);
@@ -30,7 +37,14 @@ int stream_wait(Sink *in, Source *out, int fd, int timeout_ms)
         return -1;
     if (out)
         source_look(out);
+    if (hub && hub_look(hub))
+        return -1;
     return rc > 0;
+}
+
+int stream_wait(Sink *in, Source *out, int fd, int timeout_ms)
+{
+    return wait_all(in, out, NULL, fd, timeout_ms);
 }
 
 int stage_open(Stage *st, const char *program, const char *takes, const char *gives, uint64_t credit,
@@ -58,8 +72,11 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
 static void pass_upstream(Stage *st)
 {
     uint64_t seq;
-    while (source_acked(st->out, &seq))
+    while (source_acked(st->out, &seq)) {
+        if (st->hub)
+            hub_acked(st->hub, seq);
         sink_ack(st->in, seq);
+    }
     sink_limit(st->in, source_limit(st->out));
     sink_flush(st->in);
     st->left = source_left(st->out);
@@ -67,7 +84,7 @@ static void pass_upstream(Stage *st)
 
 int stage_wait(Stage *st, int fd, int timeout_ms)
 {
-    int rc = stream_wait(st->full ? NULL : st->in, st->out, fd, timeout_ms);
+    int rc = wait_all(st->full ? NULL : st->in, st->out, st->hub, fd, timeout_ms);
     if (st->out)
         pass_upstream(st);
     return rc;
@@ -99,6 +116,7 @@ void stage_fail(Stage *st, const char *program)
 
 void stage_close(Stage *st)
 {
+    hub_close(&st->hub);
     sink_close(&st->in);
     source_close(&st->out);
 }

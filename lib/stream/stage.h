@@ -15,6 +15,7 @@
 #ifndef HSSL_STAGE_H
 #define HSSL_STAGE_H
 
+#include "stream/hub.h"
 #include "stream/sink.h"
 #include "stream/source.h"
 
@@ -29,6 +30,8 @@ typedef struct {
     uint64_t start;
     bool full; /* set by the tool: it cannot take more now, so input must not end the wait */
     bool left; /* the consumer has gone: stop */
+    Hub *hub;  /* of a stage whose work others do, or NULL: it is waited for, looked after and told what was
+                * taken over; closed with the stage */
 } Stage;
 
 /* takes: kinds such as "records|plans"; gives: the kind of the output, or NULL to give what comes in. credit: records

@@ -15,7 +15,7 @@
 static const struct {
     const char *kind, *program;
 } makers[] = {
-    { "records", "hssl-load" }, { "plans", "hssl-multicrop" }, { "views", "hssl-augment" },
+    { "records", "hssl-load" }, { "plans", "hssl-multicrop" }, { "views", "hssl-augment" }, { "work", "hssl-augment" },
     { "teacher", "hssl-teach" }, { "targets", "hssl-teach" },
 };
 
