@@ -27,17 +27,22 @@ static struct {
     PlanningOptions plan;
     int64_t jobs;
     bool fast;
-    const char *join, *ticket, *listen, *medium;
+    const char *join, *ticket;
     double patience;
-} o = { .plan = PLANNING_DEFAULTS, .jobs = 1, .medium = "auto", .patience = 60 };
+    StreamOptions stream;
+} o = { .plan = PLANNING_DEFAULTS, .jobs = 1, .patience = 60, .stream.medium = "auto" };
+
+static const char *listen; /* for workers; the views stay on this host */
 
 static const Opt opts[] = {
     OPT_INT("jobs", 'j', &o.jobs, 0, MAX_JOBS, "N", "render in N processes (0: one a processor)"),
     OPT_FLAG("fast", 'f', &o.fast, "let the decoder scale down where every view shrinks the image"),
     OPT_STR("join", 0, &o.join, "TICKET", "help the hssl-augment of this ticket file (-: standard input)"),
     OPT_STR("ticket", 't', &o.ticket, "FILE", "write the ticket for --join to FILE"),
-    OPT_STR("listen", 0, &o.listen, "[HOST:]PORT", "let workers on other hosts join, over tcp"),
-    OPT_CHOICE("medium", 0, &o.medium, "auto|shm|inline", "how pixels travel on this host"),
+    OPT_STR("listen", 0, &listen, "[HOST:]PORT",
+            "let workers of other hosts join, encrypted (0: any free port; no HOST: this machine only)"),
+    OPT_FLAG("stay", 0, &o.stream.stay, "stay when the consumer leaves, for the next one"),
+    OPT_CHOICE("medium", 0, &o.stream.medium, "auto|shm|inline", "how pixels travel on this host"),
     OPT_REAL("patience", 0, &o.patience, 0, 1e6, "SECONDS", "with --join: look for a lost pipeline for so long"),
     PLANNING_OPTS(&o.plan),
     OPT_END
@@ -85,7 +90,7 @@ static int render_all(Worker *w)
 
 static int work(const Ticket *t)
 {
-    Worker *w = worker_open(t, &(WorkerConfig){ .program = program.name, .medium = o.medium, .life = STDIN_FILENO,
+    Worker *w = worker_open(t, &(WorkerConfig){ .program = program.name, .medium = o.stream.medium, .life = STDIN_FILENO,
                                                 .patience = o.patience });
     int rc = w ? render_all(w) : -1;
     worker_close(&w);
@@ -196,13 +201,14 @@ static int run(Stage *st, Message *held)
         ended = ended || rc < 0;
         if (send_done(st, held))
             return -1;
-        if (ended && !held->type && hub_held(st->hub) == source_pending(st->out)) {
-            hub_end(st->hub);
-            return stage_end(st, sink_last(st->in));
-        }
+        bool all = ended && !held->type && hub_held(st->hub) == source_pending(st->out);
         st->full = ended || !hub_room(st->hub);
-        if (stage_wait(st, -1, -1) < 0)
+        if ((all ? stage_end(st, sink_last(st->in)) : stage_wait(st, -1, -1)) < 0)
             return -1;
+        if (st->restarted) {
+            message_clear(held);
+            ended = st->restarted = false;
+        }
     }
     return 0;
 }
@@ -231,7 +237,7 @@ static int open_hub(Stage *st)
 {
     ViewCounts counts;
     Message w;
-    HubConfig hub = { .program = program.name, .listen = o.listen, .medium = o.medium };
+    HubConfig hub = { .program = program.name, .listen = listen, .medium = o.stream.medium };
     const Message *up = sink_welcome(st->in);
     int rc = 0;
     message_init(&w, MSG_WELCOME);
@@ -283,7 +289,7 @@ int main(int argc, char **argv)
         return join();
     if (planning_recipe(&o.plan, &recipe))
         opt_usage("%s", err_text());
-    int rc = stage_open(&st, program.name, "records|plans", "views", HOLD, false, NULL);
+    int rc = stage_open(&st, program.name, "records|plans", "views", HOLD, false, &o.stream);
     if (rc > 0)
         rc = open_hub(&st) ? -1 : run(&st, &held);
     if (rc < 0) {

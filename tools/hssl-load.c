@@ -17,7 +17,7 @@ static struct {
     int64_t seed, epochs, rank, world;
     bool shuffle;
     StreamOptions stream;
-} o = { .rank = 0, .world = 1, .shuffle = true };
+} o = { .world = 1, .shuffle = true, .stream.fan_out = 1 };
 
 static const Opt opts[] = {
     OPT_INT("seed", 's', &o.seed, 0, 9e15, "N", "key of the shuffled order"),
@@ -25,6 +25,7 @@ static const Opt opts[] = {
     OPT_FLAG("shuffle", 0, &o.shuffle, "a new order each epoch, else the dataset's"),
     OPT_INT("rank", 'r', &o.rank, 0, 1e6, "R", "stream the part of rank R of the --world"),
     OPT_INT("world", 'w', &o.world, 1, 1e6, "W", "number of ranks that share an epoch"),
+    OPT_INT("fan-out", 0, &o.stream.fan_out, 1, 64, "N", "feed N consumers, each with every record"),
     STREAM_OPTS(&o.stream),
     OPT_END
 };
@@ -94,29 +95,19 @@ static int send_record(Source *s, Dataset *ds, uint64_t seq, uint64_t per_epoch)
 
 static int stream(Source *s, Dataset *ds, uint64_t per_epoch)
 {
-    uint64_t seq, acked, total = o.epochs ? (uint64_t)o.epochs * per_epoch : UINT64_MAX;
+    uint64_t seq, total = o.epochs ? (uint64_t)o.epochs * per_epoch : UINT64_MAX;
     int rc = source_hello(s, &seq);
     if (rc <= 0)
         return rc;
     if (describe(s, ds, per_epoch))
         return -1;
-    while (seq < total && !source_left(s)) {
-        while (seq < total && source_ready(s, seq))
-            if (send_record(s, ds, seq++, per_epoch))
+    while (!source_left(s)) {
+        while (source_next(s, total, &seq))
+            if (send_record(s, ds, seq, per_epoch))
                 return -1;
-        while (source_acked(s, &acked)) {
-            /* Nothing is upstream of a dataset. */
-        }
-        if (seq < total && stream_wait(NULL, s, -1, -1) < 0)
-            return -1;
-    }
-    if (source_left(s))
-        return 0;
-    if (source_end(s, seq > total ? seq : total))
-        return -1;
-    while (source_pending(s) && !source_left(s))
         if (stream_wait(NULL, s, -1, -1) < 0)
             return -1;
+    }
     return 0;
 }
 

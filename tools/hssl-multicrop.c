@@ -49,11 +49,16 @@ static int pass(Stage *st, Message *m)
             if (!held && source_send(st->out, m))
                 return -1;
         }
-        if (rc < 0)
-            return sink_ended(st->in) ? stage_end(st, sink_last(st->in)) : -1;
-        st->full = held;
-        if (stage_wait(st, -1, -1) < 0)
+        if (rc < 0 && !sink_ended(st->in))
             return -1;
+        st->full = held;
+        rc = rc < 0 ? stage_end(st, sink_last(st->in)) : stage_wait(st, -1, -1);
+        if (rc < 0)
+            return -1;
+        if (st->restarted) {
+            message_clear(m);
+            held = st->restarted = false;
+        }
     }
     return 0;
 }

@@ -134,8 +134,6 @@ static int observe(const Message *m, int64_t *seen)
 
 static int end_of(Stage *st, Message *last)
 {
-    if (!sink_ended(st->in))
-        return -1;
     message_init(last, MSG_END);
     last->seq = sink_last(st->in);
     if (o.json || (!o.sheet && !o.quiet))
@@ -164,11 +162,16 @@ static int run(Stage *st, Message *m)
                 held = false;
             }
         }
-        if (rc < 0)
-            return end_of(st, m);
-        st->full = held;
-        if (stage_wait(st, -1, -1) < 0)
+        if (rc < 0 && !sink_ended(st->in))
             return -1;
+        st->full = held;
+        rc = rc < 0 ? end_of(st, m) : stage_wait(st, -1, -1);
+        if (rc < 0 || (!st->out && sink_ended(st->in)))
+            return rc;
+        if (st->restarted) {
+            message_clear(m);
+            held = st->restarted = false;
+        }
         if (held && source_ready(st->out, m->seq)) {
             if (source_send(st->out, m))
                 return -1;

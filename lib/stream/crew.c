@@ -1,5 +1,6 @@
 #include "stream/crew.h"
 
+#include "stream/process.h"
 #include "util/err.h"
 #include "util/log.h"
 
@@ -11,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,11 +75,9 @@ static int spawn(Crew *c, Child *k)
         return err_system("cannot start %s", c->argv[0]);
     }
     k->life = pipe_ends[1];
-    k->gone = (int)syscall(SYS_pidfd_open, k->pid, 0);
-    if (k->gone >= 0) {
-        fcntl(k->gone, F_SETFD, FD_CLOEXEC);
+    k->gone = process_watch(k->pid);
+    if (k->gone >= 0)
         epoll_ctl(c->ended, EPOLL_CTL_ADD, k->gone, &(struct epoll_event){ .events = EPOLLIN });
-    }
     c->running++;
     return write_ticket(k->life, c->ticket);
 }
@@ -88,7 +86,7 @@ static void forget(Crew *c, Child *k)
 {
     k->pid = 0;
     close_fd(&k->life);
-    close_fd(&k->gone); /* and so out of the epoll */
+    process_forget(&k->gone); /* and so out of the epoll */
     c->running--;
 }
 
@@ -232,7 +230,7 @@ void crew_stop(Crew **crew)
             else
                 poll(NULL, 0, 10);
         }
-        close_fd(&k->gone);
+        process_forget(&k->gone);
     }
     for (char **a = c->argv; a && *a; a++)
         free(*a);

@@ -2,6 +2,7 @@
 
 #include "stream/ends.h"
 #include "stream/hub_state.h"
+#include "stream/process.h"
 #include "util/err.h"
 #include "util/log.h"
 
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -54,8 +54,7 @@ static void remove_worker(Hub *h, HubWorker *w, bool writes)
     release_queue(h, w);
     if (w->desk && !writes)
         desk_return(w->desk);
-    if (w->gone >= 0)
-        close(w->gone);
+    process_forget(&w->gone);
     w->used = false;
     h->counts.workers--;
 }
@@ -260,7 +259,7 @@ static void watch_process(Hub *h, HubWorker *w)
 {
     if (crew_has(h->crew, w->pid))
         return; /* reaped */
-    w->gone = (int)syscall(SYS_pidfd_open, w->pid, 0);
+    w->gone = process_watch(w->pid);
     if (w->gone < 0)
         w->pid = 0; /* not to be seen from here: silence will tell */
     else
@@ -625,8 +624,8 @@ void hub_close(Hub **hub)
     for (int i = 0; i < h->ports; i++)
         wire_close(&h->port[i].socket, LINGER_MS);
     for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++)
-        if (w->used && w->gone >= 0)
-            close(w->gone);
+        if (w->used)
+            process_forget(&w->gone);
     custody_each(&h->custody, drop_record, h);
     desk_free(h);
     message_clear(&h->welcome);

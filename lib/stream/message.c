@@ -428,6 +428,26 @@ int message_copy(Message *to, const Message *from)
     return rc ? -1 : 0;
 }
 
+int message_make_inline(Message *m)
+{
+    for (int i = 0; i < m->tensors; i++) {
+        MsgTensor *t = &m->tensor[i];
+        if (t->medium != MSG_SHARED)
+            continue;
+        if (!t->data)
+            return err_set(ERR_PEER, "message: tensor %s is not mapped here", t->name);
+        zmq_msg_t *frame = new_frame(t->bytes);
+        if (!frame)
+            return -1;
+        if (t->bytes)
+            memcpy(zmq_msg_data(frame), t->data, t->bytes);
+        m->parts->frame[i] = frame;
+        t->data = zmq_msg_data(frame);
+        t->medium = MSG_INLINE;
+    }
+    return 0;
+}
+
 const MsgTensor *message_tensor(const Message *m, const char *name)
 {
     for (int i = 0; i < m->tensors; i++)

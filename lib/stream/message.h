@@ -56,7 +56,7 @@ typedef struct {
     int64_t shape[MSG_MAX_RANK];
     MsgMedium medium;
     size_t bytes;       /* product of shape times the dtype's size */
-    void *data;         /* MSG_INLINE: the bytes, any alignment; else NULL */
+    void *data;         /* the bytes, any alignment; NULL where shared and not mapped */
     struct {
         int64_t pid, fd; /* /proc/PID/fd/FD */
         uint64_t size;   /* of the whole block */
@@ -132,6 +132,8 @@ int message_add_copy(Message *m, const char *name, MsgDtype dtype, int ndim, con
 struct ShmBlock;
 int message_add_shared(Message *m, const char *name, MsgDtype dtype, int ndim, const int64_t *shape,
                        const struct ShmBlock *block, size_t offset);
+/* Copy the bytes of shared tensors into the message; their data must be known (a sink maps them). */
+int message_make_inline(Message *m);
 const MsgTensor *message_tensor(const Message *m, const char *name);
 /* A second message with the same contents; the bytes of inline tensors are shared, not copied, so neither may write
  * to them. On failure (-1, ERR_MEMORY) to is empty. */

@@ -10,10 +10,14 @@
 
 typedef struct {
     const char *listen; /* [HOST:]PORT, or NULL: an ipc socket */
+    bool stay;          /* wait for another consumer when one has left */
+    int64_t fan_out;    /* consumers that each get every record; 0: one. Only who can make records again has it */
+    const char *medium; /* "auto", "shm", "inline"; NULL: auto */
 } StreamOptions;
 
 #define STREAM_OPTS(p) \
     OPT_STR("listen", 0, &(p)->listen, "[HOST:]PORT", \
-            "serve over tcp, encrypted (0: any free port; no HOST: this machine only)")
+            "serve over tcp, encrypted (0: any free port; no HOST: this machine only)"), \
+    OPT_FLAG("stay", 0, &(p)->stay, "stay when the consumer leaves, for the next one")
 
 #endif

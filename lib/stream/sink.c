@@ -1,6 +1,8 @@
 #include "stream/sink.h"
 
 #include "stream/ends.h"
+#include "stream/mapped.h"
+#include "stream/shm.h"
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -8,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ACK_BATCH = 64, GRACE_MS = 1000, LINGER_MS = 200 };
 
@@ -16,7 +19,11 @@ struct Sink {
     WireWatch watch;
     Ticket ticket;
     Message welcome;
+    SinkConfig config;
+    Mapped *maps;
     bool welcomed, ended, failed;
+    bool restarting;     /* until the welcome comes all is of before */
+    bool shares, untold; /* shared memory can be mapped; the producer does not know yet */
     int life;            /* the ticket's way in, when it is a pipe; else -1 */
     double life_ended;   /* when it came to its end; 0: it has not */
     uint64_t limit, sent_limit, credit_due, last;
@@ -33,7 +40,8 @@ static int say_hello(Sink *s, const SinkConfig *c)
     m.credit = c->credit;
     m.limit = c->limit;
     if (message_set_int(&m, "version", TICKET_VERSION) || message_set_text(&m, "program", c->program) ||
-        message_set_text(&m, "kinds", c->kinds) || message_set_text(&m, "role", "consumer")) {
+        message_set_text(&m, "kinds", c->kinds) || message_set_text(&m, "role", "consumer") ||
+        message_set_int(&m, "pid", getpid())) {
         message_clear(&m);
         return -1;
     }
@@ -48,6 +56,7 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c)
         return NULL;
     }
     s->ticket = *t;
+    s->config = *c;
     s->life = wire_is_pipe(c->life) ? c->life : -1;
     s->limit = s->sent_limit = c->limit;
     message_init(&s->welcome, MSG_NONE);
@@ -77,22 +86,37 @@ void sink_close(Sink **sink)
     }
     wire_close(&s->socket, LINGER_MS);
     message_clear(&s->welcome);
+    mapped_free(&s->maps);
     free(s);
     *sink = NULL;
+}
+
+int sink_restart(Sink *s, uint64_t start, uint64_t limit)
+{
+    s->config.start = start;
+    s->config.limit = s->limit = s->sent_limit = limit;
+    s->acks = 0;
+    s->credit_due = 0;
+    s->ended = s->welcomed = false;
+    s->restarting = true;
+    return say_hello(s, &s->config);
 }
 
 void sink_flush(Sink *s)
 {
     Message m;
-    if (!s->acks && s->limit == s->sent_limit)
+    if (!s->acks && s->limit == s->sent_limit && !s->untold)
         return;
     message_init(&m, MSG_WANT);
+    if (s->untold && message_set_text(&m, "medium", s->shares ? "shm" : "inline"))
+        return;
     m.credit = s->credit_due;
     m.limit = s->limit;
     if (!message_set_acks(&m, s->acks, s->ack) && wire_send(s->socket, NULL, &m) > 0) {
         s->acks = 0;
         s->credit_due = 0;
         s->sent_limit = s->limit;
+        s->untold = false;
     }
     message_clear(&m);
 }
@@ -154,13 +178,37 @@ int sink_patience(const Sink *s)
     return s->life_ended && !s->watch.connected && !s->ended ? 100 : -1;
 }
 
+/* Whether the producer's memory can be seen from here. */
+static bool sees_memory(const Message *w)
+{
+    int64_t pid = message_int(w, "probe_pid", 0), size = message_int(w, "probe_size", 0);
+    uint64_t token = 0;
+    ShmBlock *b = pid && size >= (int64_t)sizeof token
+                      ? shm_attach(pid, message_int(w, "probe_fd", -1), (uint64_t)size, false)
+                      : NULL;
+    if (b)
+        memcpy(&token, b->mem, sizeof token);
+    bool seen = b && (int64_t)(token >> 1) == message_int(w, "probe_token", 0);
+    shm_free(&b);
+    err_clear();
+    return seen;
+}
+
 /* 1: a record, 0: something else, -1: end or error. */
 static int take(Sink *s, Message *m)
 {
+    if (s->restarting && !s->welcomed && (m->type == MSG_DATA || m->type == MSG_END)) {
+        message_clear(m);
+        return 0;
+    }
     switch (m->type) {
     case MSG_DATA:
-        if (s->welcomed)
+        if (s->welcomed && !mapped_resolve(&s->maps, m))
             return 1;
+        if (s->welcomed) {
+            message_clear(m);
+            return -1;
+        }
         message_clear(m);
         return err_set(ERR_PEER, "%s: a record before the stream's description", s->ticket.endpoint);
     case MSG_WELCOME:
@@ -168,6 +216,9 @@ static int take(Sink *s, Message *m)
         s->welcome = *m;
         message_init(m, MSG_NONE);
         s->welcomed = true;
+        s->restarting = false;
+        s->shares = sees_memory(&s->welcome);
+        s->untold = true;
         return 0;
     case MSG_END:
         s->ended = true;

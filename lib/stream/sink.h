@@ -30,9 +30,13 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c);
 /* Wait for the producer's description of the stream. NULL with ERR_PEER, ERR_STOP. Lives as long as the sink. */
 const Message *sink_welcome(Sink *s);
 
+/* Begin anew at another record. What was under way is dropped, and need not be acknowledged. */
+int sink_restart(Sink *s, uint64_t start, uint64_t limit);
+
 /* The next record, waiting up to timeout_ms (-1: for ever). Returns 1, 0 when the time is up, -1. After the last
  * record it returns -1 with sink_ended() true. Errors: ERR_PEER the producer died or gave up, ERR_STOP a signal,
- * ERR_DATA a message that cannot be parsed. */
+ * ERR_DATA a message that cannot be parsed. Shared tensors are mapped: their data is valid until the record is
+ * acknowledged. */
 int sink_next(Sink *s, Message *m, int timeout_ms);
 bool sink_ended(const Sink *s);
 /* After the end: one past the sequence number of the last record. */

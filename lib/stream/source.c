@@ -1,7 +1,8 @@
 #include "stream/source.h"
 
 #include "stream/ends.h"
-#include "stream/message_internal.h"
+#include "stream/process.h"
+#include "stream/shm.h"
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -11,28 +12,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
-enum { MAX_PEERS = 64, LINGER_MS = 500 };
+enum { MAX_PEERS = 64, LINGER_MS = 500, LOOK_MS = 500, PROBE_BYTES = 4096 };
 
 typedef struct {
     WireId id;
     uint64_t credit, limit;
-    bool welcomed;
+    uint64_t next, pending; /* source_next(): its position; handed out and not acknowledged */
+    int gone;               /* see process_watch() */
+    bool welcomed, ended;
+    bool shares; /* maps shared memory */
 } Peer;
 
 struct Source {
     void *socket;
     Ticket ticket;
+    StreamOptions options;
     char line[TICKET_MAX_LINE], program[32];
     int life;       /* the ticket's way out, when it is a pipe; else -1 */
     bool life_gone; /* its reader has closed */
     Peer peer[MAX_PEERS];
-    int peers;
-    bool greeted, said_bye;
-    uint64_t start, pending;
+    int peers, most, turn; /* who is there, how many there may be; who gets the next record of source_next() */
+    int departed;
+    bool greeted, restarted;
+    uint64_t start;
     Message welcome; /* kept for those who come later */
     bool has_welcome;
+    ShmBlock *probe; /* a consumer that can read it can read all that is shared */
     uint64_t *acked; /* queue of acknowledged numbers */
     size_t acked_at, acked_n, acked_room;
 };
@@ -45,10 +53,18 @@ Source *source_open(const char *kind, const char *program, const StreamOptions *
         return NULL;
     }
     s->life = -1;
+    s->turn = -1;
+    if (o)
+        s->options = *o;
+    s->most = s->options.fan_out > 1 ? (int)s->options.fan_out : 1;
+    if (s->most > MAX_PEERS) {
+        err_set(ERR_USAGE, "at most %d consumers", MAX_PEERS);
+        goto fail;
+    }
     message_init(&s->welcome, MSG_NONE);
     snprintf(s->program, sizeof s->program, "%s", program);
     snprintf(s->ticket.kind, sizeof s->ticket.kind, "%s", kind);
-    if (!(s->socket = wire_socket(ZMQ_ROUTER)) || wire_bind(s->socket, kind, o ? o->listen : NULL, &s->ticket))
+    if (!(s->socket = wire_socket(ZMQ_ROUTER)) || wire_bind(s->socket, kind, s->options.listen, &s->ticket))
         goto fail;
     if (ticket_format(&s->ticket, s->line, sizeof s->line) < 0)
         goto fail;
@@ -64,6 +80,9 @@ void source_close(Source **source)
     if (!s)
         return;
     wire_close(&s->socket, s->life_gone ? 0 : LINGER_MS);
+    for (int i = 0; i < s->peers; i++)
+        process_forget(&s->peer[i].gone);
+    shm_free(&s->probe);
     message_clear(&s->welcome);
     free(s->acked);
     free(s);
@@ -118,9 +137,19 @@ static Peer *find_peer(Source *s, const WireId *id)
 
 static void drop_peer(Source *s, Peer *p)
 {
+    process_forget(&p->gone);
     *p = s->peer[--s->peers];
-    if (!s->peers)
-        s->said_bye = true;
+    s->turn = -1;
+    s->departed++;
+}
+
+static void drop_dead(Source *s)
+{
+    for (int i = s->peers; i-- > 0;)
+        if (process_gone(s->peer[i].gone)) {
+            log_debug("stream", "a consumer has died");
+            drop_peer(s, &s->peer[i]);
+        }
 }
 
 static void refuse(Source *s, const WireId *to, const char *why)
@@ -144,6 +173,25 @@ static int send_welcome(Source *s, Peer *p)
     return wire_send(s->socket, &p->id, &m) < 0 ? -1 : 0;
 }
 
+/* A place for a consumer that is new, or NULL. Over tcp the last one cannot be seen: it makes way. */
+static Peer *admit(Source *s, const WireId *from)
+{
+    drop_dead(s);
+    if (s->peers == s->most && s->most == 1 && s->peer[0].gone < 0)
+        drop_peer(s, &s->peer[0]);
+    if (s->peers == s->most) {
+        char why[160];
+        snprintf(why, sizeof why, s->most > 1 ? "%s has all its %d consumers (--fan-out)"
+                                              : "%s has a consumer already, and it lives (see hssl-load --fan-out)",
+                 s->program, s->most);
+        refuse(s, from, why);
+        return NULL;
+    }
+    Peer *p = &s->peer[s->peers++];
+    *p = (Peer){ .id = *from, .gone = -1 };
+    return p;
+}
+
 static void on_hello(Source *s, const WireId *from, const Message *m)
 {
     char why[256];
@@ -154,20 +202,35 @@ static void on_hello(Source *s, const WireId *from, const Message *m)
         return;
     }
     Peer *p = find_peer(s, from);
-    if (!p && s->peers == MAX_PEERS) {
-        refuse(s, from, "too many consumers");
+    if (!p && !(p = admit(s, from)))
         return;
-    }
-    if (!p)
-        p = &s->peer[s->peers++];
-    *p = (Peer){ .id = *from, .credit = m->credit, .limit = m->limit };
+    if (p->gone < 0 && !s->options.listen)
+        p->gone = process_watch(message_int(m, "pid", 0));
+    *p = (Peer){ .id = *from, .credit = m->credit, .limit = m->limit, .next = m->seq, .gone = p->gone,
+                 .shares = p->shares };
     log_debug("stream", "hello from %s: start %" PRIu64 ", credit %" PRIu64, who, m->seq, m->credit);
-    if (!s->greeted) {
-        s->greeted = true;
-        s->start = m->seq;
-    }
+    s->restarted = s->greeted;
+    s->greeted = true;
+    s->start = m->seq;
+    s->acked_at = s->acked_n = 0;
     if (s->has_welcome)
         send_welcome(s, p);
+}
+
+static void on_want(Source *s, Peer *p, const Message *m)
+{
+    const char *medium = message_text(m, "medium", NULL);
+    p->credit += m->credit;
+    if (p->limit != UINT64_MAX && m->limit > p->limit)
+        p->limit = m->limit;
+    for (int i = 0; i < m->acks; i++) {
+        queue_ack(s, m->ack[i]);
+        p->pending -= p->pending > 0;
+    }
+    if (medium) {
+        p->shares = s->probe && !strcmp(medium, "shm");
+        log_debug("stream", "%s go by %s", s->ticket.kind, p->shares ? "shm" : "inline");
+    }
 }
 
 /* Read everything the consumers have sent. What cannot be parsed is dropped: a peer that speaks garbage gets
@@ -188,13 +251,7 @@ static void read_control(Source *s)
         if (m.type == MSG_HELLO) {
             on_hello(s, &from, &m);
         } else if (p && m.type == MSG_WANT) {
-            p->credit += m.credit;
-            if (p->limit != UINT64_MAX && m.limit > p->limit)
-                p->limit = m.limit;
-            for (int i = 0; i < m.acks; i++) {
-                queue_ack(s, m.ack[i]);
-                s->pending -= s->pending > 0;
-            }
+            on_want(s, p, &m);
         } else if (p && (m.type == MSG_BYE || m.type == MSG_FAIL)) {
             drop_peer(s, p);
         }
@@ -208,19 +265,35 @@ int source_items(Source *s, zmq_pollitem_t *items)
     items[n++] = (zmq_pollitem_t){ .socket = s->socket, .events = ZMQ_POLLIN };
     if (s->life >= 0 && !s->life_gone)
         items[n++] = (zmq_pollitem_t){ .fd = s->life, .events = 0 };
+    if (s->peers && s->peer[0].gone >= 0)
+        items[n++] = (zmq_pollitem_t){ .fd = s->peer[0].gone, .events = ZMQ_POLLIN };
     return n;
+}
+
+int source_patience(const Source *s)
+{
+    return s->peers > 1 ? LOOK_MS : -1;
 }
 
 void source_look(Source *s)
 {
     read_control(s);
+    drop_dead(s);
     if (s->life >= 0 && !s->life_gone && wire_reader_gone(s->life))
         s->life_gone = true;
 }
 
 bool source_left(Source *s)
 {
-    return s->life_gone || (s->said_bye && !s->peers);
+    return !s->options.stay && (s->life_gone || (s->departed >= s->most && !s->peers));
+}
+
+bool source_restarted(Source *s, uint64_t *start)
+{
+    bool restarted = s->restarted;
+    s->restarted = false;
+    *start = s->start;
+    return restarted;
 }
 
 int source_hello(Source *s, uint64_t *start)
@@ -232,11 +305,39 @@ int source_hello(Source *s, uint64_t *start)
             *start = s->start;
             return 1;
         }
-        if (s->life_gone)
+        if (source_left(s))
             return 0;
         if (wire_poll(items, source_items(s, items), -1, true) < 0)
             return -1;
     }
+}
+
+static int send_end(Source *s, Peer *p, uint64_t seq)
+{
+    Message m;
+    message_init(&m, MSG_END);
+    m.seq = seq;
+    p->ended = true;
+    return wire_send(s->socket, &p->id, &m) < 0 ? -1 : 0;
+}
+
+/* A few bytes to be found in shared memory tell a consumer on this host, and one that may look, from others. */
+static int offer_memory(Source *s)
+{
+    uint64_t token = 0;
+    if (!s->probe && !s->options.listen && strcmp(s->options.medium ? s->options.medium : "auto", "inline")) {
+        s->probe = shm_create(PROBE_BYTES);
+        if (s->probe && getrandom(s->probe->mem, sizeof token, 0) != sizeof token)
+            shm_free(&s->probe);
+        err_clear();
+    }
+    if (s->probe)
+        memcpy(&token, s->probe->mem, sizeof token);
+    /* Also where there is none: a stage hands on the facts that it got, and this one speaks for one hop. */
+    return message_set_int(&s->welcome, "probe_pid", s->probe ? s->probe->pid : 0) ||
+           message_set_int(&s->welcome, "probe_fd", s->probe ? s->probe->fd : 0) ||
+           message_set_int(&s->welcome, "probe_size", s->probe ? PROBE_BYTES : 0) ||
+           message_set_int(&s->welcome, "probe_token", (int64_t)(token >> 1));
 }
 
 int source_welcome(Source *s, Message *m)
@@ -247,7 +348,7 @@ int source_welcome(Source *s, Message *m)
     message_init(m, MSG_NONE);
     s->has_welcome = true;
     if (message_set_int(&s->welcome, "version", TICKET_VERSION) || message_set_text(&s->welcome, "kind", s->ticket.kind) ||
-        message_set_text(&s->welcome, "program", s->program))
+        message_set_text(&s->welcome, "program", s->program) || offer_memory(s))
         return -1;
     for (int i = 0; i < s->peers; i++)
         if (!s->peer[i].welcomed)
@@ -255,41 +356,54 @@ int source_welcome(Source *s, Message *m)
     return rc;
 }
 
-/* Of the peers that want seq, the one with the most credit left: the one that has done most of its work. */
-static Peer *taker(Source *s, uint64_t seq)
+static bool takes(const Peer *p, uint64_t seq)
 {
-    Peer *best = NULL;
-    for (int i = 0; i < s->peers; i++) {
-        Peer *p = &s->peer[i];
-        if (p->welcomed && p->credit && seq < p->limit && (!best || p->credit > best->credit))
-            best = p;
-    }
-    return best;
+    return p->welcomed && p->credit && seq < p->limit;
 }
 
 bool source_ready(Source *s, uint64_t seq)
 {
-    if (taker(s, seq))
+    if (s->peers && takes(&s->peer[0], seq))
         return true;
     read_control(s);
-    return taker(s, seq);
+    return s->peers && !s->restarted && takes(&s->peer[0], seq);
+}
+
+bool source_next(Source *s, uint64_t total, uint64_t *seq)
+{
+    s->acked_at = s->acked_n = 0; /* nothing is upstream */
+    read_control(s);
+    for (int i = 0; i < s->peers; i++) {
+        Peer *p = &s->peer[i];
+        if (p->next >= total) {
+            if (p->welcomed && !p->ended)
+                send_end(s, p, p->next);
+        } else if (takes(p, p->next)) {
+            s->turn = i;
+            *seq = p->next;
+            return true;
+        }
+    }
+    return false;
 }
 
 uint64_t source_limit(const Source *s)
 {
-    uint64_t limit = 0;
-    for (int i = 0; i < s->peers; i++)
-        if (s->peer[i].limit > limit)
-            limit = s->peer[i].limit;
-    return limit;
+    return s->peers ? s->peer[0].limit : 0;
 }
 
 int source_send(Source *s, Message *m)
 {
-    Peer *p = taker(s, m->seq);
-    if (!p) {
+    Peer *p = s->turn >= 0 ? &s->peer[s->turn] : &s->peer[0];
+    bool by_turn = s->turn >= 0;
+    s->turn = -1;
+    if (!s->peers || !takes(p, m->seq)) {
         message_clear(m);
-        return err_set(ERR_PEER, "stream: nobody asks for record");
+        return err_set(ERR_PEER, "stream: nobody asks for this record");
+    }
+    if (!p->shares && message_make_inline(m)) {
+        message_clear(m);
+        return -1;
     }
     int rc = wire_send(s->socket, &p->id, m);
     if (rc == 0) {
@@ -299,7 +413,8 @@ int source_send(Source *s, Message *m)
     if (rc < 0)
         return -1;
     p->credit--;
-    s->pending++;
+    p->pending++;
+    p->next += by_turn;
     return 0;
 }
 
@@ -313,18 +428,17 @@ bool source_acked(Source *s, uint64_t *seq)
 
 uint64_t source_pending(const Source *s)
 {
-    return s->pending;
+    uint64_t n = 0;
+    for (int i = 0; i < s->peers; i++)
+        n += s->peer[i].pending;
+    return n;
 }
 
 int source_end(Source *s, uint64_t seq)
 {
-    for (int i = 0; i < s->peers; i++) {
-        Message m;
-        message_init(&m, MSG_END);
-        m.seq = seq;
-        if (wire_send(s->socket, &s->peer[i].id, &m) < 0)
+    for (int i = 0; i < s->peers; i++)
+        if (send_end(s, &s->peer[i], seq))
             return -1;
-    }
     return 0;
 }
 

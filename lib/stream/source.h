@@ -37,13 +37,23 @@ int source_welcome(Source *s, Message *m);
 
 /* Whether the consumer asks for record seq now. Reads what consumers have sent, never waits. */
 bool source_ready(Source *s, uint64_t seq);
-/* Whether the consumer has left: bye, or its end of the life line is closed. */
+/* Whether the stream is over because nobody takes it: the consumer said bye or died, or the reader of the ticket
+ * closed its pipe. With `stay` it never is. */
 bool source_left(Source *s);
+/* Whether a consumer has begun anew since the last call, at record *start: what was handed out before is nobody's
+ * any more. A consumer that lives keeps others out; one that has left or died is followed by the next. */
+bool source_restarted(Source *s, uint64_t *start);
 /* The consumer's limit; UINT64_MAX when it named none. */
 uint64_t source_limit(const Source *s);
 
-/* Hand a record to who asked first. Call only when source_ready(). m is empty afterwards. */
+/* Hand over a record. Call only when source_ready(). m is empty afterwards. Tensors in shared memory go as they are
+ * to a consumer that can map them, else their bytes are sent. */
 int source_send(Source *s, Message *m);
+
+/* For who can make any record at any time: the next one that a consumer asks for, and who is to get the next
+ * source_send(). Each consumer gets all, from where it began up to total (then its end). With `fan_out` consumers
+ * the stream is over when so many have left. */
+bool source_next(Source *s, uint64_t total, uint64_t *seq);
 /* The next sequence number that a consumer has taken over. false: none. */
 bool source_acked(Source *s, uint64_t *seq);
 

@@ -24,8 +24,10 @@ static int wait_all(Sink *in, Source *out, Hub *hub, int fd, int timeout_ms)
         timeout = sooner(timeout, sink_patience(in));
         n += sink_items(in, items + n);
     }
-    if (out)
+    if (out) {
+        timeout = sooner(timeout, source_patience(out));
         n += source_items(out, items + n);
+    }
     if (hub) {
         timeout = sooner(timeout, hub_patience(hub));
         n += hub_items(hub, items + n);
@@ -69,9 +71,20 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
     return st->in && sink_welcome(st->in) ? 1 : -1;
 }
 
-static void pass_upstream(Stage *st)
+static int begin_anew(Stage *st)
+{
+    st->restarted = true;
+    if (st->hub)
+        hub_restart(st->hub);
+    return sink_restart(st->in, st->start, source_limit(st->out));
+}
+
+static int pass_upstream(Stage *st)
 {
     uint64_t seq;
+    st->left = source_left(st->out);
+    if (source_restarted(st->out, &st->start))
+        return begin_anew(st);
     while (source_acked(st->out, &seq)) {
         if (st->hub)
             hub_acked(st->hub, seq);
@@ -79,15 +92,13 @@ static void pass_upstream(Stage *st)
     }
     sink_limit(st->in, source_limit(st->out));
     sink_flush(st->in);
-    st->left = source_left(st->out);
+    return 0;
 }
 
 int stage_wait(Stage *st, int fd, int timeout_ms)
 {
     int rc = wait_all(st->full ? NULL : st->in, st->out, st->hub, fd, timeout_ms);
-    if (st->out)
-        pass_upstream(st);
-    return rc;
+    return st->out && pass_upstream(st) ? -1 : rc;
 }
 
 int stage_end(Stage *st, uint64_t seq)
@@ -96,10 +107,11 @@ int stage_end(Stage *st, uint64_t seq)
         return 0;
     if (source_end(st->out, seq))
         return -1;
-    while (source_pending(st->out) && !st->left)
+    st->full = true;
+    while (!st->left && !st->restarted)
         if (stage_wait(st, -1, -1) < 0)
             return -1;
-    return 0;
+    return st->restarted;
 }
 
 void stage_fail(Stage *st, const char *program)

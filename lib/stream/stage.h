@@ -9,6 +9,7 @@
  *         while (<have one> && source_ready(st.out, seq)) source_send(st.out, &m);
  *         st.full = <no room>;
  *         stage_wait(&st, -1, -1);
+ *         if (st.restarted) <drop the one that waits>, st.restarted = false;
  *     }
  *     stage_close(&st);
  */
@@ -30,6 +31,7 @@ typedef struct {
     uint64_t start;
     bool full; /* set by the tool: it cannot take more now, so input must not end the wait */
     bool left; /* the consumer has gone: stop */
+    bool restarted; /* the consumer began anew, and so did the input: drop what you hold, and reset this */
     Hub *hub;  /* of a stage whose work others do, or NULL: it is waited for, looked after and told what was
                 * taken over; closed with the stage */
 } Stage;
@@ -42,7 +44,8 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
                bool alone, const StreamOptions *o);
 /* stream_wait() on both ends, then passes acknowledgements and the limit upstream. */
 int stage_wait(Stage *st, int fd, int timeout_ms);
-/* Everything has been sent: pass the end on and wait until it has been taken over. */
+/* Everything has been sent: pass the end on and wait until the consumer has left, 0; 1 when it, or the next one,
+ * begins anew (restarted); -1. */
 int stage_end(Stage *st, uint64_t seq);
 /* Tell the consumer that this program gives up, with the recorded error as the reason. */
 void stage_fail(Stage *st, const char *program);
