@@ -246,7 +246,7 @@ static int open_hub(Stage *st)
         rc = planning_describe(&w, &recipe, o.plan.seed);
     else
         for (const Opt *p = (const Opt[]){ PLANNING_OPTS(&o.plan), OPT_END }; p->type; p++)
-            if (strcmp(opt_origin(opts, p->name), "default"))
+            if (opt_given(opts, p->name))
                 log_warn("--%s has no effect: the records come planned; give it to hssl-multicrop", p->name);
     if (rc || message_set_int(&w, "fast", o.fast) || message_copy_facts(&w, up) || planning_counts(&w, &counts))
         goto fail;
