@@ -40,7 +40,7 @@ static const Opt opts[] = {
     OPT_STR("join", 0, &o.join, "TICKET", "help the hssl-augment of this ticket file (-: standard input)"),
     OPT_STR("ticket", 't', &o.ticket, "FILE", "write the ticket for --join to FILE"),
     OPT_STR("listen", 0, &listen, "[HOST:]PORT",
-            "let workers of other hosts join, encrypted (0: any free port; no HOST: this machine only)"),
+            "let workers of other hosts join (0: any port; no HOST: this machine only)"),
     OPT_FLAG("stay", 0, &o.stream.stay, "stay when the consumer leaves, for the next one"),
     OPT_CHOICE("medium", 0, &o.stream.medium, "auto|shm|inline", "how pixels travel on this host"),
     OPT_REAL("patience", 0, &o.patience, 0, 1e6, "SECONDS", "with --join: look for a lost pipeline for so long"),
