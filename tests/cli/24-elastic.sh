@@ -10,16 +10,14 @@ tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --head-hidden 
 --batch-size 4 --threads 1 --save-every 1000000"
 digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
 await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 600 ] || return 1; sleep 0.05; done; }
-# Processes of this test that render: their ticket's directory is below $T.
+# Processes of this test: their sockets lie below $T.
 export TMPDIR="$T" XDG_RUNTIME_DIR="$T"
-ours() { # the environment tells them from those of other tests
-    for p in /proc/[0-9]*; do
-        case $(tr '\0' ' ' <"$p/cmdline" 2>/dev/null) in
-        hssl-*) tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "TMPDIR=$T" && echo "${p#/proc/}" ;;
-        esac
-    done 2>/dev/null
+ours() { # [word in the command line]
+    for p in $(grep -las -e "${1:-hssl-}" /proc/[0-9]*/cmdline); do
+        p=${p%/cmdline}
+        grep -qzsx "TMPDIR=$T" "$p/environ" && grep -qas '^hssl-' "$p/cmdline" && echo "${p#/proc/}"
+    done
 }
-workers() { for p in $(ours); do tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null | grep -q 'join' && echo "$p"; done; }
 
 # One result whatever the number of workers, the medium, and where they come from.
 hssl-load s.db | hssl-augment $small | hssl-train $tiny --epochs 2 -o a.db 2>a.err
@@ -52,7 +50,7 @@ fails 2 'a ticket of another kind' 'echo "hssl/1 views ipc:///x" | hssl-augment 
 fails 1 'no such file' 'hssl-augment --join none.ticket' 'none.ticket'
 
 # Every image exactly once an epoch, and the same weights, under a storm of faults.
-epochs=40
+epochs=${EPOCHS:-400}
 hssl-load s.db | hssl-augment $small | hssl-train $tiny --epochs $epochs -o d.db 2>d.err
 want=$(digest d.err)
 hssl-load s.db 2>/dev/null |
@@ -61,12 +59,12 @@ hssl-load s.db 2>/dev/null |
     hssl-train $tiny --epochs $epochs -f -o e.db 2>e.err &
 await storm.ticket hssl/1
 cp storm.ticket join.ticket
-diag "seed $SEED, $FAULTS faults"
+echo "# SEED=$SEED FAULTS=$FAULTS"
 awk -v seed="$SEED" -v n="$FAULTS" 'BEGIN { srand(seed); for (i = 0; i < n; i++) print int(rand() * 5), rand() }' >faults
 done_faults=0
 while read -r kind where; do
     [ -e storm.ticket ] || break
-    victim=$(workers | awk -v r="$where" '{ a[NR] = $1 } END { if (NR) print a[1 + int(r * NR)] }')
+    victim=$(ours --join | awk -v r="$where" '{ a[NR] = $1 } END { if (NR) print a[1 + int(r * NR)] }')
     case $kind in
     0 | 1) [ -n "$victim" ] && kill -9 "$victim" 2>/dev/null ;;
     2) [ -n "$victim" ] && kill -STOP "$victim" 2>/dev/null && (sleep 0.2; kill -CONT "$victim") 2>/dev/null & ;;
@@ -75,7 +73,6 @@ while read -r kind where; do
     esac
     done_faults=$((done_faults + 1))
 done <faults
-cp seen.jsonl early.jsonl
 wait
 is 'the storm was over before the stream was' "$done_faults" "$FAULTS"
 is 'the same weights' "$(digest e.err)" "$want"
@@ -87,13 +84,18 @@ ok 'workers were lost and replaced' "grep -q 'started anew' storm.err"
 grep 'workers* lost' storm.err | sed 's/^/# /'
 
 # Trainers come and go; what is upstream stays.
+epochs=40
+hssl-load s.db | hssl-augment $small | hssl-train $tiny --epochs $epochs -f -o d.db 2>d.err
+want=$(digest d.err)
 hssl-load s.db 2>/dev/null | hssl-multicrop $small 2>/dev/null | hssl-augment -j2 --stay >views.ticket 2>stay.err &
 await views.ticket hssl/1
 sh -c 'echo $$ >pid; exec hssl-train "$@"' train $tiny --epochs $epochs --save-every 5 --log f.jsonl -o f.db <views.ticket 2>f.err &
+first=$!
 await f.jsonl '"step":40,'
 fails 1 'a second consumer while the first lives' "hssl-tap <views.ticket >/dev/null" 'has a consumer already'
 kill -9 "$(cat pid)"
-hssl-train --resume -o f.db <views.ticket 2>f.err
+wait $first
+hssl-train --resume --threads 1 -o f.db <views.ticket 2>f.err
 is 'killed and resumed on the same ticket: the same bits' "$(digest f.err)" "$want"
 hssl-train $tiny --epochs 2 -f -o g.db <views.ticket 2>g.err
 is 'and the next trainer gets the stream from its beginning' "$(digest g.err)" "$(digest a.err)"
