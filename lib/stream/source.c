@@ -24,6 +24,7 @@ typedef struct {
     int gone;               /* see process_watch() */
     bool welcomed, ended;
     bool shares; /* maps shared memory */
+    bool told;   /* has said whether it does */
 } Peer;
 
 struct Source {
@@ -228,6 +229,7 @@ static void on_want(Source *s, Peer *p, const Message *m)
         p->pending -= p->pending > 0;
     }
     if (medium) {
+        p->told = true;
         p->shares = s->probe && !strcmp(medium, "shm");
         log_debug("stream", "%s go by %s", s->ticket.kind, p->shares ? "shm" : "inline");
     }
@@ -356,9 +358,10 @@ int source_welcome(Source *s, Message *m)
     return rc;
 }
 
+/* Nobody gets a record before it has said how it wants it. */
 static bool takes(const Peer *p, uint64_t seq)
 {
-    return p->welcomed && p->credit && seq < p->limit;
+    return p->welcomed && p->told && p->credit && seq < p->limit;
 }
 
 bool source_ready(Source *s, uint64_t seq)
