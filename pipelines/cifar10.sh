@@ -22,8 +22,8 @@ for aux in none convnext; do
         hssl-multicrop --global-size 32 --local 2 --local-size 16 --local-crops-scale 0.15,0.4 \
             --blur-scale 0 |
         hssl-augment -j 2 |
-        hssl-train --force --arch vit_nano --patch-size 8 --aux "$aux" --epochs "${EPOCHS:-36}" --lr 5e-3 \
-            --teacher-temp 0.02 --warmup-teacher-temp 0.02 --center-momentum 0.3 -o "$out/$aux.db"
+        hssl-train --force --arch vit_nano --aux "$aux" --epochs "${EPOCHS:-64}" --threads "${THREADS:-0}" \
+            -o "$out/$aux.db"
     hssl-knn "$out/$aux.db" --random-init --train "$out/train.db" --test "$out/test.db"
     hssl-knn "$out/$aux.db" --train "$out/train.db" --test "$out/test.db"
 done

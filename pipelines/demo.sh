@@ -33,19 +33,22 @@ trap 'kill $watcher 2>/dev/null || true' EXIT
 hssl-load "$dir/train.db" |
     hssl-multicrop $crops |
     hssl-augment -j 2 |
-    hssl-train --arch vit_nano --patch-size 8 --aux convnext --epochs "$epochs" --lr 5e-3 --out-dim 512 \
+    hssl-train --arch vit_nano --patch-size 8 --aux convnext --epochs "$epochs" --batch-size 64 --lr 5e-3 --out-dim 512 \
         --teacher-temp 0.01 --warmup-teacher-temp 0.01 --center-momentum 0.3 -o "$dir/run.db"
 wait $watcher
 trap - EXIT
 
-say "k-NN top-1 on the test images"
+say "k-NN on the test images"
 for source in --pixels --random-init ''; do
-    hssl-knn "$dir/run.db" $source --train "$dir/train.db" --test "$dir/test.db"
+    hssl-knn "$dir/run.db" $source --train "$dir/train.db" --test "$dir/test.db" | tee "$dir/knn${source:---pre-trained}.txt"
 done
 
 say "discrepancy D between base and head"
 hssl-discrepancy --curve "$dir/run.db"
 
-say "the backbone, with timm's names"
 hssl-export --force "$dir/run.db" "$dir/vit_nano.safetensors"
+top1() { sed -n 's/^top-1 \([0-9.]*\) at.*/\1/p' "$dir/knn$1.txt"; }
+say "what came of it"
+echo "k-NN top-1, %: pixels $(top1 --pixels), random weights $(top1 --random-init), pre-trained $(top1 --pre-trained)"
+echo "backbone with timm's names: $dir/vit_nano.safetensors"
 echo "contact sheet of the views: $dir/views.png"

@@ -124,13 +124,24 @@ static const struct {
     const char *arch, *option;
     double value;
 } presets[] = {
-    /* A model for small images and small machines: a grid of 8 x 8 patches, a projection to match. */
-    { "vit_nano", "patch-size", 4 },        { "vit_nano", "global-size", 32 },
-    { "vit_nano", "local-size", 16 },       { "vit_nano", "local-crops", 4 },
-    { "vit_nano", "drop-path", 0 },         { "vit_nano", "out-dim", 2048 },
-    { "vit_nano", "head-hidden", 512 },     { "vit_nano", "head-bottleneck", 128 },
-    { "vit_nano", "aux-depth", 2 },         { "vit_nano", "lr", 2e-3 },
-    { "vit_nano", "warmup-epochs", 2 },     { "vit_nano", "momentum-teacher", 0.99 },
+    /* A model for images of 32 pixels and small machines, tuned on 10,000 images of CIFAR-10. Its views agree in little
+     * at first, so the targets are sharper and the centre is faster than DINO's: else they fall to uniform. */
+    { "vit_nano", "patch-size", 8 },
+    { "vit_nano", "global-size", 32 },
+    { "vit_nano", "local-size", 16 },
+    { "vit_nano", "local-crops", 2 },
+    { "vit_nano", "drop-path", 0 },
+    { "vit_nano", "out-dim", 1024 },
+    { "vit_nano", "head-hidden", 512 },
+    { "vit_nano", "head-bottleneck", 128 },
+    { "vit_nano", "aux-depth", 2 },
+    { "vit_nano", "batch-size", 32 },
+    { "vit_nano", "lr", 8e-3 },
+    { "vit_nano", "warmup-epochs", 2 },
+    { "vit_nano", "teacher-temp", 0.02 },
+    { "vit_nano", "warmup-teacher-temp", 0.02 },
+    { "vit_nano", "center-momentum", 0.3 },
+    { "vit_nano", "momentum-teacher", 0.99 },
 };
 
 void config_preset(TrainConfig *c, const Opt *opts)

@@ -87,7 +87,7 @@ is 'killed and resumed: the same bits' "$(digest g.err)" "$from"
 
 is '--print-config says where a setting comes from' \
     "$(HSSL_SEED=7 hssl-train --print-config --arch vit_nano --lr 0.1 | grep -e '^lr ' -e '^seed ' -e '^out-dim ' -e '^beta1 ' | tr '\n' ';')" \
-    'out-dim = 2048  # preset;lr = 0.1  # flag;beta1 = 0.9  # default;seed = 7  # env;'
+    'out-dim = 1024  # preset;lr = 0.1  # flag;beta1 = 0.9  # default;seed = 7  # env;'
 is 'and what a resumed run keeps' "$(hssl-train --print-config --resume -o a.db | grep '^out-dim ')" 'out-dim = 64  # run'
 
 # What cannot be.
