@@ -18,7 +18,7 @@ is 'a training ends with 0' "$?" 0
 want=$(digest a.err)
 ok 'it says the digest of its parameters' "[ -n '$want' ] && hssl-info a.db | grep -q '33'"
 is 'an epoch has as many steps as whole batches' "$(grep -c '"kind":"epoch"' a.jsonl):$(sed -n 's/.*"kind":"end".*"step":\([0-9]*\).*/\1/p' a.jsonl)" 3:33
-ok 'the settings and the learning rate are printed' "grep -q 'lr 3.125e-05 = 0.002 . 4 / 256' a.err"
+ok 'the settings and the learning rate are printed' "grep -q 'lr 0.000125 = 0.008 . 4 / 256' a.err"
 ok 'the log has D' "grep '\"kind\":\"step\"' a.jsonl | grep -q '\"d\":.*\"d_role\":'"
 
 views -j2 | hssl-train $tiny -o b.db 2>b.err
