@@ -519,8 +519,10 @@ int main(int argc, char **argv)
     if (opt_parse(&program, argc, argv))
         opt_usage("%s: unexpected operand", argv[1]);
     config_preset(&config, opts);
-    if (o.print_config)
+    if (o.print_config) {
+        free(original);
         return print_settings();
+    }
     if (!o.output)
         opt_usage("no run to write: -o RUN");
     if (o.resume && o.force)

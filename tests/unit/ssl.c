@@ -90,7 +90,7 @@ static void test_config(void)
     ok(c.patch_size == 16 && c.out_dim == 65536, "the defaults are for their own size");
     c.arch = "vit_nano";
     config_preset(&c, NULL);
-    ok(c.patch_size == 4 && c.global_size == 32 && !config_check(&c), "a small model gets small settings");
+    ok(c.patch_size == 8 && c.global_size == 32 && !config_check(&c), "a small model gets small settings");
 }
 
 static void test_names(void)
