@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_JOBS = 200, HOLD = 256 };
+enum { MAX_JOBS = 200, HOLD = 4096 };
 
 static struct {
     PlanningOptions plan;
@@ -30,7 +30,7 @@ static struct {
     const char *join, *ticket;
     double patience;
     StreamOptions stream;
-} o = { .plan = PLANNING_DEFAULTS, .jobs = 1, .patience = 60, .stream.medium = "auto" };
+} o = { .plan = PLANNING_DEFAULTS, .jobs = 1, .patience = 60, .stream.medium = "auto", .stream.memory = STREAM_MEMORY };
 
 static const char *listen; /* for workers; the views stay on this host */
 
@@ -42,6 +42,7 @@ static const Opt opts[] = {
     OPT_STR("listen", 0, &listen, "[HOST:]PORT",
             "let workers of other hosts join (0: any port; no HOST: this machine only)"),
     OPT_FLAG("stay", 0, &o.stream.stay, "stay when the consumer leaves, for the next one"),
+    STREAM_MEMORY_OPT(&o.stream),
     OPT_CHOICE("medium", 0, &o.stream.medium, "auto|shm|inline", "how pixels travel on this host"),
     OPT_REAL("patience", 0, &o.patience, 0, 1e6, "SECONDS", "with --join: look for a lost pipeline for so long"),
     PLANNING_OPTS(&o.plan),
@@ -201,7 +202,7 @@ static int run(Stage *st, Message *held)
         ended = ended || rc < 0;
         if (send_done(st, held))
             return -1;
-        bool all = ended && !held->type && hub_held(st->hub) == source_pending(st->out);
+        bool all = ended && !held->type && hub_idle(st->hub);
         st->full = ended || !hub_room(st->hub);
         if ((all ? stage_end(st, sink_last(st->in)) : stage_wait(st, -1, -1)) < 0)
             return -1;
@@ -237,7 +238,8 @@ static int open_hub(Stage *st)
 {
     ViewCounts counts;
     Message w;
-    HubConfig hub = { .program = program.name, .listen = listen, .medium = o.stream.medium };
+    HubConfig hub = { .program = program.name, .listen = listen, .medium = o.stream.medium,
+                      .memory = o.stream.memory };
     const Message *up = sink_welcome(st->in);
     int rc = 0;
     message_init(&w, MSG_WELCOME);

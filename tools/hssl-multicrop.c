@@ -6,12 +6,13 @@
 #include "util/opt.h"
 #include "util/stop.h"
 
-enum { HOLD = 256 };
+enum { HOLD = 4096 };
 
 static PlanningOptions o = PLANNING_DEFAULTS;
 
-static StreamOptions stream;
-static const Opt opts[] = { PLANNING_OPTS(&o), STREAM_OPTS(&stream), OPT_END };
+static StreamOptions stream = { .memory = STREAM_MEMORY };
+static const Opt opts[] = { PLANNING_OPTS(&o), STREAM_OPTS(&stream), STREAM_MEMORY_OPT(&stream),
+                            OPT_END };
 
 static const OptProgram program = {
     "hssl-multicrop", "[OPTION]... < RECORDS > PLANS", "plan the views of each image", .opts = opts,

@@ -100,6 +100,12 @@ Held *custody_put(Custody *c, Message *m)
     return h;
 }
 
+void custody_weigh(Custody *c, Held *h, size_t more)
+{
+    h->bytes += more;
+    c->bytes += more;
+}
+
 Held *custody_waiting(const Custody *c)
 {
     return c->waiting.first;

@@ -20,10 +20,10 @@ typedef struct Held {
     struct Slot *slot; /* where in shared memory the result lies, or NULL */
     int holders;    /* workers that have it and have not answered */
     int tries;      /* times that it was handed out */
-    int crashes;    /* workers that died of it */
-    double since;   /* OUT: when it was handed out last; seconds */
+    int crashes;    /* workers that died while they had it */
+    double since;   /* OUT: when it was first handed out; seconds */
     double due;     /* OUT: when to try another worker */
-    size_t bytes;   /* of its tensors */
+    size_t bytes;   /* of its tensors, and of its result's where they are its own */
     struct Held *next; /* in one of the lists */
     struct Held *chain;
 } Held;
@@ -48,6 +48,8 @@ Held *custody_waiting(const Custody *c);
 Held *custody_done(const Custody *c);
 /* Change the state; the lists follow. at_once: a record that waits again goes before the others. */
 void custody_set(Custody *c, Held *h, CustodyState state, bool at_once);
+/* It has come to hold so many bytes more. */
+void custody_weigh(Custody *c, Held *h, size_t more);
 /* Let go of a record. */
 void custody_drop(Custody *c, Held *h);
 /* Call each for every record; it may drop the one it is given. */

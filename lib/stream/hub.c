@@ -14,212 +14,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LINGER_MS = 300, LEAST_ROOM = 64, MOST_ROOM = 4096, CRASHES = 3, LOOK_MS = 250 };
+enum { LINGER_MS = 300, LEAST_ROOM = 64, MOST_ROOM = 4096, LOOK_MS = 250 };
 static const int64_t LARGEST_FRAME = (int64_t)1 << 31;
-/* Seconds: an answer is late at the earliest after LATE; a worker that says nothing for SILENT gets no more, and is
- * forgotten after FORGET. */
-static const double LATE = 2, SILENT = 10, FORGET = 120;
-
-/* ---------------------------------------------------------------- workers that go */
-
-static int place_of(const HubWorker *w, uint64_t seq)
-{
-    int i = 0;
-    while (i < w->queue && w->seq[i] != seq)
-        i++;
-    return i < w->queue ? i : -1;
-}
-
-static void unqueue(HubWorker *w, int i)
-{
-    memmove(&w->seq[i], &w->seq[i + 1], (size_t)(--w->queue - i) * sizeof *w->seq);
-}
-
-/* What it held goes to others, before all else, in its order. */
-static void release_queue(Hub *h, HubWorker *w)
-{
-    while (w->queue) {
-        Held *r = custody_find(&h->custody, w->seq[--w->queue]);
-        if (!r)
-            continue;
-        r->holders -= r->holders > 0;
-        if (r->state == CUSTODY_OUT && !r->holders)
-            custody_set(&h->custody, r, CUSTODY_WAITING, true);
-    }
-}
-
-/* writes: whether its process may still live and write into its desk. */
-static void remove_worker(Hub *h, HubWorker *w, bool writes)
-{
-    release_queue(h, w);
-    if (w->desk && !writes)
-        desk_return(w->desk);
-    process_forget(&w->gone);
-    w->used = false;
-    h->counts.workers--;
-}
-
-static void lose(Hub *h, HubWorker *w, bool writes, const char *why)
-{
-    log_warn("worker %ld %s; %d record%s it had go%s to others", w->number, why, w->queue,
-             w->queue == 1 ? " that" : "s that", w->queue == 1 ? "es" : "");
-    h->counts.lost++;
-    remove_worker(h, w, writes);
-}
-
-static void make_bad(Hub *h, Held *r, const char *why)
-{
-    if (message_copy(&r->result, &r->record) || message_set_bad(&r->result, why))
-        return; /* no memory: the record stays where it is and is tried again */
-    custody_set(&h->custody, r, CUSTODY_DONE, false);
-}
-
-static bool is_crash(int status)
-{
-    int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    return sig == SIGSEGV || sig == SIGBUS || sig == SIGABRT || sig == SIGILL || sig == SIGFPE;
-}
-
-static void describe_end(int status, char *buf, size_t size)
-{
-    if (WIFSIGNALED(status))
-        snprintf(buf, size, "was killed by signal %d", WTERMSIG(status));
-    else
-        snprintf(buf, size, "ended with status %d", WEXITSTATUS(status));
-}
-
-static void child_ended(Hub *h, pid_t pid, int status)
-{
-    char why[64], bad[128];
-    describe_end(status, why, sizeof why);
-    for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++) {
-        if (!w->used || w->pid != pid || w->port)
-            continue;
-        /* It works in order, so it died of the oldest that it had. */
-        Held *r = is_crash(status) && w->queue ? custody_find(&h->custody, w->seq[0]) : NULL;
-        lose(h, w, false, why);
-        if (r && r->state == CUSTODY_WAITING && ++r->crashes >= CRASHES) {
-            snprintf(bad, sizeof bad, "%d workers crashed over it (signal %d)", CRASHES, WTERMSIG(status));
-            make_bad(h, r, bad);
-        }
-        return;
-    }
-    if (!h->ended)
-        log_warn("a worker %s before it had work", why);
-}
-
-static void look_for_deaths(Hub *h)
-{
-    pid_t pid;
-    int status;
-    struct epoll_event e;
-    while (h->crew && crew_reap(h->crew, &pid, &status))
-        child_ended(h, pid, status);
-    while (epoll_wait(h->deaths, &e, 1, 0) == 1) {
-        HubWorker *w = e.data.ptr;
-        if (!w->used)
-            break;
-        lose(h, w, false, "has died");
-    }
-}
-
-static void look_for_silence(Hub *h, double now)
-{
-    for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++) {
-        if (!w->used || now - w->heard < SILENT)
-            continue;
-        if (!w->pid && now - w->heard > FORGET) {
-            lose(h, w, false, "was not heard of again");
-        } else if (!w->silent) {
-            log_warn("worker %ld is silent: it gets no more until it is heard of", w->number);
-            w->silent = true;
-            release_queue(h, w);
-        }
-    }
-}
-
-/* ---------------------------------------------------------------- handing out */
-
-static bool has_slot(const Desk *a)
-{
-    for (int i = 0; i < a->slots; i++)
-        if (a->slot[i].state == SLOT_FREE)
-            return true;
-    return false;
-}
-
-/* Of those that may have it and have not, the one with the least to do. */
-static HubWorker *idlest(Hub *h, const Held *r)
-{
-    HubWorker *best = NULL;
-    for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++)
-        if (w->used && w->ready && !w->silent && w->credit > 0 && w->queue < h->depth &&
-            (!best || w->queue < best->queue) && (!w->desk || has_slot(w->desk)) &&
-            (!r->holders || place_of(w, r->seq) < 0))
-            best = w;
-    return best;
-}
-
-static double patience_with(const Hub *h, const Held *r)
-{
-    double first = 4 * h->answer > LATE ? 4 * h->answer : LATE;
-    return first * (double)(1 << (r->tries < 6 ? r->tries : 6));
-}
-
-/* 0, or -1 when the worker cannot be reached or there is no memory. */
-static int give(Hub *h, HubWorker *w, Held *r, double now)
-{
-    Message m;
-    Slot *slot = w->desk ? desk_take(w->desk, r->seq) : NULL;
-    if (message_copy(&m, &r->record) || (slot && message_set_int(&m, "slot", desk_slot_number(slot)))) {
-        message_clear(&m);
-        if (slot)
-            slot->state = SLOT_FREE;
-        return -1;
-    }
-    if (wire_send(h->port[w->port].socket, &w->id, &m) != 1) {
-        if (slot)
-            slot->state = SLOT_FREE;
-        lose(h, w, w->pid > 0, "cannot be reached");
-        return -1;
-    }
-    w->seq[w->queue++] = r->seq;
-    w->credit--;
-    r->since = now;
-    r->due = now + patience_with(h, r);
-    h->counts.again += r->tries > 0;
-    r->tries++;
-    r->holders++;
-    if (r->state == CUSTODY_WAITING)
-        custody_set(&h->custody, r, CUSTODY_OUT, false);
-    return 0;
-}
-
-typedef struct {
-    Hub *hub;
-    double now;
-} Overdue;
-
-static void try_another(void *arg, Held *r)
-{
-    Overdue *o = arg;
-    if (r->state != CUSTODY_OUT || r->due > o->now)
-        return;
-    HubWorker *w = idlest(o->hub, r);
-    if (w)
-        give(o->hub, w, r, o->now);
-    else
-        r->due = o->now + 1;
-}
-
-static void hand_out(Hub *h, double now)
-{
-    Held *r;
-    HubWorker *w;
-    while ((r = custody_waiting(&h->custody)) && (w = idlest(h, r)))
-        if (give(h, w, r, now) && err_code() == ERR_MEMORY)
-            break;
-}
+/* Seconds, unless the configuration says otherwise; see HubConfig. */
+static const double LATE = 2, SILENT = 10;
+static const double LONGEST_ANSWER = 30, LOOK_EACH = 0.02;
 
 /* ---------------------------------------------------------------- what workers say */
 
@@ -257,13 +56,22 @@ static int greet(Hub *h, HubWorker *w)
 
 static void watch_process(Hub *h, HubWorker *w)
 {
-    if (crew_has(h->crew, w->pid))
+    if (h->crew && crew_has(h->crew, w->pid))
         return; /* reaped */
     w->gone = process_watch(w->pid);
     if (w->gone < 0)
         w->pid = 0; /* not to be seen from here: silence will tell */
     else
         epoll_ctl(h->deaths, EPOLL_CTL_ADD, w->gone, &(struct epoll_event){ .events = EPOLLIN, .data.ptr = w });
+}
+
+/* A process that lost us and says hello again has let go of what it had before. */
+static void forget_former(Hub *h, pid_t pid)
+{
+    for (HubWorker *w = h->worker; w < h->worker + h->reach && pid; w++)
+        if (w->used && w->pid == pid)
+            worker_lose(h, w, false, "has begun anew");
+    desk_reclaim(h, pid);
 }
 
 static void on_hello(Hub *h, int port, const WireId *from, const Message *m)
@@ -273,27 +81,31 @@ static void on_hello(Hub *h, int port, const WireId *from, const Message *m)
         refuse(h, port, from, "this is the ticket of a pool of workers: it is for hssl-augment --join");
         return;
     }
-    while (w < h->worker + HUB_MAX_WORKERS && w->used)
+    int64_t number = port ? 0 : message_int(m, "pid", 0);
+    pid_t pid = number > 0 && number < INT32_MAX ? (pid_t)number : 0;
+    forget_former(h, pid);
+    while (w < h->worker + h->reach && w->used)
         w++;
     if (w == h->worker + HUB_MAX_WORKERS) {
         refuse(h, port, from, "too many workers");
         return;
     }
-    int64_t pid = port ? 0 : message_int(m, "pid", 0);
+    if (w == h->worker + h->reach)
+        h->reach++;
     *w = (HubWorker){ .used = true, .id = *from, .port = port, .gone = -1, .heard = log_seconds(),
-                      .number = ++h->counts.joined, .pid = pid > 0 && pid < INT32_MAX ? (pid_t)pid : 0 };
+                      .number = ++h->counts.joined, .pid = pid };
     h->counts.workers++;
     if (w->pid)
         watch_process(h, w);
     if (w->pid && strcmp(h->config.medium, "inline"))
         w->desk = desk_lend(h);
     if (h->welcomed && greet(h, w))
-        remove_worker(h, w, false);
+        worker_remove(h, w, false);
 }
 
 static HubWorker *find_worker(Hub *h, int port, const WireId *id)
 {
-    for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++)
+    for (HubWorker *w = h->worker; w < h->worker + h->reach; w++)
         if (w->used && w->port == port && w->id.size == id->size && !memcmp(w->id.bytes, id->bytes, id->size))
             return w;
     return NULL;
@@ -301,8 +113,8 @@ static HubWorker *find_worker(Hub *h, int port, const WireId *id)
 
 static void on_want(HubWorker *w, const Message *m)
 {
-    if (m->credit && m->credit <= HUB_QUEUE)
-        w->credit = (int64_t)m->credit - w->queue;
+    if (m->credit)
+        w->credit = (int64_t)(m->credit < HUB_QUEUE ? m->credit : HUB_QUEUE) - w->queue;
     if (w->ready)
         return;
     const char *medium = message_text(m, "medium", "inline");
@@ -338,6 +150,10 @@ static int identify(Message *m, const Message *record)
     m->width = record->width;
     m->height = record->height;
     m->name = NULL;
+    m->text = NULL;
+    m->plan = NULL;
+    m->views = m->numbers = m->acks = m->facts = 0;
+    m->credit = m->limit = 0;
     return record->name ? message_set_name(m, record->name) : 0;
 }
 
@@ -345,7 +161,7 @@ static int identify(Message *m, const Message *record)
 static int settle(Hub *h, Held *r, Message *m, Slot *slot)
 {
     if (m->bad) {
-        make_bad(h, r, m->bad);
+        hub_make_bad(h, r, m->bad);
         return r->state == CUSTODY_DONE ? 0 : -1;
     }
     if (!slot) {
@@ -361,6 +177,8 @@ static int settle(Hub *h, Held *r, Message *m, Slot *slot)
     if (slot) {
         slot->state = SLOT_RESULT;
         r->slot = slot;
+    } else {
+        custody_weigh(&h->custody, r, h->slot_bytes);
     }
     custody_set(&h->custody, r, CUSTODY_DONE, false);
     return 0;
@@ -370,31 +188,40 @@ static void on_answer(Hub *h, HubWorker *w, Message *m, double now)
 {
     int64_t number = message_int(m, "slot", -1);
     Slot *slot = w->desk && number >= 0 && number < w->desk->slots ? &w->desk->slot[number] : NULL;
-    int place = place_of(w, m->seq);
+    int place = worker_place(w, m->seq);
     Held *r = custody_find(&h->custody, m->seq);
 
     if (slot && (slot->state != SLOT_LENT || slot->seq != m->seq))
         slot = NULL;
-    w->credit++;
     if (place >= 0) {
-        unqueue(w, place);
+        worker_unqueue(w, place);
         if (r)
             r->holders -= r->holders > 0;
+        w->credit += w->credit < HUB_QUEUE;
+        w->alone = w->alone && w->queue;
     }
     if (w->pid && h->crew)
         crew_praise(h->crew, w->pid);
     if (!r || (r->state != CUSTODY_OUT && r->state != CUSTODY_WAITING)) {
         h->counts.duplicates++;
     } else if (!m->bad && !slot && !fits(h, m)) {
-        lose(h, w, w->pid > 0, "answers what nobody asked");
+        worker_lose(h, w, w->pid > 0, "answers what nobody asked");
     } else {
-        if (r->tries == 1)
-            h->answer += 0.05 * (now - r->since - h->answer);
+        double took = now - r->since < LONGEST_ANSWER ? now - r->since : LONGEST_ANSWER;
+        h->answer += 0.05 * (took - h->answer);
         if (settle(h, r, m, slot) && !r->holders && r->state == CUSTODY_OUT)
             custody_set(&h->custody, r, CUSTODY_WAITING, true);
     }
     if (slot && slot->state == SLOT_LENT)
         slot->state = SLOT_FREE;
+}
+
+/* One that gives up does so over the record at hand, as if it had crashed. */
+static void on_fail(Hub *h, HubWorker *w, const Message *m)
+{
+    char why[200];
+    snprintf(why, sizeof why, "gave up (%.150s)", m->text ? m->text : "it does not say why");
+    worker_crashed(h, w, why);
 }
 
 static void read_port(Hub *h, int port, double now)
@@ -421,9 +248,9 @@ static void read_port(Hub *h, int port, double now)
         else if (w && m.type == MSG_DATA)
             on_answer(h, w, &m, now);
         else if (w && m.type == MSG_FAIL)
-            lose(h, w, false, m.text ? m.text : "gave up");
+            on_fail(h, w, &m);
         else if (w && m.type == MSG_BYE)
-            remove_worker(h, w, false);
+            worker_remove(h, w, false);
         else if (!w && m.type == MSG_WANT)
             refuse(h, port, &from, "unknown worker"); /* forgotten meanwhile: it says hello again */
         message_clear(&m);
@@ -446,8 +273,9 @@ int hub_items(Hub *h, zmq_pollitem_t *items)
 int hub_patience(Hub *h)
 {
     int ms = h->crew ? crew_patience(h->crew) : -1;
+    int look = h->config.late < 2 ? (int)(1000 * h->config.late / 4) + 1 : LOOK_MS;
     bool busy = h->custody.n || h->counts.workers;
-    return busy && (ms < 0 || ms > LOOK_MS) ? LOOK_MS : ms;
+    return busy && (ms < 0 || ms > look) ? look : ms;
 }
 
 int hub_look(Hub *h)
@@ -455,18 +283,23 @@ int hub_look(Hub *h)
     double now = log_seconds();
     for (int i = 0; i < h->ports; i++)
         read_port(h, i, now);
-    look_for_deaths(h);
-    look_for_silence(h, now);
+    hub_look_for_deaths(h);
     if (h->crew && crew_failed(h->crew))
         return -1;
-    custody_each(&h->custody, try_another, &(Overdue){ h, now });
-    hand_out(h, now);
+    if (now - h->looked > LOOK_EACH) {
+        hub_look_for_silence(h, now);
+        hub_hand_out_late(h, now);
+        h->looked = now;
+    }
+    hub_hand_out(h, now);
     return 0;
 }
 
 bool hub_room(const Hub *h)
 {
     size_t room = (size_t)h->depth * (size_t)(h->counts.workers + 1) * 2;
+    if (h->config.memory > 0 && h->custody.n && h->custody.bytes >= (uint64_t)h->config.memory)
+        return false;
     return h->custody.n < (room < LEAST_ROOM ? LEAST_ROOM : room > MOST_ROOM ? MOST_ROOM : room);
 }
 
@@ -481,7 +314,7 @@ int hub_put(Hub *h, Message *m)
         custody_set(&h->custody, r, CUSTODY_DONE, false);
         return 0;
     }
-    hand_out(h, log_seconds());
+    hub_hand_out(h, log_seconds());
     return 0;
 }
 
@@ -493,17 +326,20 @@ bool hub_take(Hub *h, Message *m)
     *m = r->result;
     message_init(&r->result, MSG_NONE);
     custody_set(&h->custody, r, CUSTODY_PASSED, false);
+    h->passed++;
     return true;
 }
 
-void hub_acked(Hub *h, uint64_t seq)
+bool hub_acked(Hub *h, uint64_t seq)
 {
     Held *r = custody_find(&h->custody, seq);
     if (!r || r->state != CUSTODY_PASSED)
-        return;
+        return false;
     if (r->slot)
         r->slot->state = SLOT_FREE;
+    h->passed--;
     custody_drop(&h->custody, r);
+    return true;
 }
 
 static void drop_record(void *arg, Held *r)
@@ -517,11 +353,12 @@ static void drop_record(void *arg, Held *r)
 void hub_restart(Hub *h)
 {
     custody_each(&h->custody, drop_record, h);
+    h->passed = 0;
 }
 
-size_t hub_held(const Hub *h)
+bool hub_idle(const Hub *h)
 {
-    return h->custody.n;
+    return h->custody.n == h->passed;
 }
 
 HubCounts hub_counts(const Hub *h)
@@ -555,6 +392,10 @@ Hub *hub_open(const HubConfig *c)
         return NULL;
     }
     h->config = *c;
+    if (h->config.late <= 0)
+        h->config.late = LATE;
+    if (h->config.silent <= 0)
+        h->config.silent = SILENT;
     message_init(&h->welcome, MSG_WELCOME);
     if ((h->deaths = epoll_create1(EPOLL_CLOEXEC)) < 0) {
         err_system("epoll");
@@ -585,9 +426,9 @@ int hub_welcome(Hub *h, Message *m)
     message_clear(&h->welcome);
     h->welcome = *m;
     message_init(m, MSG_NONE);
-    for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS && !h->welcomed; w++)
+    for (HubWorker *w = h->worker; w < h->worker + h->reach && !h->welcomed; w++)
         if (w->used && greet(h, w))
-            remove_worker(h, w, false);
+            worker_remove(h, w, false);
     h->welcomed = true;
     return 0;
 }
@@ -604,7 +445,7 @@ void hub_end(Hub *h)
     h->ended = true;
     if (h->crew)
         crew_dismiss(h->crew);
-    for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++) {
+    for (HubWorker *w = h->worker; w < h->worker + h->reach; w++) {
         Message m;
         message_init(&m, MSG_END);
         if (w->used)
@@ -623,7 +464,7 @@ void hub_close(Hub **hub)
     crew_stop(&h->crew);
     for (int i = 0; i < h->ports; i++)
         wire_close(&h->port[i].socket, LINGER_MS);
-    for (HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++)
+    for (HubWorker *w = h->worker; w < h->worker + h->reach; w++)
         if (w->used)
             process_forget(&w->gone);
     custody_each(&h->custody, drop_record, h);

@@ -13,8 +13,9 @@
  *     hub_close(&h);
  *
  * A record goes to the worker with the least to do. When a worker dies, what it held goes to others at once; when
- * an answer takes long, the record goes to another worker as well, and the first answer counts. Three workers
- * that crash over the same record make it a bad one.
+ * an answer takes long, the record goes to another worker as well, and the first answer counts. A record that was
+ * at a worker that crashed is handed out alone from then on; when the third worker crashes, with no other record, it
+ * is a bad one.
  *
  * A worker on this host renders straight into shared memory that belongs to the hub (medium shm), and the results
  * name it; others send results inline. A part of that memory is not used anew before the worker has answered or
@@ -39,6 +40,10 @@ typedef struct {
     const char *program;
     const char *listen; /* [HOST:]PORT: serve workers over tcp as well; NULL: this host only */
     const char *medium; /* "auto", "shm", "inline" */
+    int64_t memory;     /* bytes of records, and of results that came inline, from which on there is no room; 0: any */
+    /* Seconds: an answer is late at the earliest after `late`; a worker that says nothing for `silent` gets no more.
+     * 0: 2 and 10. */
+    double late, silent;
     int results;        /* tensors of a result */
     HubResult result[HUB_MAX_RESULTS];
 } HubConfig;
@@ -58,10 +63,10 @@ int hub_put(Hub *h, Message *m);
 /* A result to pass on. Its tensors are in the hub's shared memory, or inline; they are valid until hub_acked(). A
  * bad record comes with `bad` and the tensors that it came with. */
 bool hub_take(Hub *h, Message *m);
-/* The consumer has taken record seq over. */
-void hub_acked(Hub *h, uint64_t seq);
-/* Records in custody. */
-size_t hub_held(const Hub *h);
+/* The consumer has taken record seq over. false: it was not given this record, or had said so before. */
+bool hub_acked(Hub *h, uint64_t seq);
+/* Whether all that came has been taken with hub_take(). */
+bool hub_idle(const Hub *h);
 /* Forget all records: the stream starts anew. */
 void hub_restart(Hub *h);
 

@@ -1,4 +1,5 @@
 #include "stream/hub_state.h"
+#include "stream/process.h"
 #include "util/err.h"
 
 #include <string.h>
@@ -38,6 +39,7 @@ static bool all_free(const Desk *a)
 
 Desk *desk_lend(Hub *h)
 {
+    desk_reclaim(h, 0);
     for (int i = 0; i < h->desks; i++)
         if (!h->desk[i].lent && all_free(&h->desk[i])) {
             h->desk[i].lent = true;
@@ -46,7 +48,7 @@ Desk *desk_lend(Hub *h)
     if (h->desks == HUB_MAX_WORKERS || !h->slot_bytes)
         return NULL;
     Desk *a = &h->desk[h->desks];
-    *a = (Desk){ .slots = h->slots, .lent = true };
+    *a = (Desk){ .slots = h->slots, .lent = true, .gone = -1 };
     if (!(a->block = shm_create(h->slot_bytes * (size_t)h->slots)))
         return NULL;
     for (int i = 0; i < a->slots; i++)
@@ -61,6 +63,24 @@ void desk_return(Desk *a)
     for (int i = 0; i < a->slots; i++)
         if (a->slot[i].state == SLOT_LENT)
             a->slot[i].state = SLOT_FREE;
+}
+
+void desk_orphan(Desk *a, pid_t pid)
+{
+    a->pid = pid;
+    a->gone = process_watch(pid);
+}
+
+void desk_reclaim(Hub *h, pid_t pid)
+{
+    for (int i = 0; i < h->desks; i++) {
+        Desk *a = &h->desk[i];
+        if (!a->lent || !a->pid || (a->pid != pid && !process_gone(a->gone)))
+            continue;
+        process_forget(&a->gone);
+        a->pid = 0;
+        desk_return(a);
+    }
 }
 
 Slot *desk_take(Desk *a, uint64_t seq)
@@ -93,7 +113,9 @@ int desk_describe(const Hub *h, const Slot *s, Message *m)
 
 void desk_free(Hub *h)
 {
-    for (int i = 0; i < h->desks; i++)
+    for (int i = 0; i < h->desks; i++) {
+        process_forget(&h->desk[i].gone);
         shm_free(&h->desk[i].block);
+    }
     h->desks = 0;
 }

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ACK_BATCH = 64, GRACE_MS = 1000, LINGER_MS = 200 };
+enum { FIRST_CREDIT = 4, ACK_BATCH = 64, GRACE_MS = 1000, LINGER_MS = 200 };
 
 struct Sink {
     void *socket;
@@ -22,22 +22,53 @@ struct Sink {
     SinkConfig config;
     Mapped *maps;
     bool welcomed, ended, failed;
-    bool restarting;     /* until the welcome comes all is of before */
+    int restarts;        /* welcomes that are still to come: until the last all is of before */
     bool shares, untold; /* shared memory can be mapped; the producer does not know yet */
     int life;            /* the ticket's way in, when it is a pipe; else -1 */
     double life_ended;   /* when it came to its end; 0: it has not */
-    uint64_t limit, sent_limit, credit_due, last;
+    uint64_t limit, sent_limit, last;
+    uint64_t asked, held;    /* records that may still come; that came and were not acknowledged */
+    double held_bytes, size; /* of those; what the next ones are reckoned at: little below the largest of late */
     uint64_t ack[ACK_BATCH];
     int acks;
     char failure[512];
 };
 
+/* Records to ask for beside those asked for. Acknowledged bytes are reckoned at the mean of those held. */
+static uint64_t more_credit(const Sink *s)
+{
+    uint64_t now = s->asked + s->held, most = s->config.credit;
+    if (s->config.memory > 0 && now < most) {
+        double room = (double)s->config.memory - s->held_bytes;
+        uint64_t fit = s->size > 0 ? (uint64_t)(room > 0 ? room / s->size : 0) : FIRST_CREDIT;
+        if (fit < most - s->held)
+            most = s->held + fit;
+        if (!most)
+            most = 1;
+    }
+    return most > now ? most - now : 0;
+}
+
+static void came(Sink *s, const Message *m)
+{
+    double bytes = 1;
+    for (int i = 0; i < m->tensors; i++)
+        bytes += m->tensor[i].medium == MSG_INLINE ? (double)m->tensor[i].bytes : 0;
+    s->asked -= s->asked > 0;
+    s->held++;
+    s->held_bytes += bytes;
+    s->size += bytes > s->size ? bytes - s->size : (bytes - s->size) / 64;
+}
+
 static int say_hello(Sink *s, const SinkConfig *c)
 {
     Message m;
     message_init(&m, MSG_HELLO);
+    s->asked = s->held = 0;
+    s->held_bytes = 0;
+    s->asked = more_credit(s);
     m.seq = c->start;
-    m.credit = c->credit;
+    m.credit = s->asked;
     m.limit = c->limit;
     if (message_set_int(&m, "version", TICKET_VERSION) || message_set_text(&m, "program", c->program) ||
         message_set_text(&m, "kinds", c->kinds) || message_set_text(&m, "role", "consumer") ||
@@ -96,25 +127,24 @@ int sink_restart(Sink *s, uint64_t start, uint64_t limit)
     s->config.start = start;
     s->config.limit = s->limit = s->sent_limit = limit;
     s->acks = 0;
-    s->credit_due = 0;
     s->ended = s->welcomed = false;
-    s->restarting = true;
+    s->restarts++;
     return say_hello(s, &s->config);
 }
 
 void sink_flush(Sink *s)
 {
     Message m;
-    if (!s->acks && s->limit == s->sent_limit && !s->untold)
+    uint64_t more = s->welcomed ? more_credit(s) : 0;
+    if (!s->acks && s->limit == s->sent_limit && !s->untold && more <= s->asked)
         return;
     message_init(&m, MSG_WANT);
-    if (s->untold && message_set_text(&m, "medium", s->shares ? "shm" : "inline"))
-        return;
-    m.credit = s->credit_due;
+    m.credit = more;
     m.limit = s->limit;
-    if (!message_set_acks(&m, s->acks, s->ack) && wire_send(s->socket, NULL, &m) > 0) {
+    if (!(s->untold && message_set_text(&m, "medium", s->shares ? "shm" : "inline")) &&
+        !message_set_acks(&m, s->acks, s->ack) && wire_send(s->socket, NULL, &m) > 0) {
         s->acks = 0;
-        s->credit_due = 0;
+        s->asked += more;
         s->sent_limit = s->limit;
         s->untold = false;
     }
@@ -127,7 +157,10 @@ void sink_ack(Sink *s, uint64_t seq)
         sink_flush(s);
     if (s->acks < ACK_BATCH)
         s->ack[s->acks++] = seq;
-    s->credit_due++;
+    if (s->held) {
+        s->held_bytes -= s->held_bytes / (double)s->held;
+        s->held--;
+    }
 }
 
 void sink_limit(Sink *s, uint64_t limit)
@@ -197,12 +230,13 @@ static bool sees_memory(const Message *w)
 /* 1: a record, 0: something else, -1: end or error. */
 static int take(Sink *s, Message *m)
 {
-    if (s->restarting && !s->welcomed && (m->type == MSG_DATA || m->type == MSG_END)) {
+    if (s->restarts && (m->type == MSG_DATA || m->type == MSG_END)) {
         message_clear(m);
         return 0;
     }
     switch (m->type) {
     case MSG_DATA:
+        came(s, m);
         if (s->welcomed && !mapped_resolve(&s->maps, m))
             return 1;
         if (s->welcomed) {
@@ -212,11 +246,14 @@ static int take(Sink *s, Message *m)
         message_clear(m);
         return err_set(ERR_PEER, "%s: a record before the stream's description", s->ticket.endpoint);
     case MSG_WELCOME:
+        s->restarts -= s->restarts > 0;
         message_clear(&s->welcome);
         s->welcome = *m;
         message_init(m, MSG_NONE);
+        if (s->restarts)
+            return 0;
         s->welcomed = true;
-        s->restarting = false;
+        mapped_free(&s->maps); /* nobody holds a record of before */
         s->shares = sees_memory(&s->welcome);
         s->untold = true;
         return 0;

@@ -22,6 +22,8 @@ typedef struct {
     uint64_t start;      /* sequence number of the first record wanted */
     uint64_t credit;     /* records that may be on their way or unacknowledged; at least 1 */
     uint64_t limit;      /* see sink_limit() */
+    int64_t memory;      /* bytes of records that may be on their way or unacknowledged, as far as their size can be
+                          * foreseen; one record always may. 0: as many as the credit says */
     int life;            /* descriptor of the life line (standard input), -1: none */
 } SinkConfig;
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 enum { MAX_PEERS = 64, LINGER_MS = 500, LOOK_MS = 500, PROBE_BYTES = 4096 };
+static const double KNOCK = 2; /* seconds between looks whether a consumer elsewhere is still connected */
 
 typedef struct {
     WireId id;
@@ -38,6 +39,7 @@ struct Source {
     int peers, most, turn; /* who is there, how many there may be; who gets the next record of source_next() */
     int departed;
     bool greeted, restarted;
+    double knocked;
     uint64_t start;
     Message welcome; /* kept for those who come later */
     bool has_welcome;
@@ -144,13 +146,27 @@ static void drop_peer(Source *s, Peer *p)
     s->departed++;
 }
 
-static void drop_dead(Source *s)
+/* Whether a consumer whose process cannot be watched is still connected. A note means nothing to it. */
+static bool connected(Source *s, const Peer *p)
 {
-    for (int i = s->peers; i-- > 0;)
-        if (process_gone(s->peer[i].gone)) {
-            log_debug("stream", "a consumer has died");
-            drop_peer(s, &s->peer[i]);
-        }
+    Message m;
+    message_init(&m, MSG_NOTE);
+    return wire_send(s->socket, &p->id, &m) != 0;
+}
+
+static void drop_dead(Source *s, bool ask)
+{
+    double now = log_seconds();
+    bool knock = ask || now - s->knocked > KNOCK;
+    if (knock)
+        s->knocked = now;
+    for (int i = s->peers; i-- > 0;) {
+        Peer *p = &s->peer[i];
+        if (p->gone >= 0 ? !process_gone(p->gone) : !knock || connected(s, p))
+            continue;
+        log_debug("stream", "a consumer has died");
+        drop_peer(s, p);
+    }
 }
 
 static void refuse(Source *s, const WireId *to, const char *why)
@@ -174,12 +190,10 @@ static int send_welcome(Source *s, Peer *p)
     return wire_send(s->socket, &p->id, &m) < 0 ? -1 : 0;
 }
 
-/* A place for a consumer that is new, or NULL. Over tcp the last one cannot be seen: it makes way. */
+/* A place for a consumer that is new, or NULL. */
 static Peer *admit(Source *s, const WireId *from)
 {
-    drop_dead(s);
-    if (s->peers == s->most && s->most == 1 && s->peer[0].gone < 0)
-        drop_peer(s, &s->peer[0]);
+    drop_dead(s, true);
     if (s->peers == s->most) {
         char why[160];
         snprintf(why, sizeof why, s->most > 1 ? "%s has all its %d consumers (--fan-out)"
@@ -225,8 +239,10 @@ static void on_want(Source *s, Peer *p, const Message *m)
     if (p->limit != UINT64_MAX && m->limit > p->limit)
         p->limit = m->limit;
     for (int i = 0; i < m->acks; i++) {
+        if (!p->pending)
+            break; /* more than it was given */
         queue_ack(s, m->ack[i]);
-        p->pending -= p->pending > 0;
+        p->pending--;
     }
     if (medium) {
         p->told = true;
@@ -274,13 +290,16 @@ int source_items(Source *s, zmq_pollitem_t *items)
 
 int source_patience(const Source *s)
 {
+    for (int i = 0; i < s->peers; i++)
+        if (s->peer[i].gone < 0)
+            return (int)(1000 * KNOCK);
     return s->peers > 1 ? LOOK_MS : -1;
 }
 
 void source_look(Source *s)
 {
     read_control(s);
-    drop_dead(s);
+    drop_dead(s, false);
     if (s->life >= 0 && !s->life_gone && wire_reader_gone(s->life))
         s->life_gone = true;
 }
@@ -366,7 +385,7 @@ static bool takes(const Peer *p, uint64_t seq)
 
 bool source_ready(Source *s, uint64_t seq)
 {
-    if (s->peers && takes(&s->peer[0], seq))
+    if (s->peers && !s->restarted && takes(&s->peer[0], seq))
         return true;
     read_control(s);
     return s->peers && !s->restarted && takes(&s->peer[0], seq);

@@ -67,7 +67,7 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
         limit = source_limit(st->out);
     }
     st->in = sink_open(&ticket, &(SinkConfig){ .program = program, .kinds = takes, .start = st->start, .credit = credit,
-                                               .limit = limit, .life = STDIN_FILENO });
+                                               .limit = limit, .life = STDIN_FILENO, .memory = o ? o->memory : 0 });
     return st->in && sink_welcome(st->in) ? 1 : -1;
 }
 
@@ -86,9 +86,8 @@ static int pass_upstream(Stage *st)
     if (source_restarted(st->out, &st->start))
         return begin_anew(st);
     while (source_acked(st->out, &seq)) {
-        if (st->hub)
-            hub_acked(st->hub, seq);
-        sink_ack(st->in, seq);
+        if (!st->hub || hub_acked(st->hub, seq))
+            sink_ack(st->in, seq);
     }
     sink_limit(st->in, source_limit(st->out));
     sink_flush(st->in);

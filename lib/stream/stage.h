@@ -37,7 +37,7 @@ typedef struct {
 } Stage;
 
 /* takes: kinds such as "records|plans"; gives: the kind of the output, or NULL to give what comes in. credit: records
- * that this stage holds at most. With alone true the stage ends the pipeline: no source is opened. o: the source's
+ * that this stage holds at most, or fewer for the sake of o->memory. With alone true the stage ends the pipeline: no source is opened. o: the source's
  * options, or NULL.
  * Returns 1, 0 when the consumer left before it said hello (end quietly), -1. */
 int stage_open(Stage *st, const char *program, const char *takes, const char *gives, uint64_t credit,

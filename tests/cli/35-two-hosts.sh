@@ -74,10 +74,6 @@ wait $load
 is 'the loader ends with its consumer' $? 0
 
 # The pipeline on one host, a worker from the other, which shares no process numbers with it and so no memory.
-if ! hssl-augment --help | grep -q -- --join; then
-    skip 'a worker from the other host' 'this hssl-augment renders alone'
-    done_testing
-fi
 $l sh -c "hssl-load s.db | HSSL_DEBUG=stream hssl-augment $small --listen 10.77.0.1:0 --ticket work.ticket 2>c.aug |
     hssl-train $tiny --log c.jsonl -o c.db" 2>c.err &
 train=$!
