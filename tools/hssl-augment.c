@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_JOBS = 200, HOLD = 4096 };
+enum { MAX_JOBS = 200, HOLD = 2048 };
 
 static struct {
     PlanningOptions plan;

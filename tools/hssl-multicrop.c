@@ -6,7 +6,7 @@
 #include "util/opt.h"
 #include "util/stop.h"
 
-enum { HOLD = 4096 };
+enum { HOLD = 2048 };
 
 static PlanningOptions o = PLANNING_DEFAULTS;
 

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { HOLD = 4096, LARGEST_TILE = 128, SHEET_DEFAULT = 8 };
+enum { HOLD = 2048, LARGEST_TILE = 128, SHEET_DEFAULT = 8 };
 
 static struct {
     const char *sheet;

@@ -21,10 +21,10 @@ typedef struct {
             "serve over tcp, encrypted (0: any free port; no HOST: this machine only)"), \
     OPT_FLAG("stay", 0, &(p)->stay, "stay when the consumer leaves, for the next one")
 
-#define STREAM_MEMORY ((int64_t)512 << 20)
+#define STREAM_MEMORY ((int64_t)128 << 20)
 /* Of stages in the middle, which hold records. */
 #define STREAM_MEMORY_OPT(p) \
     OPT_SIZE("memory", 0, &(p)->memory, 1, (double)((int64_t)1 << 50), "BYTES", \
-             "hold so many bytes of records at most (512M)")
+             "hold so many bytes of records at most (128M)")
 
 #endif

@@ -114,6 +114,26 @@ is 'the loader ends with the last' $? 0
 wait
 is 'and so did the other' "$(digest h.err)" "$(digest a.err)"
 
+# Large images, a trainer that is stopped: a stage holds as much as it may, and the results are the same.
+hssl-synth -n 24 -s 800 -q 98 big.db 2>/dev/null
+hub_peak() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(cat hub.pid)/status"; }
+for memory in 1M 100M; do
+    hssl-load big.db 2>/dev/null |
+        sh -c 'echo $$ >hub.pid; exec hssl-augment "$@"' augment $small -j2 --memory $memory 2>/dev/null |
+        sh -c 'echo $$ >pid; exec hssl-train "$@"' train $tiny --batch-size 24 --epochs 16 --log k.jsonl -f -o k.db 2>k.err &
+    await k.jsonl '"step":1,'
+    kill -STOP "$(cat pid)"
+    sleep 1
+    peak=$(hub_peak)
+    kill -CONT "$(cat pid)"
+    wait
+    echo "# --memory $memory: $peak KiB at most"
+    eval "peak_$memory=$peak digest_$memory=\$(digest k.err)"
+    rm -f k.jsonl
+done
+ok '--memory bounds what the hub holds' "[ $((peak_1M + 20000)) -lt $peak_100M ]"
+is 'and changes no result' "$digest_1M" "$digest_100M"
+
 i=0
 while [ -n "$(ours)" ] && [ $i -lt 60 ]; do i=$((i + 1)); sleep 0.05; done
 is 'no process stays behind' "$(ours)" ''
