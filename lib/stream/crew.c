@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_FAILURES = 8, FIRST_DELAY_MS = 50, LAST_DELAY_MS = 2000, GRACE_MS = 2000 };
+enum { MAX_FAILURES = 8, FIRST_DELAY_MS = 50, LAST_DELAY_MS = 2000, GRACE_MS = 2000, LOOK_MS = 250 };
 
 extern char **environ;
 
@@ -40,13 +40,6 @@ static void close_fd(int *fd)
     if (*fd >= 0)
         close(*fd);
     *fd = -1;
-}
-
-static int write_ticket(int fd, const char *line)
-{
-    size_t n = strlen(line);
-    ssize_t w = write(fd, line, n); /* a pipe takes a line at once */
-    return w == (ssize_t)n ? 0 : err_system("pipe");
 }
 
 static int spawn(Crew *c, Child *k)
@@ -79,7 +72,11 @@ static int spawn(Crew *c, Child *k)
     if (k->gone >= 0)
         epoll_ctl(c->ended, EPOLL_CTL_ADD, k->gone, &(struct epoll_event){ .events = EPOLLIN });
     c->running++;
-    return write_ticket(k->life, c->ticket);
+    /* A pipe takes a line at once. A child that has ended already, or finds no ticket, is reaped as any other. */
+    size_t n = strlen(c->ticket);
+    if (write(k->life, c->ticket, n) != (ssize_t)n)
+        close_fd(&k->life);
+    return 0;
 }
 
 static void forget(Crew *c, Child *k)
@@ -190,8 +187,11 @@ int crew_patience(Crew *c)
     double now = log_seconds();
     for (int i = 0; i < c->n && !c->dismissed && !c->failed; i++) {
         Child *k = &c->child[i];
-        if (k->pid)
+        if (k->pid) {
+            if (k->gone < 0) /* no descriptor was free to watch it by */
+                wait = wait < 0 || wait > LOOK_MS ? LOOK_MS : wait;
             continue;
+        }
         double left = k->start - now;
         if (left <= 0) {
             c->restarts++;

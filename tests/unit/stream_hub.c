@@ -460,7 +460,8 @@ int main(int argc, char **argv)
     setenv("XDG_RUNTIME_DIR", dir, 1);
     signal(SIGPIPE, SIG_IGN);
     hopeless = open_hub(0);
-    hub_employ(hopeless, (const char *const[]){ "child", "quits", NULL }, 1);
+    if (hub_employ(hopeless, (const char *const[]){ "child", "quits", NULL }, 1))
+        diag("%s", err_text());
     deaths_and_latecomers();
     late_and_twice();
     liars();
