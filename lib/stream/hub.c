@@ -193,6 +193,7 @@ static void on_answer(Hub *h, HubWorker *w, Message *m, double now)
 
     if (slot && (slot->state != SLOT_LENT || slot->seq != m->seq))
         slot = NULL;
+    w->late = false;
     if (place >= 0) {
         worker_unqueue(w, place);
         if (r)

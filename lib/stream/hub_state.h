@@ -43,6 +43,7 @@ typedef struct {
     int gone;        /* pidfd, or -1 */
     bool ready;      /* has told its medium */
     bool silent;     /* nothing heard for long: gets nothing */
+    bool late;       /* a record that it has is overdue, and it has answered nothing since */
     bool alone;      /* has a record over which a worker crashed, and gets no other */
     double heard;
     int64_t credit;  /* records that it takes beside those it has */

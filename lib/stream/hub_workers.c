@@ -165,17 +165,24 @@ static bool has_slot(const Desk *a)
     return false;
 }
 
-/* Of those that may have it and have not, the one with the least to do. */
+static bool may_have(const Hub *h, const HubWorker *w, const Held *r)
+{
+    return w->used && w->ready && !w->silent && !w->alone && w->credit > 0 && w->queue < (r->crashes ? 1 : h->depth) &&
+           (!w->desk || has_slot(w->desk)) && (!r->holders || worker_place(w, r->seq) < 0);
+}
+
+/* Of those that may have it and have not, the one with the least to do. One that lets a record wait gets more only
+ * where all do: else what it never answers would go from one that hangs to the next. */
 static HubWorker *idlest(Hub *h, const Held *r)
 {
     HubWorker *best = NULL;
-    int depth = r->crashes ? 1 : h->depth;
-    for (HubWorker *w = h->worker; w < h->worker + h->reach; w++)
-        if (w->used && w->ready && !w->silent && !w->alone && w->credit > 0 && w->queue < depth &&
-            (!best || w->queue < best->queue) && (!w->desk || has_slot(w->desk)) &&
-            (!r->holders || worker_place(w, r->seq) < 0))
+    bool prompt = false;
+    for (HubWorker *w = h->worker; w < h->worker + h->reach; w++) {
+        prompt = prompt || (w->used && w->ready && !w->silent && !w->late);
+        if (may_have(h, w, r) && (!best || w->late < best->late || (w->late == best->late && w->queue < best->queue)))
             best = w;
-    return best;
+    }
+    return best && best->late && prompt ? NULL : best;
 }
 
 static double patience_with(const Hub *h, const Held *r)
@@ -236,9 +243,11 @@ static void try_another(void *arg, Held *r)
     Late *o = arg;
     if (r->state != CUSTODY_OUT || r->due > o->now)
         return;
+    for (HubWorker *has = o->hub->worker; has < o->hub->worker + o->hub->reach; has++)
+        has->late = has->late || (has->used && worker_place(has, r->seq) >= 0);
     HubWorker *w = idlest(o->hub, r);
     if (!w || give(o->hub, w, r, o->now))
-        r->due = o->now + o->hub->config.late / 2;
+        r->due = o->now + o->hub->config.late / 8;
 }
 
 void hub_hand_out_late(Hub *h, double now)

@@ -251,6 +251,32 @@ static void late_and_twice(void)
     hub_close(&h);
 }
 
+static void hanging(void)
+{
+    enum { N = 16 };
+    Hub *h = open_hub(0);
+    Message m;
+    int wrong = 0, taken = 0;
+    Fake a = joins(h, 0, "inline", 100), b = joins(h, 0, "inline", 100);
+    for (uint64_t i = 0; i < N; i++)
+        put(h, i);
+    Fake c = joins(h, 0, "inline", N / 2);
+    double began = log_seconds();
+    while (taken < N && log_seconds() - began < 5) {
+        if (hear(h, &c, MSG_DATA, &m, 0.01)) {
+            answer(&c, m.seq, SIZE, INT64_MIN);
+            message_clear(&m);
+        }
+        taken += take(h, &wrong);
+    }
+    is_int(taken - wrong, N, "two workers hang: all is there");
+    is_int(hub_counts(h).again, N, "and nothing went from one that hangs to the other");
+    leaves(&a);
+    leaves(&b);
+    leaves(&c);
+    hub_close(&h);
+}
+
 static void liars(void)
 {
     Hub *h = open_hub(0);
@@ -464,6 +490,7 @@ int main(int argc, char **argv)
         diag("%s", err_text());
     deaths_and_latecomers();
     late_and_twice();
+    hanging();
     liars();
     desks();
     bounds();
