@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FIRST_CREDIT = 4, ACK_BATCH = 64, GRACE_MS = 1000, LINGER_MS = 200 };
+enum { FIRST_CREDIT = 4, ACK_BATCH = 64, GRACE_MS = 1000, LINK_MS = 20000, LINGER_MS = 200 };
 
 struct Sink {
     void *socket;
@@ -25,6 +25,7 @@ struct Sink {
     int restarts;        /* welcomes that are still to come: until the last all is of before */
     bool shares, untold; /* shared memory can be mapped; the producer does not know yet */
     int life;            /* the ticket's way in, when it is a pipe; else -1 */
+    double opened;
     double life_ended;   /* when it came to its end; 0: it has not */
     uint64_t limit, sent_limit, last;
     uint64_t asked, held;    /* records that may still come; that came and were not acknowledged */
@@ -88,6 +89,7 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c)
     }
     s->ticket = *t;
     s->config = *c;
+    s->opened = log_seconds();
     s->life = wire_is_pipe(c->life) ? c->life : -1;
     s->limit = s->sent_limit = c->limit;
     message_init(&s->welcome, MSG_NONE);
@@ -189,6 +191,14 @@ int sink_items(Sink *s, zmq_pollitem_t *items)
     return n;
 }
 
+/* A ticket is given out when its port is open, so where nobody listens its producer has ended; a link between hosts
+ * may come back. */
+static bool nobody_there(const Sink *s)
+{
+    int grace = strncmp(s->ticket.endpoint, "tcp://", 6) ? GRACE_MS : LINK_MS;
+    return s->watch.unmet && log_seconds() - s->opened > 1e-3 * grace;
+}
+
 /* The producer is dead when the connection is lost, or when standard input has come to its end and no connection
  * was ever made. An end of standard input alone says little: `echo TICKET | hssl-tap` is at its end at once. */
 int sink_look(Sink *s)
@@ -197,6 +207,9 @@ int sink_look(Sink *s)
     if (s->life >= 0 && !s->life_ended && wire_writer_gone(s->life))
         s->life_ended = log_seconds();
     bool unmet = !s->watch.connected && s->life_ended && log_seconds() - s->life_ended > 1e-3 * GRACE_MS;
+    if (!s->ended && nobody_there(s))
+        return err_set(ERR_PEER, "nobody gives %s at %s: this ticket's stream is over", s->ticket.kind,
+                       s->ticket.endpoint);
     if (s->ended || (!s->watch.lost && !s->watch.refused && !unmet) || wire_has_mail(s->socket))
         return 0;
     const char *program = message_text(&s->welcome, "program", ticket_program(s->ticket.kind));
@@ -208,7 +221,7 @@ int sink_look(Sink *s)
 
 int sink_patience(const Sink *s)
 {
-    return s->life_ended && !s->watch.connected && !s->ended ? 100 : -1;
+    return (s->life_ended || s->watch.unmet) && !s->watch.connected && !s->ended ? 100 : -1;
 }
 
 /* Whether the producer's memory can be seen from here. */

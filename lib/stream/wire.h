@@ -57,6 +57,7 @@ typedef struct {
     void *events;   /* a PAIR socket to poll */
     bool connected; /* and let in */
     bool lost;      /* after it was connected */
+    bool unmet;     /* never connected: nobody listens there, so far */
     bool refused;   /* the producer knows no such key: the ticket is not of this run */
 } WireWatch;
 

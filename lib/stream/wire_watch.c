@@ -19,7 +19,7 @@ int wire_watch(WireWatch *w, void *socket)
     if (zmq_socket_monitor(socket, name,
                            ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
                                ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                               ZMQ_EVENT_DISCONNECTED))
+                               ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CONNECT_RETRIED))
         return wire_error("ZeroMQ monitor");
     if (!(w->events = wire_socket(ZMQ_PAIR)))
         return -1;
@@ -53,12 +53,21 @@ void wire_watch_read(WireWatch *w)
         memcpy(&what, event, sizeof what);
         memcpy(&value, event + 2, sizeof value);
         int n = zmq_recv(w->events, address, sizeof address, ZMQ_DONTWAIT);
-        if (what == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+        bool tcp = n > 3 && !memcmp(address, "tcp", 3);
+        switch (what) {
+        case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
             w->connected = true;
-        else if (what == ZMQ_EVENT_DISCONNECTED)
+            w->unmet = false;
+            break;
+        case ZMQ_EVENT_CONNECT_RETRIED:
+            w->unmet = !w->connected;
+            break;
+        case ZMQ_EVENT_DISCONNECTED:
             w->lost |= w->connected;
-        else
-            handshake_failed(w, what, value, n > 3 && !memcmp(address, "tcp", 3));
+            break;
+        default:
+            handshake_failed(w, what, value, tcp);
+        }
     }
 }
 

@@ -78,6 +78,15 @@ done
 ok 'Ctrl-C: programs exit with 130' "grep -qx 'augment 130' $T/rc && grep -qx 'tap 130' $T/rc"
 is 'without a word' "$(cat "$T/int.err")" ""
 
+hssl-load "$T/s.db" 2>/dev/null >"$T/old.ticket" &
+pid=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do
+    [ -s "$T/old.ticket" ] && break
+    sleep 0.1
+done
+kill -9 $pid
+fails 1 'the ticket of one that was killed, from a file' "timeout 20 hssl-tap <$T/old.ticket >/dev/null" 'stream is over'
+
 ok 'head -1 ends a pipeline' "hssl-load $T/s.db | hssl-augment $small | head -1 | grep -q '^hssl/1 views ipc://'"
 ok 'a sheet that is full ends a pipeline' \
     "hssl-load $T/s.db | hssl-augment $small | hssl-tap --sheet $T/a.png --count 2 --exit >/dev/null"
