@@ -26,7 +26,7 @@ B       := build$(addprefix /,$(subst $(EMPTY) ,-,$(strip $(VARIANT))))
 
 # ---------------------------------------------------------------- flags
 
-WARN     := -Wall -Wextra -Wmissing-prototypes -Wvla -Wwrite-strings -Wshadow \
+WARN     := -Wall -Wextra -Wmissing-prototypes -Wvla -Wwrite-strings -Wshadow -Wpointer-arith \
             $(if $(findstring clang,$(CC)),-Wno-pass-failed) $(if $(filter 1,$(WERROR)),-Werror)
 OPT      := $(if $(filter 1,$(DEBUG) $(SAN) $(FUZZ)),-O1,-O3) -g
 ifeq ($(SAN),1)

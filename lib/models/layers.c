@@ -14,7 +14,7 @@ Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...)
     bool finite = true;
     Backend *be = tape_backend(t);
     if (!pass || !pass->probe || pass->probe->first[0] || !x ||
-        be->all_finite(be, x->data, tensor_count(x), &finite) || finite)
+        be->all_finite(be, x->dtype, x->data, tensor_count(x), &finite) || finite)
         return x;
     va_list ap;
     va_start(ap, fmt);

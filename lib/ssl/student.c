@@ -119,10 +119,10 @@ static int blame(Student *s, const float *q, double loss)
     bool finite = true;
     for (size_t i = 0; i < params_count(params) && !*who; i++) {
         const Param *p = params_at(params, i);
-        if (!be->all_finite(be, p->tensor->data, (int64_t)p->count, &finite) && !finite)
+        if (!be->all_finite(be, DT_F32, p->tensor->data, (int64_t)p->count, &finite) && !finite)
             snprintf(who, sizeof who, "parameter %s", p->name);
     }
-    if (!*who && !be->all_finite(be, q, s->views.globals * s->views.batch * s->config.out_dim, &finite) &&
+    if (!*who && !be->all_finite(be, DT_F32, q, s->views.globals * s->views.batch * s->config.out_dim, &finite) &&
         !finite)
         snprintf(who, sizeof who, "the teacher's targets");
     Probe probe = { "" };

@@ -1,10 +1,14 @@
 /* The table of kernels that a device offers. Ops know their device by this table alone.
  *
  * Every kernel takes the backend and a struct of named arguments, works on device memory, and returns 0, or
- * -1 with an error. Work is ordered as issued; only read and sync wait for it. All floats are F32, all
- * matrices row-major with the leading dimension in elements. Counts of zero are allowed everywhere and do
- * nothing (reductions then give 0). Where an output has an `add` flag beside it, the kernel adds to what is
- * there when it is set, else it sets. Results are the same bits from run to run with equal thread counts. */
+ * -1 with an error. Work is ordered as issued; only read and sync wait for it. Matrices are row-major with the
+ * leading dimension in elements. Counts of zero are allowed everywhere and do nothing (reductions then give 0).
+ * Where an output has an `add` flag beside it, the kernel adds to what is there when it is set, else it sets.
+ * Results are the same bits from run to run with equal thread counts.
+ *
+ * Types: `float *` is F32 on every device: parameters, their gradients, statistics, logits, losses. `void *` holds
+ * elements of the `type` beside it: what flows between layers, its gradients, and weights as operands of
+ * products. It is the device's own choice (`real`): F32, or BF16 with all sums and functions still made in F32. */
 #ifndef HSSL_BACKEND_H
 #define HSSL_BACKEND_H
 
@@ -12,48 +16,54 @@
 
 /* c[m,n] = op(a) op(b) (+ c) (+ bias over n), for each of `batch` (0 counts as 1) at the given strides. */
 typedef struct {
+    DType type, type_c; /* of a and b; of c and pre */
     int64_t m, n, k;
-    const float *a, *b;
-    float *c;
+    const void *a, *b;
+    void *c;
     int64_t lda, ldb, ldc;
     bool ta, tb; /* a is stored [k,m], b is stored [n,k] */
     bool add;
     const float *bias; /* [n] or NULL */
-    float *pre;        /* NULL, or: store the product (+ bias) here (ldc) and gelu of it in c */
+    void *pre;         /* NULL, or: store the product (+ bias) here (ldc) and gelu of it in c */
     int64_t batch, stride_a, stride_b, stride_c;
 } MatmulArgs;
 
 /* Column sums: out[c] = sum over rows. */
 typedef struct {
+    DType type; /* of x */
     int64_t rows, cols;
-    const float *x;
+    const void *x;
     float *out;
     bool add;
 } ColsumArgs;
 
 /* out = x op y; see the entries. */
 typedef struct {
+    DType type;
     int64_t n;
-    const float *x, *y;
-    float *out;
+    const void *x, *y;
+    void *out;
     float factor;
     bool add;
 } PointArgs;
 
 /* out[s, i] = x[s, i] + scale[s] y[s, i], i < stride; x or scale may be NULL (0 and 1). out may be x or y. */
 typedef struct {
+    DType type;
     int64_t samples, stride;
-    const float *x, *y, *scale;
-    float *out;
+    const void *x, *y;
+    const float *scale;
+    void *out;
 } ResidualArgs;
 
 /* Row-wise ops over [rows, cols]. Fields beyond x, y as the entry says. */
 typedef struct {
+    DType type, type_y; /* of x and dx; of y and dy */
     int64_t rows, cols;
-    const float *x;
-    float *y;
-    const float *dy;
-    float *dx;
+    const void *x;
+    void *y;
+    const void *dy;
+    void *dx;
     bool add; /* of dx */
     float eps;
     const float *gamma, *beta; /* layer norm; gamma [rows] in weight norm */
@@ -61,7 +71,7 @@ typedef struct {
     float *dgamma, *dbeta;     /* always added to; or NULL */
 } RowArgs;
 
-/* residual + scale * linear(gelu(linear(norm(x)))) in one go. */
+/* residual + scale * linear(gelu(linear(norm(x)))) in one go, in F32. */
 typedef struct {
     int64_t rows, dim, hidden, out;
     const float *x, *norm_w, *norm_b; /* norm_w NULL: no norm */
@@ -83,73 +93,99 @@ typedef struct {
 
 /* softmax(scale q k^T) v for each sample and head. qkv [batch, tokens, 3 heads dim]. */
 typedef struct {
+    DType type;
     int64_t batch, tokens;
     int heads, dim; /* dim of a head */
     float scale;
-    const float *qkv;
-    float *y;    /* [batch, tokens, heads dim] */
+    const void *qkv;
+    void *y;     /* [batch, tokens, heads dim] */
     float *stat; /* [batch, heads, tokens]: log of the softmax's denominator; NULL in inference */
-    const float *dy;
-    float *dqkv;
+    const void *dy;
+    void *dqkv;
     bool add;
 } AttentionArgs;
 
 /* Channels last; weights as PyTorch: [cout, cin / groups, kh, kw]; groups 1 or cin. */
 typedef struct {
+    DType type;
     int64_t batch, h, w, cin, cout, ho, wo;
     int kh, kw, stride, pad, groups;
-    const float *x, *weight, *bias;
-    float *y;
-    const float *dy;
-    float *dx; /* or NULL */
-    bool add;  /* of dx */
+    const void *x, *weight;
+    const float *bias;
+    void *y;
+    const void *dy;
+    void *dx; /* or NULL */
+    bool add; /* of dx */
     float *dweight, *dbias; /* added to; or NULL */
 } ConvArgs;
 
 /* Non-overlapping patches: image [batch,channels,h,w] <-> rows [batch * (h/p) * (w/p), channels p p]. */
 typedef struct {
+    DType type;
     int64_t batch, channels, h, w;
     int patch;
-    const float *image;
-    float *rows; /* written by patches, read by patches_backward */
-    float *dimage;
+    const void *image;
+    void *rows; /* written by patches, read by patches_backward */
+    void *dimage;
     bool add;
 } PatchArgs;
+
+/* Pixels [batch,h,w,3] -> [batch,3,h,w] of `type`: (x / 255 - mean) / std with ImageNet's mean and deviation. */
+typedef struct {
+    DType type;
+    int64_t batch, h, w;
+    const uint8_t *x;
+    void *out;
+} NormalizeArgs;
+
+/* n elements from one type to another (which may be the same). */
+typedef struct {
+    DType from, to;
+    int64_t n;
+    const void *x;
+    void *out;
+    bool add;
+} CastArgs;
 
 /* out[i][j][:] = x[i][j][:] for i < outer, j < inner, n elements each, at these element strides. With
  * x_stride of 0 it broadcasts; add: adds. */
 typedef struct {
+    DType type;
     int64_t outer, inner, n;
-    const float *x;
-    float *out;
+    const void *x;
+    void *out;
     int64_t x_outer, x_inner, out_outer, out_inner;
     bool add;
 } CopyArgs;
 
 /* out[i, n] = factor * sum over j < reduce of x[i, j, n] (+ out). */
 typedef struct {
+    DType type, type_out; /* of x; of out */
     int64_t outer, reduce, n;
-    const float *x;
+    const void *x;
     int64_t x_outer; /* elements between x[i] and x[i + 1] */
-    float *out;
+    void *out;
     float factor;
     bool add;
 } ReduceArgs;
 
 /* [batch, a, b] -> [batch, b, a]. */
 typedef struct {
+    DType type;
     int64_t batch, a, b;
-    const float *x;
-    float *out;
+    const void *x;
+    void *out;
     bool add;
 } TransposeArgs;
 
 /* Tokens: out[b, skip + i] = patches[b, i] + pos[skip + i], out[b, 0] = cls + pos[0]; skip is 1 with cls,
  * else 0. */
 typedef struct {
+    DType type; /* of patches and out */
     int64_t batch, tokens, dim; /* tokens: patches of a sample */
-    const float *patches, *cls, *pos;
-    float *out;
+    const void *patches;
+    const float *cls, *pos;
+    void *out;
 } TokensArgs;
 
 /* Bicubic: out[skip + r * cols + c] = sum over 4 x 4 taps; a kernel table of the op's making (device). */
@@ -240,6 +276,7 @@ typedef struct {
 
 struct Backend {
     const char *name;
+    DType real;   /* of what flows between layers: DT_F32, DT_BF16 */
     size_t chunk; /* bytes the step arena asks for at a time, at least */
 
     /* Memory. alloc is aligned to 64 bytes at least; NULL with an error. */
@@ -269,7 +306,8 @@ struct Backend {
     int (*conv_backward)(Backend *, const ConvArgs *);
     int (*patches)(Backend *, const PatchArgs *);
     int (*patches_backward)(Backend *, const PatchArgs *);
-    int (*normalize_u8)(Backend *, int64_t batch, int64_t h, int64_t w, const uint8_t *x, float *out);
+    int (*normalize_u8)(Backend *, const NormalizeArgs *);
+    int (*cast)(Backend *, const CastArgs *);
     int (*copy)(Backend *, const CopyArgs *);
     int (*reduce)(Backend *, const ReduceArgs *);
     int (*transpose)(Backend *, const TransposeArgs *);
@@ -314,7 +352,7 @@ struct Backend {
     int (*targets)(Backend *, const TargetsArgs *);
     int (*center)(Backend *, const CenterArgs *);
     int (*discrepancy)(Backend *, const DiscrepancyArgs *);
-    int (*all_finite)(Backend *, const float *x, int64_t n, bool *finite); /* waits for the device */
+    int (*all_finite)(Backend *, DType type, const void *x, int64_t n, bool *finite); /* waits for the device */
 };
 
 /* The backend of a name, made on first use and shared by all tapes of the process; NULL with an error. */

@@ -10,7 +10,7 @@ typedef struct {
     AttentionArgs args;
 } AttentionNode;
 
-static int attention_backward(Tape *t, Node *node, const float *dy)
+static int attention_backward(Tape *t, Node *node, const void *dy)
 {
     AttentionNode *n = (AttentionNode *)node;
     AttentionArgs a = n->args;
@@ -26,14 +26,15 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads)
     if (qkv->ndim != 3 || heads < 1 || qkv->shape[2] % (3 * (int64_t)heads))
         return tape_bad_shape(t, "attention", "the input must be [B, N, 3 * heads * d]", qkv);
     int64_t c = qkv->shape[2] / 3;
-    AttentionArgs a = {.batch = qkv->shape[0],
+    AttentionArgs a = {.type = qkv->dtype,
+                       .batch = qkv->shape[0],
                        .tokens = qkv->shape[1],
                        .heads = heads,
                        .dim = (int)(c / heads),
                        .qkv = qkv->data};
     a.scale = 1.0f / sqrtf((float)a.dim);
     bool wants = TAPE_WANTS(t, qkv);
-    Tensor *y = tape_tensor(t, DT_F32, 3, (int64_t[]){ a.batch, a.tokens, c });
+    Tensor *y = tape_tensor(t, qkv->dtype, 3, (int64_t[]){ a.batch, a.tokens, c });
     if (!y)
         return NULL;
     a.y = y->data;

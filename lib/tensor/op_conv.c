@@ -8,7 +8,7 @@ typedef struct {
     ConvArgs args;
 } ConvNode;
 
-static int conv_backward(Tape *t, Node *node, const float *dy)
+static int conv_backward(Tape *t, Node *node, const void *dy)
 {
     ConvNode *n = (ConvNode *)node;
     ConvArgs a = n->args;
@@ -36,7 +36,9 @@ Tensor *op_conv2d(Tape *t, Tensor *x, Tensor *w, Tensor *b, int stride, int pad,
     int64_t h = x->shape[1] + 2 * pad - w->shape[2], wd = x->shape[2] + 2 * pad - w->shape[3];
     if (h < 0 || wd < 0)
         return tape_bad_shape(t, "conv2d", "the padded input must hold the kernel", x);
-    ConvArgs a = {.batch = x->shape[0],
+    DType real = tape_backend(t)->real;
+    ConvArgs a = {.type = real,
+                  .batch = x->shape[0],
                   .h = x->shape[1],
                   .w = x->shape[2],
                   .cin = cin,
@@ -48,11 +50,9 @@ Tensor *op_conv2d(Tape *t, Tensor *x, Tensor *w, Tensor *b, int stride, int pad,
                   .stride = stride,
                   .pad = pad,
                   .groups = groups,
-                  .x = x->data,
-                  .weight = w->data,
-                  .bias = f32(b)};
-    Tensor *y = tape_tensor(t, DT_F32, 4, (int64_t[]){ a.batch, a.ho, a.wo, a.cout });
-    if (!y)
+                  .bias = data_of(b)};
+    Tensor *y = tape_tensor(t, real, 4, (int64_t[]){ a.batch, a.ho, a.wo, a.cout });
+    if (!y || !(a.x = tape_operand(t, x)) || !(a.weight = tape_operand(t, w)))
         return NULL;
     a.y = y->data;
     if (tape_backend(t)->conv(tape_backend(t), &a) < 0)
@@ -77,11 +77,11 @@ typedef struct {
     PatchArgs args;
 } PatchNode;
 
-static int patches_backward(Tape *t, Node *node, const float *dy)
+static int patches_backward(Tape *t, Node *node, const void *dy)
 {
     PatchNode *n = (PatchNode *)node;
     PatchArgs a = n->args;
-    a.rows = (float *)dy;
+    a.rows = (void *)(uintptr_t)dy;
     a.dimage = tape_grad(t, n->images, &a.add);
     return a.dimage ? tape_backend(t)->patches_backward(tape_backend(t), &a) : -1;
 }
@@ -95,10 +95,10 @@ Tensor *op_patch_embed(Tape *t, Tensor *images, Tensor *w, Tensor *b, int patch)
                               images);
     if (w->ndim != 4 || w->shape[1] != images->shape[1] || w->shape[2] != patch || w->shape[3] != patch)
         return tape_bad_shape(t, "patch_embed", "the weight must be [C, channels, patch, patch]", w);
-    PatchArgs a = { .batch = images->shape[0], .channels = images->shape[1], .h = images->shape[2],
+    PatchArgs a = { .type = images->dtype, .batch = images->shape[0], .channels = images->shape[1], .h = images->shape[2],
                     .w = images->shape[3], .patch = patch, .image = images->data };
     int64_t n = (a.h / patch) * (a.w / patch), in = a.channels * patch * patch;
-    Tensor *rows = tape_tensor(t, DT_F32, 3, (int64_t[]){ a.batch, n, in });
+    Tensor *rows = tape_tensor(t, images->dtype, 3, (int64_t[]){ a.batch, n, in });
     if (!rows)
         return NULL;
     a.rows = rows->data;
@@ -120,11 +120,11 @@ Tensor *op_image_normalize(Tape *t, const Tensor *x)
         return NULL;
     if (x->dtype != DT_U8 || x->ndim != 4 || x->shape[3] != 3)
         return tape_bad_shape(t, "image_normalize", "the images must be U8 [B, H, W, 3]", x);
-    Tensor *y = tape_tensor(t, DT_F32, 4, (int64_t[]){ x->shape[0], 3, x->shape[1], x->shape[2] });
+    Backend *be = tape_backend(t);
+    NormalizeArgs a = { .type = be->real, .batch = x->shape[0], .h = x->shape[1], .w = x->shape[2], .x = x->data };
+    Tensor *y = tape_tensor(t, a.type, 4, (int64_t[]){ a.batch, 3, a.h, a.w });
     if (!y)
         return NULL;
-    if (tape_backend(t)->normalize_u8(tape_backend(t), x->shape[0], x->shape[1], x->shape[2], x->data,
-                                      y->data) < 0)
-        return tape_fail(t);
-    return y;
+    a.out = y->data;
+    return be->normalize_u8(be, &a) < 0 ? tape_fail(t) : y;
 }

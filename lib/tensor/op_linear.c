@@ -4,63 +4,42 @@
 typedef struct {
     Node node;
     Tensor *x, *w, *b;
-    float *pre; /* with gelu */
+    const void *x_operand, *w_operand;
+    void *pre; /* with gelu */
 } LinearNode;
 
-static int linear_backward(Tape *t, Node *node, const float *dy)
+static int linear_backward(Tape *t, Node *node, const void *dy)
 {
     LinearNode *n = (LinearNode *)node;
     Backend *be = tape_backend(t);
     int64_t rows = tensor_rows(n->x), in = n->w->shape[1], out = n->w->shape[0];
+    DType real = be->real, type = node->out->dtype;
     if (n->pre) {
-        float *dpre = tape_floats(t, rows * out);
-        PointArgs p = { .n = rows * out, .x = n->pre, .y = dy, .out = dpre };
-        if (!dpre || be->gelu_backward(be, &p) < 0)
+        PointArgs p = { .type = type, .n = rows * out, .x = n->pre, .y = dy };
+        p.out = tape_elements(t, type, rows * out);
+        if (!p.out || be->gelu_backward(be, &p) < 0)
             return -1;
-        dy = dpre;
+        dy = p.out;
     }
-    bool add;
-    float *dw = tape_grad(t, n->w, &add);
-    if (dw) {
-        MatmulArgs m = {.m = out,
-                        .n = in,
-                        .k = rows,
-                        .a = dy,
-                        .lda = out,
-                        .ta = true,
-                        .b = n->x->data,
-                        .ldb = in,
-                        .c = dw,
-                        .ldc = in,
-                        .add = add};
-        if (be->matmul(be, &m) < 0)
-            return -1;
-    }
-    float *db = tape_grad(t, n->b, &add);
-    if (db) {
-        ColsumArgs s = { .rows = rows, .cols = out, .x = dy, .out = db, .add = add };
-        if (be->colsum(be, &s) < 0)
-            return -1;
-    }
-    float *dx = tape_grad(t, n->x, &add);
-    if (dx) {
-        MatmulArgs m = {.m = rows,
-                        .n = in,
-                        .k = out,
-                        .a = dy,
-                        .lda = out,
-                        .b = n->w->data,
-                        .ldb = in,
-                        .c = dx,
-                        .ldc = in,
-                        .add = add};
-        if (be->matmul(be, &m) < 0)
-            return -1;
-    }
+    ColsumArgs s = { .type = type, .rows = rows, .cols = out, .x = dy };
+    s.out = tape_grad(t, n->b, &s.add);
+    if (s.out && be->colsum(be, &s) < 0)
+        return -1;
+    const void *d = tape_real(t, dy, type, rows * out);
+    MatmulArgs w = { .type = real, .type_c = n->w->dtype, .m = out, .n = in, .k = rows, .a = d, .lda = out,
+                     .ta = true, .b = n->x_operand, .ldb = in, .ldc = in };
+    w.c = tape_grad(t, n->w, &w.add);
+    if (d && w.c && be->matmul(be, &w) < 0)
+        return -1;
+    MatmulArgs x = { .type = real, .type_c = n->x->dtype, .m = rows, .n = in, .k = out, .a = d, .lda = out,
+                     .b = n->w_operand, .ldb = in, .ldc = in };
+    x.c = tape_grad(t, n->x, &x.add);
+    if (d && x.c && be->matmul(be, &x) < 0)
+        return -1;
     return tape_failed(t) ? -1 : 0;
 }
 
-static Tensor *linear(Tape *t, Tensor *x, Tensor *w, Tensor *b, bool gelu)
+static Tensor *linear(Tape *t, Tensor *x, Tensor *w, Tensor *b, bool gelu, DType type)
 {
     if (!x || !w || tape_failed(t))
         return NULL;
@@ -76,48 +55,41 @@ static Tensor *linear(Tape *t, Tensor *x, Tensor *w, Tensor *b, bool gelu)
         shape[i] = x->shape[i];
     shape[x->ndim - 1] = out;
     bool wants = TAPE_WANTS(t, x, w, b);
-    Tensor *y = tape_tensor(t, DT_F32, x->ndim, shape);
+    Tensor *y = tape_tensor(t, type, x->ndim, shape);
     if (!y)
         return NULL;
-    float *pre = gelu && wants ? tape_floats(t, rows * out) : NULL;
-    if (gelu && wants && !pre)
-        return NULL;
     Backend *be = tape_backend(t);
-    MatmulArgs m = {.m = rows,
-                    .n = out,
-                    .k = in,
-                    .a = x->data,
-                    .lda = in,
-                    .b = w->data,
-                    .ldb = in,
-                    .tb = true,
-                    .c = y->data,
-                    .ldc = out,
-                    .bias = f32(b),
-                    .pre = pre};
-    PointArgs p = { .n = rows * out, .x = y->data, .out = y->data };
-    if (be->matmul(be, &m) < 0 || (gelu && !pre && be->gelu(be, &p) < 0))
+    MatmulArgs m = { .type = be->real, .type_c = type, .m = rows, .n = out, .k = in, .lda = in, .ldb = in, .tb = true,
+                     .c = y->data, .ldc = out, .bias = data_of(b) };
+    if (gelu && wants && !(m.pre = tape_elements(t, type, rows * out)))
+        return NULL;
+    if (!(m.a = tape_operand(t, x)) || !(m.b = tape_operand(t, w)))
+        return NULL;
+    PointArgs p = { .type = type, .n = rows * out, .x = y->data, .out = y->data };
+    if (be->matmul(be, &m) < 0 || (gelu && !m.pre && be->gelu(be, &p) < 0))
         return tape_fail(t);
     if (wants) {
         LinearNode *n = tape_record(t, sizeof *n, linear_backward, y);
         if (!n)
             return NULL;
-        n->x = x;
-        n->w = w;
-        n->b = b;
-        n->pre = pre;
+        *n = (LinearNode){ n->node, x, w, b, m.a, m.b, m.pre };
     }
     return tape_failed(t) ? NULL : y;
 }
 
 Tensor *op_linear(Tape *t, Tensor *x, Tensor *w, Tensor *b)
 {
-    return linear(t, x, w, b, false);
+    return linear(t, x, w, b, false, tape_backend(t)->real);
 }
 
 Tensor *op_linear_gelu(Tape *t, Tensor *x, Tensor *w, Tensor *b)
 {
-    return linear(t, x, w, b, true);
+    return linear(t, x, w, b, true, tape_backend(t)->real);
+}
+
+Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *b)
+{
+    return linear(t, x, w, b, false, DT_F32);
 }
 
 typedef struct {
@@ -126,22 +98,14 @@ typedef struct {
     float *norm;
 } WeightNormNode;
 
-static int weight_norm_backward(Tape *t, Node *node, const float *dy)
+static int weight_norm_backward(Tape *t, Node *node, const void *dy)
 {
     WeightNormNode *n = (WeightNormNode *)node;
     Backend *be = tape_backend(t);
-    bool add;
-    float *dg = tape_grad_added(t, n->g);
-    float *dv = tape_grad(t, n->v, &add);
-    RowArgs r = {.rows = n->v->shape[0],
-                 .cols = n->v->shape[1],
-                 .x = n->v->data,
-                 .dy = dy,
-                 .dx = dv,
-                 .add = add,
-                 .gamma = f32(n->g),
-                 .stat = n->norm,
-                 .dgamma = dg};
+    RowArgs r = { .type = DT_F32, .type_y = node->out->dtype, .rows = n->v->shape[0], .cols = n->v->shape[1],
+                  .x = n->v->data, .dy = dy, .gamma = data_of(n->g), .stat = n->norm };
+    r.dgamma = tape_grad_added(t, n->g);
+    r.dx = tape_grad(t, n->v, &r.add);
     return be->weight_norm_backward(be, &r) < 0 || tape_failed(t) ? -1 : 0;
 }
 
@@ -153,13 +117,13 @@ Tensor *op_weight_norm(Tape *t, Tensor *v, Tensor *g)
         return tape_bad_shape(t, "weight_norm", "v must be [K, D]", v);
     if (g && tensor_count(g) != v->shape[0])
         return tape_bad_shape(t, "weight_norm", "g must have one number for each row of v", g);
-    Tensor *y = tape_like(t, v);
+    Backend *be = tape_backend(t);
+    Tensor *y = tape_tensor(t, be->real, 2, v->shape);
     float *norm = y ? tape_floats(t, v->shape[0]) : NULL;
     if (!norm)
         return NULL;
-    Backend *be = tape_backend(t);
-    RowArgs r = {
-        .rows = v->shape[0], .cols = v->shape[1], .x = v->data, .y = y->data, .gamma = f32(g), .stat = norm};
+    RowArgs r = { .type = DT_F32, .type_y = be->real, .rows = v->shape[0], .cols = v->shape[1], .x = v->data,
+                  .y = y->data, .gamma = data_of(g), .stat = norm };
     if (be->weight_norm(be, &r) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, v, g)) {
@@ -175,5 +139,5 @@ Tensor *op_weight_norm(Tape *t, Tensor *v, Tensor *g)
 
 Tensor *op_weight_norm_linear(Tape *t, Tensor *x, Tensor *v, Tensor *g)
 {
-    return op_linear(t, x, op_weight_norm(t, v, g), NULL);
+    return op_logits(t, x, op_weight_norm(t, v, g), NULL);
 }

@@ -9,7 +9,7 @@ typedef struct {
     int (*kernel)(Backend *, const LossArgs *);
 } LossNode;
 
-static int loss_backward(Tape *t, Node *node, const float *dy)
+static int loss_backward(Tape *t, Node *node, const void *dy)
 {
     LossNode *n = (LossNode *)node;
     n->args.gout = dy;
@@ -20,6 +20,8 @@ static int loss_backward(Tape *t, Node *node, const float *dy)
 static Tensor *loss(Tape *t, Tensor *logits, LossArgs *a, int (*forward)(Backend *, const LossArgs *),
                     int (*backward)(Backend *, const LossArgs *))
 {
+    if (logits->dtype != DT_F32)
+        return tape_bad_shape(t, "loss", "the logits must be F32", logits);
     Tensor *out = tape_tensor(t, DT_F32, 1, (int64_t[]){ 1 });
     a->rows = tensor_rows(logits);
     a->k = tensor_last(logits);

@@ -8,7 +8,7 @@ typedef struct {
     MlpArgs args;
 } MlpNode;
 
-static int mlp_backward(Tape *t, Node *node, const float *dy)
+static int mlp_backward(Tape *t, Node *node, const void *dy)
 {
     MlpNode *n = (MlpNode *)node;
     Backend *be = tape_backend(t);
@@ -68,14 +68,14 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
                  .hidden = hidden,
                  .out = out,
                  .x = x->data,
-                 .norm_w = f32(a->norm_w),
-                 .norm_b = f32(a->norm_b),
+                 .norm_w = data_of(a->norm_w),
+                 .norm_b = data_of(a->norm_b),
                  .eps = a->eps,
                  .w1 = w1->data,
                  .w2 = w2->data,
-                 .b1 = f32(b1),
-                 .b2 = f32(b2),
-                 .residual = f32(a->residual),
+                 .b1 = data_of(b1),
+                 .b2 = data_of(b2),
+                 .residual = data_of(a->residual),
                  .y = y->data,
                  .rows_per_scale = samples && x->ndim > 1 ? rows / samples : 1};
     if (a->scale && !(m.scale = tape_upload(t, a->scale, (size_t)samples * sizeof *a->scale)))

@@ -10,27 +10,17 @@ typedef struct {
     int (*kernel)(Backend *, const RowArgs *);
 } RowNode;
 
-static int row_backward(Tape *t, Node *node, const float *dy)
+static int row_backward(Tape *t, Node *node, const void *dy)
 {
     RowNode *n = (RowNode *)node;
-    bool add;
-    float *dgamma = tape_grad_added(t, n->gamma), *dbeta = tape_grad_added(t, n->beta);
-    float *dx = tape_grad(t, n->x, &add);
+    RowArgs r = { .type = n->x->dtype, .type_y = n->y->dtype, .rows = tensor_rows(n->y), .cols = tensor_last(n->y),
+                  .x = n->x->data, .y = n->y->data, .dy = dy, .eps = n->eps, .gamma = data_of(n->gamma),
+                  .beta = data_of(n->beta), .stat = n->stat };
+    r.dgamma = tape_grad_added(t, n->gamma);
+    r.dbeta = tape_grad_added(t, n->beta);
+    r.dx = tape_grad(t, n->x, &r.add);
     if (tape_failed(t))
         return -1;
-    RowArgs r = {.rows = tensor_rows(n->y),
-                 .cols = tensor_last(n->y),
-                 .x = f32(n->x),
-                 .y = n->y->data,
-                 .dy = dy,
-                 .dx = dx,
-                 .add = add,
-                 .eps = n->eps,
-                 .gamma = f32(n->gamma),
-                 .beta = f32(n->beta),
-                 .stat = n->stat,
-                 .dgamma = dgamma,
-                 .dbeta = dbeta};
     return n->kernel(tape_backend(t), &r);
 }
 
@@ -42,8 +32,8 @@ static Tensor *row_op(Tape *t, Tensor *x, Tensor *gamma, Tensor *beta, float eps
     float *stat = wants && stats && y ? tape_floats(t, stats * tensor_rows(x)) : NULL;
     if (!y || (wants && stats && !stat))
         return NULL;
-    RowArgs r = { .rows = tensor_rows(x), .cols = tensor_last(x), .x = x->data, .y = y->data, .eps = eps,
-                  .gamma = f32(gamma), .beta = f32(beta), .stat = stat };
+    RowArgs r = { .type = x->dtype, .type_y = y->dtype, .rows = tensor_rows(x), .cols = tensor_last(x), .x = x->data, .y = y->data, .eps = eps,
+                  .gamma = data_of(gamma), .beta = data_of(beta), .stat = stat };
     if (forward(tape_backend(t), &r) < 0)
         return tape_fail(t);
     if (wants) {

@@ -9,7 +9,7 @@ typedef struct {
     float factor;
 } PointNode;
 
-static PointNode *record(Tape *t, int (*backward)(Tape *, Node *, const float *), Tensor *out, Tensor *x,
+static PointNode *record(Tape *t, int (*backward)(Tape *, Node *, const void *), Tensor *out, Tensor *x,
                          Tensor *y)
 {
     PointNode *n = tape_record(t, sizeof *n, backward, out);
@@ -22,7 +22,7 @@ static PointNode *record(Tape *t, int (*backward)(Tape *, Node *, const float *)
 
 static bool same_shape(const Tensor *x, const Tensor *y)
 {
-    bool same = x->ndim == y->ndim;
+    bool same = x->ndim == y->ndim && x->dtype == y->dtype;
     for (int i = 0; same && i < x->ndim; i++)
         same = x->shape[i] == y->shape[i];
     return same;
@@ -30,11 +30,11 @@ static bool same_shape(const Tensor *x, const Tensor *y)
 
 /* ---- gelu */
 
-static int gelu_backward(Tape *t, Node *node, const float *dy)
+static int gelu_backward(Tape *t, Node *node, const void *dy)
 {
     PointNode *n = (PointNode *)node;
     Backend *be = tape_backend(t);
-    PointArgs p = { .n = tensor_count(n->x), .x = n->x->data, .y = dy };
+    PointArgs p = { .type = n->x->dtype, .n = tensor_count(n->x), .x = n->x->data, .y = dy };
     p.out = tape_grad(t, n->x, &p.add);
     return p.out ? be->gelu_backward(be, &p) : -1;
 }
@@ -47,7 +47,7 @@ Tensor *op_gelu(Tape *t, Tensor *x)
     Backend *be = tape_backend(t);
     if (!out)
         return NULL;
-    PointArgs p = { .n = tensor_count(x), .x = x->data, .out = out->data };
+    PointArgs p = { .type = x->dtype, .n = tensor_count(x), .x = x->data, .out = out->data };
     if (be->gelu(be, &p) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x) && !record(t, gelu_backward, out, x, NULL))
@@ -57,14 +57,14 @@ Tensor *op_gelu(Tape *t, Tensor *x)
 
 /* ---- residual, add, scale */
 
-static int residual_backward(Tape *t, Node *node, const float *dy)
+static int residual_backward(Tape *t, Node *node, const void *dy)
 {
     PointNode *n = (PointNode *)node;
     if (n->x && tape_grad_pass(t, n->x, node->out) < 0)
         return -1;
     if (!n->scale)
         return tape_grad_pass(t, n->y, node->out);
-    ResidualArgs r = { .samples = tensor_dim(n->y, 0), .y = dy, .scale = n->scale };
+    ResidualArgs r = { .type = n->y->dtype, .samples = tensor_dim(n->y, 0), .y = dy, .scale = n->scale };
     r.stride = r.samples ? tensor_count(n->y) / r.samples : 0;
     bool add;
     r.out = tape_grad(t, n->y, &add);
@@ -79,7 +79,7 @@ Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale)
     if (!y || tape_failed(t))
         return NULL;
     if (x && !same_shape(x, y))
-        return tape_bad_shape(t, "residual", "both must have one shape", x);
+        return tape_bad_shape(t, "residual", "both must have one shape and type", x);
     int64_t samples = tensor_dim(y, 0);
     float *factors = NULL;
     if (scale && !(factors = tape_upload(t, scale, (size_t)samples * sizeof *scale)))
@@ -87,7 +87,7 @@ Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale)
     Tensor *out = tape_like(t, y);
     if (!out)
         return NULL;
-    ResidualArgs r = { .samples = samples, .stride = samples ? tensor_count(y) / samples : 0, .x = f32(x),
+    ResidualArgs r = { .type = y->dtype, .samples = samples, .stride = samples ? tensor_count(y) / samples : 0, .x = data_of(x),
                        .y = y->data, .scale = factors, .out = out->data };
     if (tape_backend(t)->residual(tape_backend(t), &r) < 0)
         return tape_fail(t);
@@ -105,10 +105,10 @@ Tensor *op_add(Tape *t, Tensor *x, Tensor *y)
     return x ? op_residual(t, x, y, NULL) : NULL;
 }
 
-static int scale_backward(Tape *t, Node *node, const float *dy)
+static int scale_backward(Tape *t, Node *node, const void *dy)
 {
     PointNode *n = (PointNode *)node;
-    PointArgs p = { .n = tensor_count(n->x), .x = dy, .factor = n->factor };
+    PointArgs p = { .type = n->x->dtype, .n = tensor_count(n->x), .x = dy, .factor = n->factor };
     p.out = tape_grad(t, n->x, &p.add);
     return p.out ? tape_backend(t)->add(tape_backend(t), &p) : -1;
 }
@@ -120,7 +120,7 @@ Tensor *op_scale(Tape *t, Tensor *x, float factor)
     Tensor *out = tape_like(t, x);
     if (!out)
         return NULL;
-    PointArgs p = { .n = tensor_count(x), .x = x->data, .out = out->data, .factor = factor };
+    PointArgs p = { .type = x->dtype, .n = tensor_count(x), .x = x->data, .out = out->data, .factor = factor };
     if (tape_backend(t)->add(tape_backend(t), &p) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x)) {
@@ -134,11 +134,11 @@ Tensor *op_scale(Tape *t, Tensor *x, float factor)
 
 /* ---- product */
 
-static int mul_backward(Tape *t, Node *node, const float *dy)
+static int mul_backward(Tape *t, Node *node, const void *dy)
 {
     PointNode *n = (PointNode *)node;
     Backend *be = tape_backend(t);
-    PointArgs p = { .n = tensor_count(n->x), .x = dy, .y = n->y->data, .factor = 1 };
+    PointArgs p = { .type = n->x->dtype, .n = tensor_count(n->x), .x = dy, .y = n->y->data, .factor = 1 };
     p.out = tape_grad(t, n->x, &p.add);
     if (p.out && be->mul(be, &p) < 0)
         return -1;
@@ -154,11 +154,11 @@ Tensor *op_mul(Tape *t, Tensor *x, Tensor *y)
     if (!x || !y || tape_failed(t))
         return NULL;
     if (!same_shape(x, y))
-        return tape_bad_shape(t, "mul", "both must have one shape", x);
+        return tape_bad_shape(t, "mul", "both must have one shape and type", x);
     Tensor *out = tape_like(t, x);
     if (!out)
         return NULL;
-    PointArgs p = { .n = tensor_count(x), .x = x->data, .y = y->data, .out = out->data, .factor = 1 };
+    PointArgs p = { .type = x->dtype, .n = tensor_count(x), .x = x->data, .y = y->data, .out = out->data, .factor = 1 };
     if (tape_backend(t)->mul(tape_backend(t), &p) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x, y) && !record(t, mul_backward, out, x, y))
@@ -168,10 +168,10 @@ Tensor *op_mul(Tape *t, Tensor *x, Tensor *y)
 
 /* ---- sums */
 
-static int sum_backward(Tape *t, Node *node, const float *dy)
+static int sum_backward(Tape *t, Node *node, const void *dy)
 {
     PointNode *n = (PointNode *)node;
-    PointArgs p = { .n = tensor_count(n->x), .y = dy, .factor = n->factor };
+    PointArgs p = { .type = n->x->dtype, .n = tensor_count(n->x), .y = dy, .factor = n->factor };
     p.out = tape_grad(t, n->x, &p.add);
     return p.out ? tape_backend(t)->add_scalar(tape_backend(t), &p) : -1;
 }
@@ -185,7 +185,7 @@ static Tensor *sum(Tape *t, Tensor *x, bool mean)
     Tensor *out = tape_tensor(t, DT_F32, 1, (int64_t[]){ 1 });
     if (!out)
         return NULL;
-    ReduceArgs r = { .outer = 1, .reduce = count, .n = 1, .x = x->data, .out = out->data, .factor = factor };
+    ReduceArgs r = { .type = x->dtype, .outer = 1, .reduce = count, .n = 1, .x = x->data, .out = out->data, .factor = factor };
     if (tape_backend(t)->reduce(tape_backend(t), &r) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x)) {

@@ -12,37 +12,32 @@ typedef struct {
     Tensor *patches, *cls, *pos;
 } TokensNode;
 
-static int tokens_backward(Tape *t, Node *node, const float *dy)
+static int tokens_backward(Tape *t, Node *node, const void *dy)
 {
     TokensNode *n = (TokensNode *)node;
     Backend *be = tape_backend(t);
     int64_t batch = n->patches->shape[0], tokens = n->patches->shape[1], dim = n->patches->shape[2];
     int64_t skip = n->cls ? 1 : 0, row = (tokens + skip) * dim;
-    bool add;
-    float *dpos = tape_grad(t, n->pos, &add);
-    if (dpos) {
-        ReduceArgs r = {.outer = 1, .reduce = batch, .n = row, .x = dy, .out = dpos, .factor = 1, .add = add};
-        if (be->reduce(be, &r) < 0)
-            return -1;
-    }
-    float *dcls = tape_grad(t, n->cls, &add);
-    if (dcls) {
+    DType type = node->out->dtype;
+    ReduceArgs p = { .type = type, .outer = 1, .reduce = batch, .n = row, .x = dy, .factor = 1 };
+    p.out = tape_grad(t, n->pos, &p.add);
+    if (p.out && be->reduce(be, &p) < 0)
+        return -1;
+    ReduceArgs c = { .type = type, .outer = 1, .reduce = batch, .n = dim, .factor = 1 };
+    c.out = tape_grad(t, n->cls, &c.add);
+    if (c.out) {
         /* The first token of each sample: as a reduction whose rows are dim long and lie `row` apart. */
-        CopyArgs c = { .outer = batch, .inner = 1, .n = dim, .x = dy, .x_outer = row, .out_outer = dim };
-        float *first = tape_floats(t, batch * dim);
-        c.out = first;
-        ReduceArgs r = {
-            .outer = 1, .reduce = batch, .n = dim, .x = first, .out = dcls, .factor = 1, .add = add};
-        if (!first || be->copy(be, &c) < 0 || be->reduce(be, &r) < 0)
+        CopyArgs first = { .type = type, .outer = batch, .inner = 1, .n = dim, .x = dy, .x_outer = row,
+                           .out_outer = dim };
+        c.x = first.out = tape_elements(t, type, batch * dim);
+        if (!c.x || be->copy(be, &first) < 0 || be->reduce(be, &c) < 0)
             return -1;
     }
-    float *dpatches = tape_grad(t, n->patches, &add);
-    if (dpatches) {
-        CopyArgs c = { .outer = batch, .inner = 1, .n = tokens * dim, .x = dy + skip * dim, .x_outer = row,
-                       .out = dpatches, .out_outer = tokens * dim, .add = add };
-        if (be->copy(be, &c) < 0)
-            return -1;
-    }
+    CopyArgs r = { .type = type, .outer = batch, .inner = 1, .n = tokens * dim, .x = element(dy, type, skip * dim),
+                   .x_outer = row, .out_outer = tokens * dim };
+    r.out = tape_grad(t, n->patches, &r.add);
+    if (r.out && be->copy(be, &r) < 0)
+        return -1;
     return tape_failed(t) ? -1 : 0;
 }
 
@@ -58,11 +53,13 @@ Tensor *op_tokens(Tape *t, Tensor *patches, Tensor *cls, Tensor *pos)
         return tape_bad_shape(t, "tokens", "the class token must be [1, 1, C]", cls);
     if (pos && tensor_count(pos) != shape[1] * dim)
         return tape_bad_shape(t, "tokens", "the position must have a row for each token", pos);
-    Tensor *y = tape_tensor(t, DT_F32, 3, shape);
+    if ((cls && cls->dtype != DT_F32) || (pos && pos->dtype != DT_F32))
+        return tape_bad_shape(t, "tokens", "class token and position must be F32", patches);
+    Tensor *y = tape_tensor(t, patches->dtype, 3, shape);
     if (!y)
         return NULL;
-    TokensArgs a = { .batch = shape[0], .tokens = patches->shape[1], .dim = dim, .patches = patches->data,
-                     .cls = f32(cls), .pos = f32(pos), .out = y->data };
+    TokensArgs a = { .type = y->dtype, .batch = shape[0], .tokens = patches->shape[1], .dim = dim, .patches = patches->data,
+                     .cls = data_of(cls), .pos = data_of(pos), .out = y->data };
     if (tape_backend(t)->tokens(tape_backend(t), &a) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, patches, cls, pos)) {
@@ -84,7 +81,7 @@ typedef struct {
     ResizeArgs args;
 } ResizeNode;
 
-static int pos_resize_backward(Tape *t, Node *node, const float *dy)
+static int pos_resize_backward(Tape *t, Node *node, const void *dy)
 {
     ResizeNode *n = (ResizeNode *)node;
     bool add;
@@ -168,27 +165,30 @@ typedef struct {
     bool split;                        /* the part is the result and the whole the input */
 } JoinNode;
 
-static int join_backward(Tape *t, Node *node, const float *dy)
+static int join_backward(Tape *t, Node *node, const void *dy)
 {
     JoinNode *n = (JoinNode *)node;
     Backend *be = tape_backend(t);
+    DType type = node->out->dtype;
     bool add;
     if (n->split) {
         Tensor *x = n->parts[0];
         int64_t len = node->out->shape[1];
-        float *dx = tape_grad(t, x, &add);
+        void *dx = tape_grad(t, x, &add);
         if (!dx || (!add && be->zero(be, dx, tensor_bytes(x)) < 0))
             return -1;
-        CopyArgs c = { .outer = n->outer, .inner = 1, .n = len * n->inner, .x = dy, .x_outer = len * n->inner,
-                       .out = dx + n->from * n->inner, .out_outer = n->total * n->inner, .add = true };
+        CopyArgs c = { .type = type, .outer = n->outer, .inner = 1, .n = len * n->inner, .x = dy,
+                       .x_outer = len * n->inner, .out = element(dx, type, n->from * n->inner),
+                       .out_outer = n->total * n->inner, .add = true };
         return be->copy(be, &c);
     }
     for (int64_t i = 0, at = 0; i < n->n; i++) {
         int64_t len = n->outer && n->inner ? tensor_count(n->parts[i]) / (n->outer * n->inner) : 0;
-        float *dx = tape_grad(t, n->parts[i], &add);
-        CopyArgs c = { .outer = n->outer, .inner = 1, .n = len * n->inner, .x = dy + at * n->inner,
-                       .x_outer = n->total * n->inner, .out = dx, .out_outer = len * n->inner, .add = add };
-        if (dx && be->copy(be, &c) < 0)
+        CopyArgs c = { .type = type, .outer = n->outer, .inner = 1, .n = len * n->inner,
+                       .x = element(dy, type, at * n->inner), .x_outer = n->total * n->inner,
+                       .out_outer = len * n->inner };
+        c.out = tape_grad(t, n->parts[i], &c.add);
+        if (c.out && be->copy(be, &c) < 0)
             return -1;
         at += len;
     }
@@ -202,12 +202,13 @@ Tensor *op_slice_tokens(Tape *t, Tensor *x, int64_t from, int64_t to)
     if (x->ndim != 3 || from < 0 || to < from || to > x->shape[1])
         return tape_bad_shape(t, "slice_tokens", "the range must lie in [B, N, C]", x);
     int64_t shape[3] = { x->shape[0], to - from, x->shape[2] };
-    Tensor *y = tape_tensor(t, DT_F32, 3, shape);
+    Tensor *y = tape_tensor(t, x->dtype, 3, shape);
     if (!y)
         return NULL;
     int64_t inner = x->shape[2], total = x->shape[1];
-    CopyArgs c = { .outer = shape[0], .inner = 1, .n = shape[1] * inner, .x = (float *)x->data + from * inner,
-                   .x_outer = total * inner, .out = y->data, .out_outer = shape[1] * inner };
+    CopyArgs c = { .type = x->dtype, .outer = shape[0], .inner = 1, .n = shape[1] * inner,
+                   .x = element(x->data, x->dtype, from * inner), .x_outer = total * inner, .out = y->data,
+                   .out_outer = shape[1] * inner };
     if (tape_backend(t)->copy(tape_backend(t), &c) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x)) {
@@ -240,21 +241,22 @@ Tensor *op_concat(Tape *t, int n, Tensor *const *xs, int axis)
     for (int d = 0; d < nd; d++)
         *(d < axis ? &outer : &inner) *= d == axis ? 1 : shape[d];
     for (int i = 1; i < n; i++) {
-        bool same = xs[i]->ndim == nd;
+        bool same = xs[i]->ndim == nd && xs[i]->dtype == xs[0]->dtype;
         for (int d = 0; same && d < nd; d++)
             same = d == axis || xs[i]->shape[d] == shape[d];
         if (!same)
             return tape_bad_shape(t, "concat", "all but the axis must agree", xs[i]);
         shape[axis] += xs[i]->shape[axis];
     }
-    Tensor *y = tape_tensor(t, DT_F32, nd, shape);
+    Tensor *y = tape_tensor(t, xs[0]->dtype, nd, shape);
     if (!y)
         return NULL;
     int64_t at = 0;
     for (int i = 0; i < n; i++) {
         int64_t len = xs[i]->shape[axis];
-        CopyArgs c = { .outer = outer, .inner = 1, .n = len * inner, .x = xs[i]->data, .x_outer = len * inner,
-                       .out = (float *)y->data + at * inner, .out_outer = shape[axis] * inner };
+        CopyArgs c = { .type = y->dtype, .outer = outer, .inner = 1, .n = len * inner, .x = xs[i]->data,
+                       .x_outer = len * inner, .out = element(y->data, y->dtype, at * inner),
+                       .out_outer = shape[axis] * inner };
         if (tape_backend(t)->copy(tape_backend(t), &c) < 0)
             return tape_fail(t);
         at += len;
@@ -278,25 +280,18 @@ typedef struct {
     int64_t a, b; /* transposed dimensions */
 } ShapeNode;
 
-static int mean_tokens_backward(Tape *t, Node *node, const float *dy)
+static int mean_tokens_backward(Tape *t, Node *node, const void *dy)
 {
     Tensor *x = ((ShapeNode *)node)->x;
     Backend *be = tape_backend(t);
     int64_t batch = x->shape[0], tokens = x->shape[1], dim = x->shape[2];
-    bool add;
-    float *dx = tape_grad(t, x, &add), *small = tape_floats(t, batch * dim);
-    PointArgs p = { .n = batch * dim, .x = dy, .out = small, .factor = 1.0f / (float)tokens };
-    CopyArgs c = {.outer = batch,
-                  .inner = tokens,
-                  .n = dim,
-                  .x = small,
-                  .x_outer = dim,
-                  .x_inner = 0,
-                  .out = dx,
-                  .out_outer = tokens * dim,
-                  .out_inner = dim,
-                  .add = add};
-    return dx && small && be->add(be, &p) == 0 ? be->copy(be, &c) : -1;
+    DType type = x->dtype;
+    PointArgs p = { .type = type, .n = batch * dim, .x = dy, .factor = 1.0f / (float)tokens };
+    CopyArgs c = { .type = type, .outer = batch, .inner = tokens, .n = dim, .x_outer = dim, .x_inner = 0,
+                   .out_outer = tokens * dim, .out_inner = dim };
+    c.out = tape_grad(t, x, &c.add);
+    c.x = p.out = tape_elements(t, type, batch * dim);
+    return c.out && c.x && be->add(be, &p) == 0 ? be->copy(be, &c) : -1;
 }
 
 Tensor *op_mean_tokens(Tape *t, Tensor *x)
@@ -305,10 +300,12 @@ Tensor *op_mean_tokens(Tape *t, Tensor *x)
         return NULL;
     if (x->ndim != 3 || x->shape[1] < 1)
         return tape_bad_shape(t, "mean_tokens", "the input must be [B, N, C] with N > 0", x);
-    Tensor *y = tape_tensor(t, DT_F32, 2, (int64_t[]){ x->shape[0], x->shape[2] });
+    Tensor *y = tape_tensor(t, x->dtype, 2, (int64_t[]){ x->shape[0], x->shape[2] });
     if (!y)
         return NULL;
-    ReduceArgs r = {.outer = x->shape[0],
+    ReduceArgs r = {.type = x->dtype,
+                    .type_out = x->dtype,
+                    .outer = x->shape[0],
                     .reduce = x->shape[1],
                     .n = x->shape[2],
                     .x = x->data,
@@ -326,10 +323,10 @@ Tensor *op_mean_tokens(Tape *t, Tensor *x)
     return tape_failed(t) ? NULL : y;
 }
 
-static int transpose_backward(Tape *t, Node *node, const float *dy)
+static int transpose_backward(Tape *t, Node *node, const void *dy)
 {
     ShapeNode *n = (ShapeNode *)node;
-    TransposeArgs a = { .batch = n->x->shape[0], .a = n->b, .b = n->a, .x = dy };
+    TransposeArgs a = { .type = n->x->dtype, .batch = n->x->shape[0], .a = n->b, .b = n->a, .x = dy };
     a.out = tape_grad(t, n->x, &a.add);
     return a.out ? tape_backend(t)->transpose(tape_backend(t), &a) : -1;
 }
@@ -342,10 +339,10 @@ static Tensor *reorder(Tape *t, Tensor *x, bool to_last)
         return tape_bad_shape(t, "permute", "the input must have 4 dimensions", x);
     const int64_t *s = x->shape;
     int64_t nhwc[4] = { s[0], s[2], s[3], s[1] }, nchw[4] = { s[0], s[3], s[1], s[2] };
-    Tensor *y = tape_tensor(t, DT_F32, 4, to_last ? nhwc : nchw);
+    Tensor *y = tape_tensor(t, x->dtype, 4, to_last ? nhwc : nchw);
     if (!y)
         return NULL;
-    TransposeArgs a = { .batch = s[0], .a = to_last ? s[1] : s[1] * s[2], .b = to_last ? s[2] * s[3] : s[3],
+    TransposeArgs a = { .type = x->dtype, .batch = s[0], .a = to_last ? s[1] : s[1] * s[2], .b = to_last ? s[2] * s[3] : s[3],
                         .x = x->data, .out = y->data };
     if (tape_backend(t)->transpose(tape_backend(t), &a) < 0)
         return tape_fail(t);

@@ -1,4 +1,5 @@
-/* The ops. Each runs at once and, while the tape records, can run backwards. F32 unless said otherwise.
+/* The ops. Each runs at once and, while the tape records, can run backwards. Parameters are F32; results are of the
+ * device's real type (F32, or BF16 at reduced precision), those of losses, logits and parameters F32.
  *
  * All take the tape first and return a result in its step arena, or NULL after an error (tensor/tensor.h).
  * Shapes are checked; [..., C] is any number of leading dimensions. An argument marked "or NULL" may be
@@ -12,6 +13,8 @@
 
 /* y = x w^T + b. x [..., in], w [out, in], b [out] or NULL. */
 Tensor *op_linear(Tape *t, Tensor *x, Tensor *w, Tensor *b);
+/* The same in F32 at any precision of the device: for what a loss reads. */
+Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *b);
 /* y = gelu(x w^T + b). Keeps the pre-activation only. */
 Tensor *op_linear_gelu(Tape *t, Tensor *x, Tensor *w, Tensor *b);
 /* W = g v / |v| by rows. v [K, D]; g [K, 1] or NULL for 1. Make it once a step and share it. [Salimans 2016]

@@ -23,9 +23,17 @@ typedef struct {
     bool retained;
 } Result;
 
+/* A parameter's copy of the device's real type, for this step. */
+typedef struct {
+    const Tensor *x;
+    const void *copy;
+} Cast;
+
 struct Tape {
     Backend *be;
-    Arena arena, small;
+    Arena arena, small, operands;
+    Cast *casts;
+    size_t ncasts, casts_room;
     Pool pool;
     HostBlock *blocks, *block;
     Node *last;
@@ -36,7 +44,7 @@ struct Tape {
 
 size_t dtype_size(DType dtype)
 {
-    return dtype == DT_U8 ? 1 : dtype == DT_I64 ? 8 : 4;
+    return dtype == DT_U8 ? 1 : dtype == DT_BF16 ? 2 : dtype == DT_I64 ? 8 : 4;
 }
 
 int64_t tensor_count(const Tensor *x)
@@ -87,11 +95,13 @@ void tape_free(Tape *t)
         return;
     arena_free(&t->arena, t->be);
     arena_free(&t->small, t->be);
+    arena_free(&t->operands, t->be);
     pool_free(&t->pool, t->be);
     for (HostBlock *b = t->blocks, *next; b; b = next) {
         next = b->next;
         free(b);
     }
+    free(t->casts);
     free(t->with_grad);
     free(t);
 }
@@ -116,6 +126,8 @@ void tape_begin(Tape *t, bool record)
     drop_grads(t);
     arena_rewind(&t->arena, 0);
     arena_rewind(&t->small, 0);
+    arena_rewind(&t->operands, 0);
+    t->ncasts = 0;
     for (HostBlock *b = t->blocks; b; b = b->next)
         b->used = 0;
     t->block = t->blocks;
@@ -128,6 +140,7 @@ void tape_rest(Tape *t)
 {
     tape_begin(t, false);
     arena_rest(&t->arena, t->be);
+    arena_rest(&t->operands, t->be);
     pool_rest(&t->pool, t->be);
 }
 
@@ -236,12 +249,17 @@ Tensor *tape_like(Tape *t, const Tensor *x)
     return tape_tensor(t, x->dtype, x->ndim, x->shape);
 }
 
-float *tape_floats(Tape *t, int64_t count)
+void *tape_elements(Tape *t, DType dtype, int64_t count)
 {
-    float *p = arena_take(&t->arena, t->be, (size_t)count * sizeof(float));
+    void *p = arena_take(&t->arena, t->be, (size_t)count * dtype_size(dtype));
     if (!p)
         t->failed = true;
     return p;
+}
+
+float *tape_floats(Tape *t, int64_t count)
+{
+    return tape_elements(t, DT_F32, count);
 }
 
 void *tape_upload(Tape *t, const void *host, size_t bytes)
@@ -254,14 +272,98 @@ void *tape_upload(Tape *t, const void *host, size_t bytes)
     return p;
 }
 
+/* BF16 is the upper half of an F32: to nearest, ties to even; what is not a number stays so. */
+static uint16_t to_bf16(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    if (x != x)
+        return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static float from_bf16(uint16_t x)
+{
+    uint32_t u = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+static int keep_cast(Tape *t, const Tensor *x, const void *copy)
+{
+    if (t->ncasts == t->casts_room) {
+        size_t room = t->casts_room ? 2 * t->casts_room : 256;
+        Cast *grown = realloc(t->casts, room * sizeof *grown);
+        if (!grown)
+            return err_set(ERR_MEMORY, "out of memory for the tape's record");
+        t->casts = grown;
+        t->casts_room = room;
+    }
+    t->casts[t->ncasts++] = (Cast){ x, copy };
+    return 0;
+}
+
 int tape_write(Tape *t, Tensor *x, const void *host)
 {
-    return x ? t->be->write(t->be, x->data, host, tensor_bytes(x)) : -1;
+    if (!x)
+        return -1;
+    if (x->dtype != DT_BF16)
+        return t->be->write(t->be, x->data, host, tensor_bytes(x));
+    uint16_t *half = malloc(tensor_bytes(x));
+    if (!half && tensor_count(x))
+        return err_set(ERR_MEMORY, "out of memory for a copy of a tensor");
+    for (int64_t i = 0; i < tensor_count(x); i++)
+        half[i] = to_bf16(((const float *)host)[i]);
+    int rc = t->be->write(t->be, x->data, half, tensor_bytes(x));
+    free(half);
+    return rc;
 }
 
 int tape_read(Tape *t, const Tensor *x, void *host)
 {
-    return x ? t->be->read(t->be, host, x->data, tensor_bytes(x)) : -1;
+    if (!x)
+        return -1;
+    if (x->dtype != DT_BF16)
+        return t->be->read(t->be, host, x->data, tensor_bytes(x));
+    /* The halves come to the end of the host's array and are widened from its beginning. */
+    int64_t n = tensor_count(x);
+    float *wide = host;
+    uint16_t *half = (uint16_t *)(wide + n) - n;
+    if (t->be->read(t->be, half, x->data, tensor_bytes(x)) < 0)
+        return -1;
+    for (int64_t i = 0; i < n; i++)
+        wide[i] = from_bf16(half[i]);
+    return 0;
+}
+
+static const void *cast_into(Tape *t, Arena *a, const void *x, DType dtype, int64_t count)
+{
+    CastArgs c = { .from = dtype, .to = t->be->real, .n = count, .x = x };
+    c.out = arena_take(a, t->be, (size_t)count * dtype_size(c.to));
+    if (!c.out || t->be->cast(t->be, &c) < 0)
+        t->failed = true;
+    return t->failed ? NULL : c.out;
+}
+
+const void *tape_real(Tape *t, const void *x, DType dtype, int64_t count)
+{
+    return !x || t->failed || dtype == t->be->real ? x : cast_into(t, &t->arena, x, dtype, count);
+}
+
+const void *tape_operand(Tape *t, const Tensor *x)
+{
+    if (!x || t->failed)
+        return NULL;
+    if (x->tape_private || x->dtype == t->be->real)
+        return tape_real(t, x->data, x->dtype, tensor_count(x));
+    for (size_t i = 0; i < t->ncasts; i++)
+        if (t->casts[i].x == x)
+            return t->casts[i].copy;
+    const void *copy = cast_into(t, &t->operands, x->data, x->dtype, tensor_count(x));
+    if (copy && keep_cast(t, x, copy) < 0)
+        t->failed = true;
+    return t->failed ? NULL : copy;
 }
 
 /* ---- recording */
@@ -281,7 +383,7 @@ bool tape_wants(Tape *t, int n, Tensor *const *inputs)
     return wants;
 }
 
-void *tape_record(Tape *t, size_t size, int (*backward)(Tape *, Node *, const float *), Tensor *out)
+void *tape_record(Tape *t, size_t size, int (*backward)(Tape *, Node *, const void *), Tensor *out)
 {
     Node *node = t->failed ? NULL : tape_host(t, size);
     if (!node)
@@ -317,7 +419,7 @@ static int hold(Tape *t, Result *r, Buffer *b)
     return 0;
 }
 
-float *tape_grad(Tape *t, Tensor *x, bool *add)
+void *tape_grad(Tape *t, Tensor *x, bool *add)
 {
     bool dummy;
     if (!add)
@@ -362,19 +464,16 @@ int tape_grad_pass(Tape *t, Tensor *x, Tensor *out)
         return 0;
     Result *from = out->tape_private;
     Result *to = x->tape_private;
-    if (to && !to->buffer) {
+    if (to && !to->buffer && x->dtype == out->dtype) {
         from->buffer->refs++;
         return hold(t, to, from->buffer);
     }
-    bool add;
-    float *dx = tape_grad(t, x, &add);
-    if (!dx)
-        return -1;
-    PointArgs p = { .n = tensor_count(x), .x = from->buffer->data, .out = dx, .factor = 1, .add = true };
-    return t->be->add(t->be, &p);
+    CastArgs c = { .from = out->dtype, .to = x->dtype, .n = tensor_count(x), .x = from->buffer->data };
+    c.out = tape_grad(t, x, &c.add);
+    return c.out ? t->be->cast(t->be, &c) : -1;
 }
 
-float *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add)
+void *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add)
 {
     Result *to = x ? x->tape_private : NULL, *from = out->tape_private;
     if (to && to != from && x->needs_grad && to->buffer == from->buffer && to->buffer->refs == 2 &&
@@ -385,10 +484,10 @@ float *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add)
     return tape_grad(t, x, add);
 }
 
-float *tape_grad_added(Tape *t, Tensor *x)
+void *tape_grad_added(Tape *t, Tensor *x)
 {
     bool add;
-    float *dx = tape_grad(t, x, &add);
+    void *dx = tape_grad(t, x, &add);
     if (dx && !add && t->be->zero(t->be, dx, tensor_bytes(x)) < 0)
         t->failed = true;
     return dx;
@@ -434,10 +533,10 @@ int tape_backward_from(Tape *t, int n, Tensor *const *outs, Tensor *const *gouts
             tape_bad_shape(t, "backward", "a gradient must have its output's shape", gouts[i]);
             return -1;
         }
-        bool add;
-        float *dx = tape_grad(t, outs[i], &add);
-        PointArgs p = { .n = tensor_count(outs[i]), .x = gouts[i]->data, .out = dx, .factor = 1, .add = add };
-        if (!dx || t->be->add(t->be, &p) < 0)
+        CastArgs c = { .from = gouts[i]->dtype, .to = outs[i]->dtype, .n = tensor_count(outs[i]),
+                       .x = gouts[i]->data };
+        c.out = tape_grad(t, outs[i], &c.add);
+        if (!c.out || t->be->cast(t->be, &c) < 0)
             return -1;
     }
     return run_backward(t);
@@ -484,7 +583,7 @@ Tensor *tape_keep(Tape *t, size_t mark, Tensor *y)
 
 size_t tape_peak_bytes(const Tape *t)
 {
-    return t->arena.peak + t->small.peak + pool_reserved(&t->pool);
+    return t->arena.peak + t->small.peak + t->operands.peak + pool_reserved(&t->pool);
 }
 
 /* ---- views */
@@ -494,7 +593,7 @@ typedef struct {
     Tensor *x;
 } ViewNode;
 
-static int view_backward(Tape *t, Node *node, const float *dy)
+static int view_backward(Tape *t, Node *node, const void *dy)
 {
     (void)dy;
     return tape_grad_pass(t, ((ViewNode *)node)->x, node->out);

@@ -41,7 +41,7 @@ void pool_free(Pool *p, Backend *be);
 /* One recorded op. Ops embed it as the first member of a struct of their own. */
 typedef struct Node {
     struct Node *before;
-    int (*backward)(Tape *t, struct Node *node, const float *dy); /* dy: gradient of out */
+    int (*backward)(Tape *t, struct Node *node, const void *dy); /* dy: gradient of out, of its dtype */
     Tensor *out;
     size_t end; /* of the arena when the op was done: what follows is dead when it runs backwards */
 } Node;
@@ -52,8 +52,15 @@ void *tape_host(Tape *t, size_t bytes);
 Tensor *tape_like(Tape *t, const Tensor *x);
 /* F32 device memory in the step arena; in a backward function it lasts until that function returns. */
 float *tape_floats(Tape *t, int64_t count);
-/* The same with the contents of a host array. */
+/* The same of any dtype, and with the contents of a host array. */
+void *tape_elements(Tape *t, DType dtype, int64_t count);
 void *tape_upload(Tape *t, const void *host, size_t bytes);
+
+/* x as an operand of the device's products, of its `real` type: x's own memory or a copy, which is made once a step
+ * where x is the caller's (a parameter). NULL after an error, and for NULL. */
+const void *tape_operand(Tape *t, const Tensor *x);
+/* The same of an array in the step arena. */
+const void *tape_real(Tape *t, const void *x, DType dtype, int64_t count);
 
 /* Whether an op on these inputs must be able to run backwards. An input that needs a gradient and has
  * no place for one is an error: then false, and the tape has failed. */
@@ -63,29 +70,36 @@ bool tape_wants(Tape *t, int n, Tensor *const *inputs);
 
 /* Record an op that was run and whose inputs want gradients: a zeroed struct of `size` bytes that starts with
  * a Node, linked to the tape, out->needs_grad set. NULL with the tape failed. */
-void *tape_record(Tape *t, size_t size, int (*backward)(Tape *, Node *, const float *), Tensor *out);
+void *tape_record(Tape *t, size_t size, int (*backward)(Tape *, Node *, const void *), Tensor *out);
 
-/* Where the gradient of x goes: NULL when it needs none (or on failure: check tape_failed). *add tells
- * whether something is there already. */
-float *tape_grad(Tape *t, Tensor *x, bool *add);
+/* Where the gradient of x goes, of x's dtype: NULL when it needs none (or on failure: check tape_failed). *add
+ * tells whether something is there already. */
+void *tape_grad(Tape *t, Tensor *x, bool *add);
 /* Pass the gradient of out on to x unchanged, without a copy where possible. */
 int tape_grad_pass(Tape *t, Tensor *x, Tensor *out);
 
 /* tape_grad for a kernel that reads out's gradient before it writes x's, row by row: where that gradient was
  * passed on to x (tape_grad_pass), the two may be one buffer. */
-float *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add);
+void *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add);
 /* A gradient that kernels only add to: new ones are cleared. */
-float *tape_grad_added(Tape *t, Tensor *x);
+void *tape_grad_added(Tape *t, Tensor *x);
 
 /* err_set for ops: records a shape error and fails the tape. Returns NULL. */
 Tensor *tape_bad_shape(Tape *t, const char *op, const char *what, const Tensor *x);
+
+/* The n-th element of an array of this dtype. */
+static inline void *element(const void *array, DType dtype, int64_t n)
+{
+    return (char *)(uintptr_t)array + n * (int64_t)dtype_size(dtype);
+}
 
 static inline int64_t tensor_last(const Tensor *x)
 {
     return x->ndim ? x->shape[x->ndim - 1] : 1;
 }
 
-static inline float *f32(const Tensor *x)
+/* The memory of x or NULL. */
+static inline void *data_of(const Tensor *x)
 {
     return x ? x->data : NULL;
 }

@@ -26,7 +26,7 @@
 
 enum { TENSOR_DIMS = 5 };
 
-typedef enum { DT_F32, DT_U8, DT_I32, DT_I64 } DType;
+typedef enum { DT_F32, DT_U8, DT_I32, DT_I64, DT_BF16 } DType;
 
 /* Contiguous, row-major. data is memory of the tape's device. */
 typedef struct Tensor {
@@ -76,7 +76,7 @@ Tensor *tape_wrap(Tape *t, DType dtype, int ndim, const int64_t *shape, void *da
 /* The same elements under another shape; one dimension may be -1. Differentiable; copies nothing. */
 Tensor *tape_view(Tape *t, Tensor *x, int ndim, const int64_t *shape);
 
-/* Host memory to and from a tensor. tape_read waits for the device. */
+/* Host memory to and from a tensor; of BF16 tensors the host sees floats. tape_read waits for the device. */
 int tape_write(Tape *t, Tensor *x, const void *host);
 int tape_read(Tape *t, const Tensor *x, void *host);
 

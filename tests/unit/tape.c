@@ -223,13 +223,13 @@ static void test_adamw(Tape *t)
     for (int k = 0; k < 3; k++)
         ok(fabs((double)p[probe[k]] - want[k]) < 1e-6 && g[probe[k]] == 0, "AdamW with clipping, span %d", k);
     bool finite = false;
-    be->all_finite(be, p, COUNT, &finite);
+    be->all_finite(be, DT_F32, p, COUNT, &finite);
     ok(finite, "finite numbers are");
     p[COUNT - 2] = -INFINITY;
-    be->all_finite(be, p, COUNT, &finite);
+    be->all_finite(be, DT_F32, p, COUNT, &finite);
     ok(!finite, "an infinity is found");
     p[COUNT - 2] = NAN;
-    be->all_finite(be, p, COUNT, &finite);
+    be->all_finite(be, DT_F32, p, COUNT, &finite);
     ok(!finite, "a NaN is found");
 }
 

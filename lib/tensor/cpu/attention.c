@@ -36,8 +36,8 @@ static void pack_padded(const float *b, int64_t ldb, int64_t n, int64_t k, float
 static int head_forward(const AttentionArgs *a, int64_t sample, int head)
 {
     int64_t n = a->tokens, d = a->dim, c = a->heads * d, ld = 3 * c, wide = padded(n);
-    const float *q = a->qkv + sample * n * ld + head * d, *k = q + c, *v = k + c;
-    float *y = a->y + sample * n * c + head * d,
+    const float *q = (const float *)a->qkv + sample * n * ld + head * d, *k = q + c, *v = k + c;
+    float *y = (float *)a->y + sample * n * c + head * d,
           *stat = a->stat ? a->stat + (sample * a->heads + head) * n : NULL;
     int64_t block = n < BLOCK ? n : BLOCK, ksize = cpu.gemm_packed_size(wide, d),
             vsize = cpu.gemm_packed_size(d, n);
@@ -78,9 +78,10 @@ static int head_backward(const AttentionArgs *a, int64_t sample, int head)
 {
     int64_t n = a->tokens, d = a->dim, c = a->heads * d, ld = 3 * c, wide = padded(n);
     int64_t at = sample * n * ld + head * d;
-    const float *q = a->qkv + at, *k = q + c, *v = k + c;
-    float *dq = a->dqkv + at, *dk = dq + c, *dv = dk + c;
-    const float *y = a->y + sample * n * c + head * d, *dy = a->dy + sample * n * c + head * d;
+    const float *q = (const float *)a->qkv + at, *k = q + c, *v = k + c;
+    float *dq = (float *)a->dqkv + at, *dk = dq + c, *dv = dk + c;
+    const float *y = (const float *)a->y + sample * n * c + head * d;
+    const float *dy = (const float *)a->dy + sample * n * c + head * d;
     const float *stat = a->stat + (sample * a->heads + head) * n;
     int64_t block = n < BLOCK ? n : BLOCK, across = cpu.gemm_packed_size(wide, d),
             along = cpu.gemm_packed_size(d, n);

@@ -17,13 +17,13 @@ static void weights_in(const ConvArgs *a, float *to, bool flip)
     if (a->groups > 1) {
         for (int64_t c = 0; c < a->cin; c++)
             for (int64_t i = 0; i < k; i++)
-                to[(flip ? k - 1 - i : i) * a->cin + c] = a->weight[c * k + i];
+                to[(flip ? k - 1 - i : i) * a->cin + c] = floats(a->weight, 0)[c * k + i];
         return;
     }
     for (int64_t o = 0; o < a->cout; o++)
         for (int64_t c = 0; c < cin; c++)
             for (int64_t i = 0; i < k; i++)
-                to[(o * k + i) * cin + c] = a->weight[(o * cin + c) * k + i];
+                to[(o * k + i) * cin + c] = floats(a->weight, 0)[(o * cin + c) * k + i];
 }
 
 static void weights_out(const ConvArgs *a, const float *from, float *to)
@@ -54,7 +54,7 @@ static void gather(const ConvArgs *a, int64_t sample, int64_t oy, float *out)
                 if (iy < 0 || iy >= a->h || ix < 0 || ix >= a->w)
                     memset(out, 0, piece);
                 else
-                    memcpy(out, a->x + ((sample * a->h + iy) * a->w + ix) * a->cin, piece);
+                    memcpy(out, floats(a->x, ((sample * a->h + iy) * a->w + ix) * a->cin), piece);
             }
 }
 
@@ -65,7 +65,7 @@ static void scatter(const ConvArgs *a, int64_t sample, int64_t oy, const float *
             for (int kx = 0; kx < a->kw; kx++, from += a->cin) {
                 int64_t iy = oy * a->stride + ky - a->pad, ix = ox * a->stride + kx - a->pad;
                 if (iy >= 0 && iy < a->h && ix >= 0 && ix < a->w)
-                    cpu.axpby(from, 1, NULL, 0, a->dx + ((sample * a->h + iy) * a->w + ix) * a->cin, a->cin,
+                    cpu.axpby(from, 1, NULL, 0, floats(a->dx, ((sample * a->h + iy) * a->w + ix) * a->cin), a->cin,
                               true);
             }
 }
@@ -76,7 +76,7 @@ static int dense(const ConvArgs *a, const float *w)
     int failed = 0;
 #pragma omp parallel for schedule(static) reduction(| : failed)
     for (int64_t i = 0; i < a->batch * a->ho; i++) {
-        float *rows = cpu_scratch(SCRATCH_A, a->wo * depth), *y = a->y + i * a->wo * a->cout;
+        float *rows = cpu_scratch(SCRATCH_A, a->wo * depth), *y = floats(a->y, i * a->wo * a->cout);
         if (!rows) {
             failed = 1;
             continue;
@@ -100,9 +100,9 @@ static int dense_backward(const ConvArgs *a, const float *w, float *dw, int me, 
     cpu_share(a->batch, me, team, &from, &to);
     for (int64_t s = from; s < to; s++) {
         if (a->dx && !a->add)
-            memset(a->dx + s * a->h * a->w * a->cin, 0, (size_t)(a->h * a->w * a->cin) * sizeof(float));
+            memset(floats(a->dx, s * a->h * a->w * a->cin), 0, (size_t)(a->h * a->w * a->cin) * sizeof(float));
         for (int64_t oy = 0; oy < a->ho; oy++) {
-            const float *dy = a->dy + (s * a->ho + oy) * a->wo * a->cout;
+            const float *dy = floats(a->dy, (s * a->ho + oy) * a->wo * a->cout);
             if (a->dweight) {
                 gather(a, s, oy, rows);
                 if (cpu_gemm(true, false, a->cout, depth, a->wo, dy, a->cout, rows, depth, 1, dw, depth) < 0)
@@ -122,7 +122,7 @@ static int dense_backward(const ConvArgs *a, const float *w, float *dw, int me, 
 
 static void depthwise_dx_any_stride(const ConvArgs *a, const float *w, int64_t s)
 {
-    float *dx = a->dx + s * a->h * a->w * a->cin;
+    float *dx = floats(a->dx, s * a->h * a->w * a->cin);
     if (!a->add)
         memset(dx, 0, (size_t)(a->h * a->w * a->cin) * sizeof(float));
     for (int64_t oy = 0; oy < a->ho; oy++)
@@ -131,7 +131,7 @@ static void depthwise_dx_any_stride(const ConvArgs *a, const float *w, int64_t s
                 for (int kx = 0; kx < a->kw; kx++) {
                     int64_t iy = oy * a->stride + ky - a->pad, ix = ox * a->stride + kx - a->pad;
                     if (iy >= 0 && iy < a->h && ix >= 0 && ix < a->w)
-                        cpu.mul(a->dy + ((s * a->ho + oy) * a->wo + ox) * a->cin,
+                        cpu.mul(floats(a->dy, ((s * a->ho + oy) * a->wo + ox) * a->cin),
                                 w + (ky * a->kw + kx) * a->cin, 1, dx + (iy * a->w + ix) * a->cin, a->cin,
                                 true);
                 }
@@ -155,7 +155,7 @@ static int depthwise(const ConvArgs *a, const float *w)
     if (a->stride > 1) {
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < a->batch * a->ho; i++)
-            cpu.depthwise_row(a->x + i / a->ho * a->h * a->w * a->cin, w, a->bias, a->y + i * a->wo * a->cout,
+            cpu.depthwise_row(floats(a->x, i / a->ho * a->h * a->w * a->cin), w, a->bias, floats(a->y, i * a->wo * a->cout),
                               a->h, a->w, a->cin, a->wo, a->kh, a->kw, a->stride, a->pad, i % a->ho, false);
         return 0;
     }
@@ -166,8 +166,8 @@ static int depthwise(const ConvArgs *a, const float *w)
         if (!scratch)
             failed = 1;
         else
-            cpu.depthwise_plane(a->x + s * a->h * a->w * a->cin, w, a->bias,
-                                a->y + s * a->ho * a->wo * a->cin, a->h, a->w, a->cin, c0, a->ho, a->wo,
+            cpu.depthwise_plane(floats(a->x, s * a->h * a->w * a->cin), w, a->bias,
+                                floats(a->y, s * a->ho * a->wo * a->cin), a->h, a->w, a->cin, c0, a->ho, a->wo,
                                 a->kh, a->kw, a->pad, a->pad, false, scratch);
     }
     return failed ? -1 : 0;
@@ -187,15 +187,15 @@ static int depthwise_backward(const ConvArgs *a, const float *w, const float *fl
         if (a->dx && !plane)
             depthwise_dx_any_stride(a, w, s);
         if (a->dweight && !plane)
-            cpu.depthwise_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, a->ho, a->wo, a->kh,
+            cpu.depthwise_weights(floats(a->x, s * in), floats(a->dy, s * out), dw, a->h, a->w, a->cin, a->ho, a->wo, a->kh,
                                   a->kw, a->stride, a->pad);
         for (int64_t c0 = 0; plane && c0 < a->cin; c0 += 16) {
             if (a->dx)
-                cpu.depthwise_plane(a->dy + s * out, flipped, NULL, a->dx + s * in, a->ho, a->wo, a->cin, c0,
+                cpu.depthwise_plane(floats(a->dy, s * out), flipped, NULL, floats(a->dx, s * in), a->ho, a->wo, a->cin, c0,
                                     a->h, a->w, a->kh, a->kw, a->kh - 1 - a->pad, a->kw - 1 - a->pad, a->add,
                                     scratch);
             if (a->dweight)
-                cpu.depthwise_plane_weights(a->x + s * in, a->dy + s * out, dw, a->h, a->w, a->cin, c0, a->ho,
+                cpu.depthwise_plane_weights(floats(a->x, s * in), floats(a->dy, s * out), dw, a->h, a->w, a->cin, c0, a->ho,
                                             a->wo, a->kh, a->kw, a->pad, a->pad, scratch);
         }
     }
@@ -241,6 +241,13 @@ static int conv_backward(Backend *be, const ConvArgs *a)
 
 /* ---- patches */
 
+/* Where row y of channel c begins in the i-th row of patches, counted through the samples. */
+static int64_t image_row(const PatchArgs *a, int64_t i, int64_t c, int64_t y)
+{
+    int64_t rows = a->h / a->patch;
+    return ((i / rows * a->channels + c) * a->h + i % rows * a->patch + y) * a->w;
+}
+
 static int patches(Backend *be, const PatchArgs *a)
 {
     (void)be;
@@ -249,10 +256,9 @@ static int patches(Backend *be, const PatchArgs *a)
     for (int64_t i = 0; i < a->batch * rows; i++)
         for (int64_t c = 0; c < a->channels; c++)
             for (int64_t y = 0; y < p; y++) {
-                const float *line =
-                    a->image + ((i / rows * a->channels + c) * a->h + i % rows * p + y) * a->w;
+                const float *line = floats(a->image, image_row(a, i, c, y));
                 for (int64_t x = 0; x < cols; x++)
-                    memcpy(a->rows + (i * cols + x) * in + (c * p + y) * p, line + x * p,
+                    memcpy(floats(a->rows, (i * cols + x) * in + (c * p + y) * p), line + x * p,
                            (size_t)p * sizeof(float));
             }
     return 0;
@@ -267,10 +273,10 @@ static int patches_backward(Backend *be, const PatchArgs *a)
     for (int64_t i = 0; i < a->batch * rows; i++)
         for (int64_t c = 0; c < a->channels; c++)
             for (int64_t y = 0; y < p; y++) {
-                float *line = a->dimage + ((i / rows * a->channels + c) * a->h + i % rows * p + y) * a->w;
+                float *line = floats(a->dimage, image_row(a, i, c, y));
                 for (int64_t x = 0; x < cols; x++)
-                    cpu.axpby(a->rows + (i * cols + x) * in + (c * p + y) * p, 1, NULL, 0, line + x * p, p,
-                              true);
+                    cpu.axpby(floats(a->rows, (i * cols + x) * in + (c * p + y) * p), 1, NULL, 0, line + x * p,
+                              p, true);
             }
     return 0;
 }

@@ -55,4 +55,10 @@ void cpu_row_table(Backend *be);
 void cpu_loss_table(Backend *be);
 void cpu_train_table(Backend *be);
 
+/* An array of the table's, F32 on this device, from its element `at` on; NULL for NULL. */
+static inline float *floats(const void *array, int64_t at)
+{
+    return array ? (float *)(uintptr_t)array + at : NULL;
+}
+
 #endif

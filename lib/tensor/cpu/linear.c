@@ -42,6 +42,7 @@ enum { CHUNK = 192 };
 static int product(const MatmulArgs *m, const float *a, const float *b, float *c)
 {
     int64_t chunks = (m->m + CHUNK - 1) / CHUNK;
+    float *pre = m->pre;
     if (m->ta || chunks < omp_get_max_threads()) {
         if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, a, m->lda, b, m->ldb, m->add, c, m->ldc) < 0)
             return -1;
@@ -49,8 +50,8 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
 #pragma omp parallel for schedule(static) if (m->m * m->n > CPU_SERIAL)
             for (int64_t i = 0; i < m->m; i++) {
                 float *row = c + i * m->ldc;
-                if (m->pre)
-                    cpu.bias_gelu(row, m->bias, m->pre + i * m->ldc, row, 1, m->n);
+                if (pre)
+                    cpu.bias_gelu(row, m->bias, pre + i * m->ldc, row, 1, m->n);
                 else
                     cpu.bias_residual(row, m->bias, 1, NULL, 1, m->n);
             }
@@ -75,8 +76,8 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
                           rows, m->ldc) < 0)
             failed = 1;
         for (int64_t i = 0; (m->bias || m->pre) && i < to - from; i++) {
-            if (m->pre)
-                cpu.bias_gelu(rows + i * m->ldc, m->bias, m->pre + (from + i) * m->ldc, rows + i * m->ldc, 1,
+            if (pre)
+                cpu.bias_gelu(rows + i * m->ldc, m->bias, pre + (from + i) * m->ldc, rows + i * m->ldc, 1,
                               m->n);
             else
                 cpu.bias_residual(rows + i * m->ldc, m->bias, 1, NULL, 1, m->n);
@@ -88,14 +89,16 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
 static int matmul(Backend *be, const MatmulArgs *m)
 {
     (void)be;
+    const float *a = m->a, *b = m->b;
+    float *to = m->c;
     if (m->batch <= 1)
-        return product(m, m->a, m->b, m->c);
+        return product(m, a, b, to);
     int failed = 0;
 #pragma omp parallel for schedule(static) reduction(| : failed)
     for (int64_t i = 0; i < m->batch; i++) {
-        float *c = m->c + i * m->stride_c;
-        if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, m->a + i * m->stride_a, m->lda, m->b + i * m->stride_b,
-                     m->ldb, m->add, c, m->ldc) < 0)
+        float *c = to + i * m->stride_c;
+        if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, a + i * m->stride_a, m->lda, b + i * m->stride_b, m->ldb,
+                     m->add, c, m->ldc) < 0)
             failed = 1;
         for (int64_t r = 0; m->bias && r < m->m; r++)
             cpu.bias_residual(c + r * m->ldc, m->bias, 1, NULL, 1, m->n);
@@ -106,6 +109,7 @@ static int matmul(Backend *be, const MatmulArgs *m)
 static int colsum(Backend *be, const ColsumArgs *s)
 {
     (void)be;
+    const float *x = s->x;
     if (!s->add)
         memset(s->out, 0, (size_t)s->cols * sizeof *s->out);
     int nth = s->rows * s->cols > CPU_SERIAL ? omp_get_max_threads() : 1;
@@ -117,7 +121,7 @@ static int colsum(Backend *be, const ColsumArgs *s)
     for (int i = 0; i < nth; i++) {
         int64_t from, to;
         cpu_share(s->rows, i, nth, &from, &to);
-        cpu.colsum(s->x + from * s->cols, to - from, s->cols, partial + i * s->cols);
+        cpu.colsum(x + from * s->cols, to - from, s->cols, partial + i * s->cols);
     }
     for (int i = 0; i < nth; i++)
         cpu.axpby(partial + i * s->cols, 1, NULL, 0, s->out, s->cols, true);

@@ -19,48 +19,48 @@ static int add(Backend *be, const PointArgs *a)
 {
     (void)be;
     if (!a->y)
-        SHARES(a->n, cpu.axpby(a->x + from, a->factor, NULL, 0, a->out + from, n, a->add));
-    SHARES(a->n, cpu.axpby(a->x + from, 1, a->y + from, a->factor, a->out + from, n, a->add));
+        SHARES(a->n, cpu.axpby(floats(a->x, from), a->factor, NULL, 0, floats(a->out, from), n, a->add));
+    SHARES(a->n, cpu.axpby(floats(a->x, from), 1, floats(a->y, from), a->factor, floats(a->out, from), n, a->add));
 }
 
 static int mul(Backend *be, const PointArgs *a)
 {
     (void)be;
-    SHARES(a->n, cpu.mul(a->x + from, a->y + from, a->factor, a->out + from, n, a->add));
+    SHARES(a->n, cpu.mul(floats(a->x, from), floats(a->y, from), a->factor, floats(a->out, from), n, a->add));
 }
 
 static int gelu(Backend *be, const PointArgs *a)
 {
     (void)be;
-    SHARES(a->n, cpu.gelu(a->x + from, a->out + from, n));
+    SHARES(a->n, cpu.gelu(floats(a->x, from), floats(a->out, from), n));
 }
 
 static int gelu_backward(Backend *be, const PointArgs *a)
 {
     (void)be;
-    SHARES(a->n, cpu.gelu_backward(a->x + from, a->y + from, a->out + from, n, a->add));
+    SHARES(a->n, cpu.gelu_backward(floats(a->x, from), floats(a->y, from), floats(a->out, from), n, a->add));
 }
 
 static int add_scalar(Backend *be, const PointArgs *a)
 {
     (void)be;
-    float value = a->factor * a->y[0];
-    SHARES(a->n, cpu.fill(value, a->out + from, n, a->add));
+    float value = a->factor * *floats(a->y, 0);
+    SHARES(a->n, cpu.fill(value, floats(a->out, from), n, a->add));
 }
 
 static int residual(Backend *be, const ResidualArgs *a)
 {
     (void)be;
     if (!a->scale && a->x)
-        SHARES(a->samples * a->stride, cpu.axpby(a->x + from, 1, a->y + from, 1, a->out + from, n, false));
+        SHARES(a->samples * a->stride, cpu.axpby(floats(a->x, from), 1, floats(a->y, from), 1, floats(a->out, from), n, false));
 #pragma omp parallel for schedule(static) if (a->samples * a->stride > CPU_SERIAL)
     for (int64_t s = 0; s < a->samples; s++) {
         int64_t at = s * a->stride;
         float f = a->scale ? a->scale[s] : 1;
         if (a->x)
-            cpu.axpby(a->x + at, 1, a->y + at, f, a->out + at, a->stride, false);
+            cpu.axpby(floats(a->x, at), 1, floats(a->y, at), f, floats(a->out, at), a->stride, false);
         else
-            cpu.axpby(a->y + at, f, NULL, 0, a->out + at, a->stride, false);
+            cpu.axpby(floats(a->y, at), f, NULL, 0, floats(a->out, at), a->stride, false);
     }
     return 0;
 }

@@ -27,7 +27,7 @@ static int threads(const RowArgs *a)
 static int layer_norm(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.layer_norm(a->x + at, a->gamma, a->beta, a->eps, a->y + at, FROM(a->stat, 2), n, a->cols));
+    ROWS(cpu.layer_norm(floats(a->x, at), a->gamma, a->beta, a->eps, floats(a->y, at), FROM(a->stat, 2), n, a->cols));
 }
 
 /* Each thread sums the gradients of gamma and beta over its rows; then they are added in order. */
@@ -45,8 +45,8 @@ static int layer_norm_backward(Backend *be, const RowArgs *a)
         int64_t from, to;
         cpu_share(a->rows, i, nth, &from, &to);
         float *p = partial + 2 * i * a->cols;
-        cpu.layer_norm_backward(a->x + from * a->cols, a->dy + from * a->cols, a->gamma, a->stat + 2 * from,
-                                a->dx ? a->dx + from * a->cols : NULL, a->add, affine ? p : NULL,
+        cpu.layer_norm_backward(floats(a->x, from * a->cols), floats(a->dy, from * a->cols), a->gamma, a->stat + 2 * from,
+                                floats(a->dx, from * a->cols), a->add, affine ? p : NULL,
                                 affine ? p + a->cols : NULL, to - from, a->cols);
     }
     for (int i = 0; affine && i < nth; i++) {
@@ -61,33 +61,33 @@ static int layer_norm_backward(Backend *be, const RowArgs *a)
 static int l2_normalize(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.normalize(a->x + at, a->eps, NULL, a->y + at, FROM(a->stat, 1), n, a->cols));
+    ROWS(cpu.normalize(floats(a->x, at), a->eps, NULL, floats(a->y, at), FROM(a->stat, 1), n, a->cols));
 }
 
 static int l2_normalize_backward(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.normalize_backward(a->x + at, a->dy + at, a->eps, NULL, a->stat + from, FROM(a->dx, a->cols),
+    ROWS(cpu.normalize_backward(floats(a->x, at), floats(a->dy, at), a->eps, NULL, a->stat + from, floats(a->dx, at),
                                 a->add, NULL, n, a->cols));
 }
 
 static int weight_norm(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.normalize(a->x + at, 0, FROM(a->gamma, 1), a->y + at, FROM(a->stat, 1), n, a->cols));
+    ROWS(cpu.normalize(floats(a->x, at), 0, FROM(a->gamma, 1), floats(a->y, at), FROM(a->stat, 1), n, a->cols));
 }
 
 static int weight_norm_backward(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.normalize_backward(a->x + at, a->dy + at, 0, FROM(a->gamma, 1), a->stat + from,
-                                FROM(a->dx, a->cols), a->add, FROM(a->dgamma, 1), n, a->cols));
+    ROWS(cpu.normalize_backward(floats(a->x, at), floats(a->dy, at), 0, FROM(a->gamma, 1), a->stat + from,
+                                floats(a->dx, at), a->add, FROM(a->dgamma, 1), n, a->cols));
 }
 
 static int softmax(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.softmax(a->x + at, a->y + at, n, a->cols));
+    ROWS(cpu.softmax(floats(a->x, at), floats(a->y, at), n, a->cols));
 }
 
 static int softmax_backward(Backend *be, const RowArgs *a)
@@ -95,13 +95,13 @@ static int softmax_backward(Backend *be, const RowArgs *a)
     (void)be;
     if (!a->dx)
         return 0;
-    ROWS(cpu.softmax_backward(a->y + at, a->dy + at, a->dx + at, a->add, n, a->cols));
+    ROWS(cpu.softmax_backward(floats(a->y, at), floats(a->dy, at), floats(a->dx, at), a->add, n, a->cols));
 }
 
 static int log_softmax(Backend *be, const RowArgs *a)
 {
     (void)be;
-    ROWS(cpu.log_softmax(a->x + at, a->y + at, n, a->cols));
+    ROWS(cpu.log_softmax(floats(a->x, at), floats(a->y, at), n, a->cols));
 }
 
 static int log_softmax_backward(Backend *be, const RowArgs *a)
@@ -109,7 +109,7 @@ static int log_softmax_backward(Backend *be, const RowArgs *a)
     (void)be;
     if (!a->dx)
         return 0;
-    ROWS(cpu.log_softmax_backward(a->y + at, a->dy + at, a->dx + at, a->add, n, a->cols));
+    ROWS(cpu.log_softmax_backward(floats(a->y, at), floats(a->dy, at), floats(a->dx, at), a->add, n, a->cols));
 }
 
 void cpu_row_table(Backend *be)

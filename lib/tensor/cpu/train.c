@@ -155,13 +155,14 @@ static int discrepancy(Backend *be, const DiscrepancyArgs *a)
     return failed ? -1 : 0;
 }
 
-static int all_finite(Backend *be, const float *x, int64_t n, bool *finite)
+static int all_finite(Backend *be, DType type, const void *x, int64_t n, bool *finite)
 {
     (void)be;
+    (void)type;
     int bad = 0;
 #pragma omp parallel for schedule(static) reduction(| : bad)
     for (int64_t j = 0; j < pieces(n); j++)
-        bad |= !cpu.all_finite(x + j * PIECE, n - j * PIECE < PIECE ? n - j * PIECE : PIECE);
+        bad |= !cpu.all_finite(floats(x, j * PIECE), n - j * PIECE < PIECE ? n - j * PIECE : PIECE);
     *finite = !bad;
     return 0;
 }
