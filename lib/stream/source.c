@@ -55,6 +55,7 @@ Source *source_open(const char *kind, const char *program, const StreamOptions *
         err_set(ERR_MEMORY, "stream: out of memory");
         return NULL;
     }
+    wire_keep_memory();
     s->life = -1;
     s->turn = -1;
     if (o)

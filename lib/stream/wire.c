@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
+#include <malloc.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -69,6 +70,14 @@ void *wire_socket(int type)
 int wire_max_frame(void *socket, int64_t bytes)
 {
     return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &bytes, sizeof bytes) ? wire_error("ZeroMQ socket") : 0;
+}
+
+void wire_keep_memory(void)
+{
+#ifdef M_TRIM_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, 32 << 20); /* no more is allowed */
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
 }
 
 WireState *wire_state(void *socket)

@@ -29,6 +29,11 @@ void wire_close(void **socket, int linger_ms);
  * connect. */
 int wire_max_frame(void *socket, int64_t bytes);
 
+/* For programs that do little but pass records on: what a message took stays with the process for the next one.
+ * Else the allocator gives pages back and gets them zeroed again, record by record, which costs more than copying
+ * them. Before the first message. */
+void wire_keep_memory(void);
+
 /* Bind, and fill in t: endpoint, and the keys where there are any; t->kind is the caller's. listen NULL: a
  * fresh ipc path of the process's socket directory, named after name. Else tcp with keys of its own, in the
  * form [HOST:]PORT: loopback unless HOST is given, an IPv6 address in brackets, port 0 for any that is free;

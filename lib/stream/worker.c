@@ -73,6 +73,7 @@ Worker *worker_open(const Ticket *t, const WorkerConfig *c)
         err_set(ERR_MEMORY, "out of memory");
         return NULL;
     }
+    wire_keep_memory();
     w->config = *c;
     w->ticket = *t;
     w->met_at = log_seconds();
