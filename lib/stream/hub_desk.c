@@ -83,15 +83,23 @@ void desk_reclaim(Hub *h, pid_t pid)
     }
 }
 
+/* They become free about in the order in which they were taken, so the next one is found at once. */
+Slot *desk_free_slot(Desk *a)
+{
+    for (int i = 0; i < a->slots; i++, a->turn = a->turn + 1 < a->slots ? a->turn + 1 : 0)
+        if (a->slot[a->turn].state == SLOT_FREE)
+            return &a->slot[a->turn];
+    return NULL;
+}
+
 Slot *desk_take(Desk *a, uint64_t seq)
 {
-    for (int i = 0; i < a->slots; i++)
-        if (a->slot[i].state == SLOT_FREE) {
-            a->slot[i].state = SLOT_LENT;
-            a->slot[i].seq = seq;
-            return &a->slot[i];
-        }
-    return NULL;
+    Slot *s = desk_free_slot(a);
+    if (s) {
+        s->state = SLOT_LENT;
+        s->seq = seq;
+    }
+    return s;
 }
 
 int desk_slot_number(const Slot *s)

@@ -10,7 +10,7 @@
 
 enum {
     HUB_PORTS = 2,       /* this host, and tcp */
-    HUB_SLOTS = 64,      /* most slots of a desk */
+    HUB_SLOTS = 256,     /* most slots of a desk */
     HUB_QUEUE = 256      /* most records at one worker */
 };
 
@@ -28,7 +28,7 @@ typedef struct Slot {
 typedef struct Desk {
     ShmBlock *block;
     Slot slot[HUB_SLOTS];
-    int slots;
+    int slots, turn; /* turn: where the next free one may be */
     bool lent;   /* a worker may write into it */
     pid_t pid;   /* whose it is when the hub has lost its worker, which may live and write; else 0 */
     int gone;    /* then: pidfd, or -1 */
@@ -87,6 +87,8 @@ void desk_return(Desk *a);
 void desk_orphan(Desk *a, pid_t pid);
 /* Return what lost workers had that are dead by now, or are this process. */
 void desk_reclaim(Hub *h, pid_t pid);
+/* NULL: none is free. */
+Slot *desk_free_slot(Desk *a);
 Slot *desk_take(Desk *a, uint64_t seq);
 int desk_slot_number(const Slot *s);
 void desk_free(Hub *h);

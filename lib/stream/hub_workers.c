@@ -157,18 +157,10 @@ void hub_look_for_silence(Hub *h, double now)
 
 /* ---------------------------------------------------------------- handing out */
 
-static bool has_slot(const Desk *a)
-{
-    for (int i = 0; i < a->slots; i++)
-        if (a->slot[i].state == SLOT_FREE)
-            return true;
-    return false;
-}
-
 static bool may_have(const Hub *h, const HubWorker *w, const Held *r)
 {
     return w->used && w->ready && !w->silent && !w->alone && w->credit > 0 && w->queue < (r->crashes ? 1 : h->depth) &&
-           (!w->desk || has_slot(w->desk)) && (!r->holders || worker_place(w, r->seq) < 0);
+           (!w->desk || desk_free_slot(w->desk)) && (!r->holders || worker_place(w, r->seq) < 0);
 }
 
 /* Of those that may have it and have not, the one with the least to do. One that lets a record wait gets more only
