@@ -107,8 +107,6 @@ static void take(Sink *s)
     Message m;
     if (sink_next(s, &m, -1) != 1)
         die();
-    if (m.bad)
-        die_with("%s: image %llu is bad: %s", dataset, (unsigned long long)m.id, m.bad);
     for (int i = 0; i < m.tensors; i++) {
         size_t n = m.tensor[i].bytes;
         if (n > BATCH)
