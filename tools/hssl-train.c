@@ -12,6 +12,7 @@
 #include "ssl/student.h"
 #include "store/run.h"
 #include "stream/batch.h"
+#include "stream/gauges.h"
 #include "stream/stage.h"
 #include "train/badimages.h"
 #include "train/claim.h"
@@ -297,6 +298,10 @@ static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d
     t->at.epoch.loss += report->loss;
     t->at.epoch.d += d->d;
     t->at.epoch.d_role += d->d_role;
+    gauge_set(GAUGE_STEP, (uint64_t)t->at.step);
+    gauge_set(GAUGE_STEPS, (uint64_t)t->total);
+    gauge_add(GAUGE_IMAGES, config.batch_size);
+    gauge_set_real(GAUGE_LOSS, report->loss);
     if (t->at.step == t->begun + 1)
         log_debug("train", "first step done");
     if (r.step % o.log_every == 0 && log_step(t, &r, report, d))

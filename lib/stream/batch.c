@@ -1,6 +1,7 @@
 #include "stream/batch.h"
 
 #include "stream/badlist.h"
+#include "stream/gauges.h"
 #include "stream/stage.h"
 #include "util/err.h"
 #include "util/idset.h"
@@ -255,6 +256,7 @@ static int place(Batches *b, const Message *m)
         return -1;
     }
     s->mark[at] = m->bad ? BAD : GOOD;
+    gauge_add(GAUGE_HELD, 1);
     if (++s->have == sh->batch_size)
         finish(b, s);
     return 0;
@@ -336,6 +338,7 @@ Batches *batches_open(const Ticket *t, const BatchesConfig *c)
         err_set(ERR_MEMORY, "out of memory");
         return NULL;
     }
+    gauges_open(c->program); /* here, for this thread's waiting is what counts */
     b->config = *c;
     b->wake = -1;
     message_init(&b->welcome, MSG_WELCOME);
@@ -378,8 +381,11 @@ const BatchShape *batches_shape(Batches *b)
 {
     const BatchShape *shape = NULL;
     pthread_mutex_lock(&b->guard);
+    if (!b->shaped && !b->failed)
+        gauge_state(GAUGE_WAITS_IN);
     while (!b->shaped && !b->failed)
         pthread_cond_wait(&b->changed, &b->guard);
+    gauge_state(GAUGE_BUSY);
     if (b->shaped)
         shape = &b->shape;
     else
@@ -444,9 +450,14 @@ Batch *batches_next(Batches *b)
         }
         if (b->ended)
             break;
+        gauge_state(GAUGE_WAITS_IN);
         pthread_cond_wait(&b->changed, &b->guard);
     }
+    gauge_set(GAUGE_BAD, b->bad.count);
     pthread_mutex_unlock(&b->guard);
+    gauge_state(GAUGE_BUSY);
+    if (batch)
+        gauge_add(GAUGE_HELD, -b->shape.batch_size);
     b->waited += log_seconds() - began;
     return batch && !report_bad(b, &b->slot[batch->slot]) ? batch : NULL;
 }
@@ -518,4 +529,5 @@ void batches_close(Batches **batches)
         close(b->wake);
     free(b);
     *batches = NULL;
+    gauges_close();
 }

@@ -1,8 +1,10 @@
 #include "stream/hub.h"
 
 #include "stream/ends.h"
+#include "stream/gauges.h"
 #include "stream/hub_state.h"
 #include "stream/process.h"
+#include "stream/sockdir.h"
 #include "util/err.h"
 #include "util/log.h"
 
@@ -279,6 +281,27 @@ int hub_patience(Hub *h)
     return busy && (ms < 0 || ms > look) ? look : ms;
 }
 
+bool hub_busy(const Hub *h)
+{
+    if (custody_waiting(&h->custody))
+        return true;
+    for (const HubWorker *w = h->worker; w < h->worker + HUB_MAX_WORKERS; w++)
+        if (w->used && w->ready && !w->silent && !w->queue)
+            return false;
+    return h->custody.n > 0;
+}
+
+static void show_counts(const Hub *h)
+{
+    HubCounts c = hub_counts(h);
+    gauge_set(GAUGE_HELD_BYTES, h->custody.bytes);
+    gauge_set(GAUGE_WORKERS, (uint64_t)c.workers);
+    gauge_set(GAUGE_LOST, (uint64_t)c.lost);
+    gauge_set(GAUGE_RESTARTS, (uint64_t)c.restarts);
+    gauge_set(GAUGE_AGAIN, (uint64_t)c.again);
+    gauge_set(GAUGE_DUPLICATES, (uint64_t)c.duplicates);
+}
+
 int hub_look(Hub *h)
 {
     double now = log_seconds();
@@ -293,6 +316,7 @@ int hub_look(Hub *h)
         h->looked = now;
     }
     hub_hand_out(h, now);
+    show_counts(h);
     return 0;
 }
 
@@ -411,6 +435,7 @@ Hub *hub_open(const HubConfig *c)
                       ticket_set(&h->port[1].ticket, "local", h->port[0].ticket.endpoint) ||
                       ticket_format(&h->port[1].ticket, h->line, sizeof h->line) < 0))
         goto fail;
+    gauges_name(GAUGE_WORK, h->port[0].ticket.endpoint);
     return h;
 fail:
     hub_close(&h);
@@ -463,6 +488,7 @@ void hub_close(Hub **hub)
     for (int i = 0; i < h->ports; i++)
         wire_flush(h->port[i].socket);
     crew_stop(&h->crew);
+    sockdir_tidy(); /* what killed workers left */
     for (int i = 0; i < h->ports; i++)
         wire_close(&h->port[i].socket, LINGER_MS);
     for (HubWorker *w = h->worker; w < h->worker + h->reach; w++)

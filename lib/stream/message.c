@@ -47,6 +47,14 @@ static struct MessageParts *parts_of(Message *m)
     return m->parts;
 }
 
+size_t message_bytes(const Message *m)
+{
+    size_t n = 0;
+    for (int i = 0; i < m->tensors; i++)
+        n += m->tensor[i].bytes;
+    return n;
+}
+
 void message_drop_tensors(Message *m)
 {
     for (int i = 0; i < m->tensors; i++)

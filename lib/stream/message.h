@@ -138,6 +138,8 @@ const MsgTensor *message_tensor(const Message *m, const char *name);
 /* A second message with the same contents; the bytes of inline tensors are shared, not copied, so neither may write
  * to them. On failure (-1, ERR_MEMORY) to is empty. */
 int message_copy(Message *to, const Message *from);
+/* Bytes of its tensors, wherever they lie. */
+size_t message_bytes(const Message *m);
 /* Drop all tensors and their frames (a stage that replaces them). */
 void message_drop_tensors(Message *m);
 

@@ -1,6 +1,7 @@
 #include "stream/sink.h"
 
 #include "stream/ends.h"
+#include "stream/gauges.h"
 #include "stream/mapped.h"
 #include "stream/shm.h"
 #include "stream/wire.h"
@@ -30,6 +31,7 @@ struct Sink {
     uint64_t limit, sent_limit, last;
     uint64_t asked, held;    /* records that may still come; that came and were not acknowledged */
     double held_bytes, size; /* of those; what the next ones are reckoned at: little below the largest of late */
+    uint64_t next; /* one past the highest that came */
     uint64_t ack[ACK_BATCH];
     int acks;
     char failure[512];
@@ -87,6 +89,8 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c)
         err_set(ERR_MEMORY, "stream: out of memory");
         return NULL;
     }
+    gauges_open(c->program);
+    gauges_name(GAUGE_READS, t->endpoint);
     s->ticket = *t;
     s->config = *c;
     s->opened = log_seconds();
@@ -122,6 +126,7 @@ void sink_close(Sink **sink)
     mapped_free(&s->maps);
     free(s);
     *sink = NULL;
+    gauges_close();
 }
 
 int sink_restart(Sink *s, uint64_t start, uint64_t limit)
@@ -129,6 +134,8 @@ int sink_restart(Sink *s, uint64_t start, uint64_t limit)
     s->config.start = start;
     s->config.limit = s->limit = s->sent_limit = limit;
     s->acks = 0;
+    s->next = 0;
+    gauge_set(GAUGE_HELD, 0);
     s->ended = s->welcomed = false;
     s->restarts++;
     return say_hello(s, &s->config);
@@ -163,12 +170,18 @@ void sink_ack(Sink *s, uint64_t seq)
         s->held_bytes -= s->held_bytes / (double)s->held;
         s->held--;
     }
+    gauge_add(GAUGE_HELD, -1);
 }
 
 void sink_limit(Sink *s, uint64_t limit)
 {
     if (limit > s->limit)
         s->limit = limit;
+}
+
+bool sink_sated(const Sink *s)
+{
+    return s->next >= s->limit;
 }
 
 bool sink_ended(const Sink *s)
@@ -250,8 +263,13 @@ static int take(Sink *s, Message *m)
     switch (m->type) {
     case MSG_DATA:
         came(s, m);
-        if (s->welcomed && !mapped_resolve(&s->maps, m))
+        if (s->welcomed && !mapped_resolve(&s->maps, m)) {
+            s->next = m->seq >= s->next ? m->seq + 1 : s->next;
+            gauge_add(GAUGE_RECORDS_IN, 1);
+            gauge_add(GAUGE_BYTES_IN, (int64_t)message_bytes(m));
+            gauge_add(GAUGE_HELD, 1);
             return 1;
+        }
         if (s->welcomed) {
             message_clear(m);
             return -1;
@@ -308,9 +326,10 @@ static int wait_more(Sink *s, double until)
     }
     if (patience >= 0 && (timeout < 0 || patience < timeout))
         timeout = patience;
-    if (wire_poll(items, sink_items(s, items), timeout, true) < 0)
-        return -1;
-    return 1;
+    gauge_state(GAUGE_WAITS_IN);
+    int rc = wire_poll(items, sink_items(s, items), timeout, true);
+    gauge_state(GAUGE_BUSY);
+    return rc < 0 ? -1 : 1;
 }
 
 int sink_next(Sink *s, Message *m, int timeout_ms)

@@ -34,8 +34,8 @@ static void remove_dir(const char *path)
     rmdir(path);
 }
 
-/* Whether the directory's owner is gone: its lock is free, or it never came to make one. */
-static bool abandoned(const char *path)
+/* Its lock is free, or it never came to make one. */
+bool sockdir_abandoned(const char *path)
 {
     char lock[512];
     struct stat st;
@@ -62,7 +62,7 @@ int sockdir_sweep(const char *base)
         if (strncmp(e->d_name, prefix, strlen(prefix)) ||
             (size_t)snprintf(path, sizeof path, "%s/%s", base, e->d_name) >= sizeof path)
             continue;
-        if (!lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == getuid() && abandoned(path)) {
+        if (!lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == getuid() && sockdir_abandoned(path)) {
             remove_dir(path);
             removed++;
         }
@@ -82,16 +82,31 @@ static void remove_own(void)
     dir[0] = 0;
 }
 
+enum { BASES = 3 };
+
+static const char *base_of(int i)
+{
+    const char *base = i == 0 ? getenv("XDG_RUNTIME_DIR") : i == 1 ? getenv("TMPDIR") : "/tmp";
+    return base && base[0] == '/' ? base : NULL;
+}
+
+void sockdir_tidy(void)
+{
+    for (int i = 0; i < BASES; i++)
+        if (base_of(i))
+            sockdir_sweep(base_of(i));
+}
+
 static int make_dir(void)
 {
-    const char *bases[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
     static bool registered;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < BASES; i++) {
         char lock[300], fresh[300];
-        if (!bases[i] || bases[i][0] != '/' || strlen(bases[i]) > MAX_PATH_IN_SOCKET - 40 || access(bases[i], W_OK | X_OK))
+        const char *base = base_of(i);
+        if (!base || strlen(base) > MAX_PATH_IN_SOCKET - 40 || access(base, W_OK | X_OK))
             continue;
-        sockdir_sweep(bases[i]);
-        snprintf(dir, sizeof dir, "%s/hssl-%ld-%ld-XXXXXX", bases[i], (long)getuid(), (long)getpid());
+        sockdir_sweep(base);
+        snprintf(dir, sizeof dir, "%s/hssl-%ld-%ld-XXXXXX", base, (long)getuid(), (long)getpid());
         if (!mkdtemp(dir))
             continue;
         owner = getpid();
@@ -110,19 +125,31 @@ static int make_dir(void)
     return err_system("no directory for sockets (tried XDG_RUNTIME_DIR, TMPDIR, /tmp)");
 }
 
-int sockdir_acquire(const char *name, char *path, size_t size)
+static int acquire(const char *name, const char *suffix, char *path, size_t size)
 {
-    static unsigned serial;
     int rc = 0;
     pthread_mutex_lock(&guard);
     if (!users)
         rc = make_dir();
     if (!rc) {
         users++;
-        snprintf(path, size, "%s/%s-%u", dir, name, serial++);
+        snprintf(path, size, "%s/%s%s", dir, name, suffix);
     }
     pthread_mutex_unlock(&guard);
     return rc;
+}
+
+int sockdir_acquire(const char *name, char *path, size_t size)
+{
+    static _Atomic unsigned serial;
+    char suffix[16];
+    snprintf(suffix, sizeof suffix, "-%u", serial++);
+    return acquire(name, suffix, path, size);
+}
+
+int sockdir_file(const char *name, char *path, size_t size)
+{
+    return acquire(name, "", path, size);
 }
 
 void sockdir_release(void)

@@ -1,6 +1,7 @@
 #include "stream/source.h"
 
 #include "stream/ends.h"
+#include "stream/gauges.h"
 #include "stream/process.h"
 #include "stream/shm.h"
 #include "stream/wire.h"
@@ -40,6 +41,7 @@ struct Source {
     int departed;
     bool greeted, restarted;
     double knocked;
+    bool blocked; /* the consumer did not ask for the record that was offered last */
     uint64_t start;
     Message welcome; /* kept for those who come later */
     bool has_welcome;
@@ -56,6 +58,7 @@ Source *source_open(const char *kind, const char *program, const StreamOptions *
         return NULL;
     }
     wire_keep_memory();
+    gauges_open(program);
     s->life = -1;
     s->turn = -1;
     if (o)
@@ -72,6 +75,8 @@ Source *source_open(const char *kind, const char *program, const StreamOptions *
         goto fail;
     if (ticket_format(&s->ticket, s->line, sizeof s->line) < 0)
         goto fail;
+    gauges_name(GAUGE_KIND, kind);
+    gauges_name(GAUGE_SERVES, s->ticket.endpoint);
     return s;
 fail:
     source_close(&s);
@@ -91,6 +96,7 @@ void source_close(Source **source)
     free(s->acked);
     free(s);
     *source = NULL;
+    gauges_close();
 }
 
 const char *source_ticket(const Source *s)
@@ -386,16 +392,24 @@ static bool takes(const Peer *p, uint64_t seq)
 
 bool source_ready(Source *s, uint64_t seq)
 {
+    s->blocked = false;
     if (s->peers && !s->restarted && takes(&s->peer[0], seq))
         return true;
     read_control(s);
-    return s->peers && !s->restarted && takes(&s->peer[0], seq);
+    s->blocked = !s->peers || s->restarted || !takes(&s->peer[0], seq);
+    return !s->blocked;
+}
+
+bool source_blocked(const Source *s)
+{
+    return s->blocked;
 }
 
 bool source_next(Source *s, uint64_t total, uint64_t *seq)
 {
     s->acked_at = s->acked_n = 0; /* nothing is upstream */
     read_control(s);
+    gauge_set(GAUGE_HELD, source_pending(s));
     for (int i = 0; i < s->peers; i++) {
         Peer *p = &s->peer[i];
         if (p->next >= total) {
@@ -428,6 +442,8 @@ int source_send(Source *s, Message *m)
         message_clear(m);
         return -1;
     }
+    size_t bytes = message_bytes(m);
+    bool bad = m->bad != NULL;
     int rc = wire_send(s->socket, &p->id, m);
     if (rc == 0) {
         drop_peer(s, p);
@@ -435,6 +451,9 @@ int source_send(Source *s, Message *m)
     }
     if (rc < 0)
         return -1;
+    gauge_add(GAUGE_RECORDS_OUT, 1);
+    gauge_add(GAUGE_BYTES_OUT, (int64_t)bytes);
+    gauge_add(GAUGE_BAD, bad);
     p->credit--;
     p->pending++;
     p->next += by_turn;

@@ -1,6 +1,7 @@
 #include "stream/stage.h"
 
 #include "stream/ends.h"
+#include "stream/gauges.h"
 #include "util/err.h"
 #include "util/stop.h"
 
@@ -10,6 +11,16 @@
 static int sooner(int a, int b)
 {
     return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+/* What this process does while it sits in poll. */
+static GaugeState waits_for(const Sink *in, const Source *out, const Hub *hub)
+{
+    if (out && source_blocked(out))
+        return GAUGE_WAITS_OUT;
+    if (hub && hub_busy(hub))
+        return GAUGE_BUSY;
+    return in && !(out && sink_sated(in)) ? GAUGE_WAITS_IN : GAUGE_WAITS_OUT;
 }
 
 static int wait_all(Sink *in, Source *out, Hub *hub, int fd, int timeout_ms)
@@ -34,7 +45,9 @@ static int wait_all(Sink *in, Source *out, Hub *hub, int fd, int timeout_ms)
     }
     if (fd >= 0)
         items[n++] = (zmq_pollitem_t){ .fd = fd, .events = ZMQ_POLLIN };
+    gauge_state(waits_for(in, out, hub));
     int rc = wire_poll(items, n, timeout, true);
+    gauge_state(GAUGE_BUSY);
     if (rc < 0)
         return -1;
     if (out)

@@ -1,5 +1,6 @@
 #include "stream/worker.h"
 
+#include "stream/gauges.h"
 #include "stream/shm.h"
 #include "stream/wire.h"
 #include "util/err.h"
@@ -74,12 +75,15 @@ Worker *worker_open(const Ticket *t, const WorkerConfig *c)
         return NULL;
     }
     wire_keep_memory();
+    gauges_open(c->program);
     w->config = *c;
     w->ticket = *t;
     w->met_at = log_seconds();
     message_init(&w->welcome, MSG_NONE);
     message_init(&w->fresh, MSG_NONE);
     choose_way(&w->ticket);
+    gauges_name(GAUGE_KIND, "worker");
+    gauges_name(GAUGE_READS, w->ticket.endpoint);
     /* A pipe from another host (ssh host hssl-augment --join - < ticket) is at its end at once. */
     w->life = wire_is_pipe(c->life) && !strncmp(w->ticket.endpoint, "ipc://", 6) ? c->life : -1;
     if (connect_hub(w))
@@ -161,8 +165,11 @@ static int receive(Worker *w, Message *m)
     int rc;
     while ((rc = wire_recv(w->socket, NULL, m)) == 1) {
         w->met_at = log_seconds();
-        if (m->type == MSG_DATA && w->results)
+        if (m->type == MSG_DATA && w->results) {
+            gauge_add(GAUGE_RECORDS_IN, 1);
+            gauge_add(GAUGE_BYTES_IN, (int64_t)message_bytes(m));
             return 1;
+        }
         if (m->type == MSG_WELCOME && on_welcome(w, m))
             return -1;
         if (m->type == MSG_END)
@@ -221,7 +228,10 @@ static int wait_for_hub(Worker *w)
     int n = 0;
     items[n++] = (zmq_pollitem_t){ .socket = w->socket, .events = ZMQ_POLLIN };
     items[n++] = (zmq_pollitem_t){ .socket = w->watch.events, .events = ZMQ_POLLIN };
-    return wire_poll(items, n, (int)(1000 * PULSE), true) < 0 ? -1 : 0;
+    gauge_state(GAUGE_WAITS_IN);
+    int rc = wire_poll(items, n, (int)(1000 * PULSE), true);
+    gauge_state(GAUGE_BUSY);
+    return rc < 0 ? -1 : 0;
 }
 
 const Message *worker_welcome(Worker *w)
@@ -280,6 +290,8 @@ int worker_next(Worker *w, WorkerTask *t)
 int worker_answer(Worker *w, WorkerTask *t, const char *bad)
 {
     int rc = 0;
+    gauge_add(GAUGE_RECORDS_OUT, 1);
+    gauge_add(GAUGE_BAD, bad != NULL);
     if (bad) {
         message_drop_tensors(&t->answer);
         rc = message_set_bad(&t->answer, bad);
@@ -320,4 +332,5 @@ void worker_close(Worker **worker)
     message_clear(&w->welcome);
     free(w);
     *worker = NULL;
+    gauges_close();
 }

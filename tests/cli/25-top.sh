@@ -1,0 +1,71 @@
+#!/bin/sh
+# Looking inside a pipeline that runs: what limits it, without a bit of it changed.
+. "$(dirname "$0")/../tap.sh"
+cd "$T" || exit 1
+mkdir run && export TMPDIR="$T" XDG_RUNTIME_DIR="$T/run"
+
+hssl-synth -n 60 -s 24 small.db 2>/dev/null && hssl-synth -n 12 -s 1024 large.db 2>/dev/null || exit 1
+views='--global-size 16 --local 2 --local-size 8'
+tiny="--arch vit_nano --depth 1 --heads 2 --patch-size 4 --head-hidden 32 --head-bottleneck 16 --out-dim 64 \
+--batch-size 4 --threads 1 --save-every 1000000"
+digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
+field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
+await_steps() { # until a trainer learns
+    i=0
+    until hssl-top --once --json --interval 0.1 2>/dev/null | grep -q '"steps":[1-9]'; do
+        i=$((i + 1)) && [ $i -lt 100 ] || return 1
+    done
+}
+
+fails 1 'nothing runs' 'hssl-top --once' 'no pipeline of yours is running'
+fails 2 'operands' 'hssl-top x' 'no operands'
+
+hssl-load small.db | hssl-augment $views -j2 | hssl-train $tiny --dim 32 --epochs 100 -o a.db 2>a.err
+want=$(digest a.err)
+
+# Slow trainer.
+hssl-load small.db | hssl-augment $views -j2 | hssl-train $tiny --dim 256 --epochs 100000 -o b.db 2>b.err &
+await_steps
+hssl-top --once --json --interval 1 >slow.json
+is 'a slow trainer is named' "$(field help <slow.json)" trainer
+hssl-top --once --interval 0.2 >slow.txt
+is 'each program has its line' "$(sed -n 's/^ *[0-9][0-9]*  *\([a-z-]*\) .*/\1/p' slow.txt | tr '\n' ' ')" \
+    'hssl-load hssl-augment worker worker hssl-train '
+ok 'it fits 80 columns' "! grep '.\{81\}' slow.txt"
+ok 'and names the limit' "grep -q 'hssl-train is the limit' slow.txt"
+kill $(field pid <slow.json) 2>/dev/null
+wait
+
+# Slow augment.
+hssl-load large.db | hssl-augment $views -j1 | hssl-train $tiny --dim 16 --epochs 100000 -o c.db 2>c.err &
+await_steps
+hssl-top --once --json --interval 1 >slow.json
+ok 'a slow augment is named' "grep -Eq '\"help\":\"(worker|host)\"' slow.json"
+ok 'in words' "grep -Eq 'hssl-train waits [0-9]+ % for views: add (a worker|workers of other hosts) to hssl-augment' slow.json"
+kill $(processes | sed -n 's/^\([0-9]*\) hssl-train .* c.db.*/\1/p') 2>/dev/null
+wait
+
+# Who looks changes nothing.
+hssl-load small.db | hssl-augment $views -j2 | hssl-train $tiny --dim 32 --epochs 100 -o d.db 2>d.err &
+hssl-top --json --interval 0.05 >look.jsonl &
+top=$!
+hssl-top --interval 0.05 >look.txt &
+top="$top $!"
+while ! grep -q done: d.err; do sleep 0.1; done
+kill $top
+wait
+is 'the same bits while others look' "$(digest d.err)" "$want"
+ok 'every line is JSON' '[ -s look.jsonl ] && ! grep -v "^{.*}$" look.jsonl'
+
+# A killed program leaves a directory, and that is not taken for a running one.
+hssl-load small.db </dev/null 2>/dev/null | sleep 100 &
+sleep 0.3
+for p in $(processes | sed -n 's/^\([0-9]*\) hssl-load small.db.*/\1/p'); do
+    grep -qzx "TMPDIR=$T" "/proc/$p/environ" && kill -9 "$p"
+done
+kill $! 2>/dev/null
+wait
+fails 1 'what a killed program left is not shown' 'hssl-top --once --interval 0.1' 'no pipeline'
+hssl-load small.db --epochs 1 2>/dev/null | hssl-tap -q >/dev/null
+is 'nothing is left in the socket directory' "$(ls run)" ''
+done_testing
