@@ -1,12 +1,16 @@
-/* hssl-tap: passes a stream on and shows what passes. */
+/* hssl-tap: passes a stream on and shows what passes, or looks on at a stage that runs. */
 #include "image/image.h"
 #include "image/sheet.h"
+#include "stream/link.h"
 #include "stream/stage.h"
+#include "stream/survey.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
 #include "util/stop.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +20,13 @@
 enum { HOLD = 2048, LARGEST_TILE = 128, SHEET_DEFAULT = 8 };
 
 static struct {
-    const char *sheet;
+    const char *attach, *sheet;
     int64_t count;
     bool json, sums, exit, quiet;
 } o;
 
 static const Opt opts[] = {
+    OPT_STR("attach", 'a', &o.attach, "STAGE", "look on at a running stage: its process ID or its ticket's file"),
     OPT_FLAG("json", 'j', &o.json, "show each message as a line of JSON"),
     OPT_FLAG("sums", 0, &o.sums, "with --json: a checksum of each tensor, to compare pixels"),
     OPT_STR("sheet", 's', &o.sheet, "FILE", "draw the first images' views into a PNG, a row an image"),
@@ -32,12 +37,15 @@ static const Opt opts[] = {
 };
 
 static const OptProgram program = {
-    "hssl-tap", "[OPTION]... < STREAM [> STREAM]", "show what passes through a pipe", .opts = opts,
+    "hssl-tap", "[OPTION]... < STREAM [> STREAM] | hssl-tap --attach STAGE [OPTION]...",
+    "show what passes through a pipe", .opts = opts,
     .examples = "  hssl-load photos.db | hssl-augment | hssl-tap --sheet views.png --count 8 --exit\n"
+                "  hssl-tap --attach 4711 --sheet now.png\n"
                 "  hssl-load photos.db | hssl-tap --json 2> log.jsonl | hssl-augment | hssl-train -o run.db\n"
 };
 
 static Sheet *sheet;
+static FILE *lines; /* standard error where standard output carries a ticket */
 
 /* Whether somebody could read a ticket from standard output; else this program ends the pipeline. Where
  * standard error goes into the same pipe (2>&1 | less) the reader is a person. */
@@ -55,9 +63,9 @@ static int show_line(const Message *m)
     char *line = o.json ? message_json(m, o.sums) : message_describe(m);
     if (!line)
         return -1;
-    fprintf(stderr, "%s\n", line);
+    bool wrote = fprintf(lines, "%s\n", line) >= 0 && !fflush(lines);
     free(line);
-    return 0;
+    return wrote ? 0 : err_system("standard output");
 }
 
 static int add_views(const MsgTensor *t)
@@ -181,6 +189,104 @@ static int run(Stage *st, Message *m)
     return 0;
 }
 
+/* ---------------------------------------------------------------- looking on */
+
+/* The ticket of the side channel of the stage that --attach names. */
+static int find_stage(Ticket *side)
+{
+    Survey s;
+    Ticket t = { 0 };
+    char *end;
+    long long pid = strtoll(o.attach, &end, 10);
+    if (end == o.attach || *end || pid < 1) {
+        int fd = strcmp(o.attach, "-") ? open(o.attach, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+        if (fd < 0)
+            return err_set(ERR_USAGE, "--attach %s: neither a process ID nor a ticket: %s", o.attach,
+                           strerror(errno));
+        int rc = ticket_read(fd, "records|plans|views|work", &t);
+        if (fd != STDIN_FILENO)
+            close(fd);
+        if (rc)
+            return -1;
+        pid = 0;
+    }
+    if (survey_take(&s, NULL))
+        return -1;
+    const SurveyStage *st = survey_find(&s, pid, pid ? NULL : t.endpoint);
+    while (st && !st->page.name[GAUGE_TAP][0] && st->up >= 0)
+        st = &s.stage[st->up]; /* who gives nothing itself is asked for what it gets */
+    const char *endpoint = st ? st->page.name[GAUGE_TAP] : "";
+    char line[TICKET_MAX_LINE];
+    int rc = -1;
+    if (!st)
+        err_set(ERR_PEER, "--attach %s: no such stage of yours runs on this host (hssl-top shows those that do)",
+                o.attach);
+    else if (!*endpoint)
+        err_set(ERR_PEER, "--attach %s: this %s gives and reads no stream that can be looked at", o.attach,
+                survey_name(st));
+    else
+        rc = ticket_parse(line, (size_t)snprintf(line, sizeof line, "hssl/%d %s %s", TICKET_VERSION,
+                                                 st->page.name[GAUGE_KIND], endpoint), side);
+    survey_free(&s);
+    return rc;
+}
+
+/* 0: done; -1. */
+static int look_on(Link *l, Message *m)
+{
+    int64_t seen = 0;
+    bool welcomed = false;
+    for (;;) {
+        message_clear(m);
+        if (link_recv(l, m, -1) < 0)
+            return err_code() == ERR_PEER ? err_set(ERR_PEER, "the stage is gone, without an end of its stream")
+                                          : -1;
+        if (m->type == MSG_FAIL)
+            return err_set(ERR_PEER, "%s", m->text ? m->text : "the stage gave up");
+        if (m->type == MSG_WELCOME && welcomed)
+            continue; /* for somebody else */
+        welcomed = welcomed || m->type == MSG_WELCOME;
+        if (m->type == MSG_DATA) {
+            int leave = observe(m, &seen);
+            if (leave)
+                return leave < 0 ? -1 : 0;
+        } else if ((o.json || (!o.sheet && !o.quiet)) && show_line(m)) {
+            return -1;
+        }
+        if (m->type == MSG_END)
+            return 0;
+    }
+}
+
+static int attach(void)
+{
+    Ticket side;
+    Message m = { 0 };
+    Link *l = NULL;
+    o.exit = true; /* leaving takes nothing away */
+    int rc = find_stage(&side) || !(l = link_subscribe(&side)) ? -1 : look_on(l, &m);
+    message_clear(&m);
+    if (l)
+        link_close(&l);
+    if (rc) {
+        rc = stream_status();
+        if (err_code() != ERR_STOP)
+            log_error("%s", err_text());
+    }
+    return rc;
+}
+
+/* Whatever came is drawn, also when the stream was shorter than --count. */
+static int draw_rest(int rc)
+{
+    if (sheet && sheet_rows(sheet) && write_sheet() && !rc) {
+        log_error("%s", err_text());
+        rc = 1;
+    }
+    sheet_free(&sheet);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     Stage st;
@@ -194,6 +300,9 @@ int main(int argc, char **argv)
         opt_usage("--exit: needs --count");
     if (stop_install() || (o.sheet && !(sheet = sheet_new(LARGEST_TILE))))
         die();
+    lines = o.attach ? stdout : stderr;
+    if (o.attach)
+        return draw_rest(attach());
     int rc = stage_open(&st, program.name, "records|plans|views", NULL, HOLD, alone, NULL);
     if (rc > 0 && st.out) {
         Message w;
@@ -212,12 +321,7 @@ int main(int argc, char **argv)
             log_error("%s", err_text());
     }
     message_clear(&m);
-    /* Whatever came is drawn, also when the stream was shorter than --count. */
-    if (sheet && sheet_rows(sheet) && write_sheet() && !rc) {
-        log_error("%s", err_text());
-        rc = 1;
-    }
-    sheet_free(&sheet);
+    rc = draw_rest(rc);
     if (!rc && o.exit && st.out)
         source_fail(st.out, "hssl-tap left, as --exit asks");
     stage_close(&st);

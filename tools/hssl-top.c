@@ -5,6 +5,7 @@
 #include "util/opt.h"
 #include "util/stop.h"
 
+#include <errno.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <sched.h>
@@ -13,10 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_CHAIN = 64, LEAST_WIDTH = 40, USUAL_WIDTH = 80, USUAL_HEIGHT = 24 };
+enum { MAX_CHAIN = 64, LEAST_WIDTH = 40, MOST_WIDTH = 290, USUAL_WIDTH = 80, USUAL_HEIGHT = 24 };
 
 static struct {
     bool json, once;
@@ -42,24 +44,81 @@ static const OptProgram program = {
 static volatile sig_atomic_t resized;
 static int width = USUAL_WIDTH, height = USUAL_HEIGHT, processors = 1;
 static bool screen; /* redraw, else one table after the other */
-
-static void on_resize(int sig)
-{
-    (void)sig;
-    resized = 1;
-}
+static const char *bold = "", *inverse = "", *plain = "";
 
 static void measure(void)
 {
     struct winsize w;
     cpu_set_t set;
+    const char *columns = getenv("COLUMNS");
+    int given = columns ? atoi(columns) : 0;
     resized = 0;
     if (screen && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) && w.ws_col && w.ws_row) {
-        width = w.ws_col < LEAST_WIDTH ? LEAST_WIDTH : w.ws_col;
+        width = w.ws_col;
         height = w.ws_row;
     }
+    if (given > 0)
+        width = given;
+    width = width < LEAST_WIDTH ? LEAST_WIDTH : width > MOST_WIDTH ? MOST_WIDTH : width;
     if (!sched_getaffinity(0, sizeof set, &set))
         processors = CPU_COUNT(&set);
+}
+
+/* ---------------------------------------------------------------- the terminal */
+
+static struct termios cooked; /* how the terminal was */
+static bool keys; /* standard input gives keys one by one */
+
+static void say(const char *text)
+{
+    if (write(STDOUT_FILENO, text, strlen(text)) < 0)
+        resized = 1; /* nothing else can be done about it here */
+}
+
+/* A screen of its own, without the cursor. */
+static void enter(void)
+{
+    struct termios raw = cooked;
+    raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    if (keys)
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+    say("\033[?1049h\033[?25l\033[2J");
+}
+
+static void leave(void)
+{
+    say("\033[?25h\033[?1049l");
+    if (keys)
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &cooked);
+}
+
+static void on_signal(int sig)
+{
+    int saved = errno;
+    if (sig == SIGTSTP) {
+        leave();
+        raise(SIGSTOP);
+        enter();
+    }
+    resized = 1;
+    errno = saved;
+}
+
+static void use_screen(void)
+{
+    const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
+    screen = !o.json && !o.once && isatty(STDOUT_FILENO) && term && strcmp(term, "dumb");
+    if (!screen)
+        return;
+    if (!no_color || !*no_color) {
+        bold = "\033[1m";
+        inverse = "\033[7m";
+        plain = "\033[0m";
+    }
+    keys = isatty(STDIN_FILENO) && !tcgetattr(STDIN_FILENO, &cooked);
+    sigaction(SIGWINCH, &(struct sigaction){ .sa_handler = on_signal }, NULL);
+    sigaction(SIGTSTP, &(struct sigaction){ .sa_handler = on_signal }, NULL);
+    enter();
 }
 
 /* ---------------------------------------------------------------- text */
@@ -72,13 +131,13 @@ typedef struct {
 } Page;
 
 /* One line, cut at the edge of the screen, with what the last drawing left behind it erased. */
-static void put(Page *p, const char *line, const char *before, const char *after)
+static void put(Page *p, const char *line, const char *style)
 {
     if (screen && p->lines >= height - 1)
         return;
     p->lines++;
     if (screen)
-        fprintf(p->file, "%s%.*s%s\033[K\r\n", before, width, line, after);
+        fprintf(p->file, "%s%.*s%s\033[K\r\n", style, width, line, *style ? plain : "");
     else
         fprintf(p->file, "%s\n", line);
 }
@@ -96,7 +155,7 @@ static void put_text(Page *p, const char *text)
             n = n > 1 ? n : room;
         }
         snprintf(line, sizeof line, "%s%.*s", indent, (int)n, text);
-        put(p, line, screen ? "\033[1m" : "", "\033[0m");
+        put(p, line, bold);
         text += n;
         text += *text == ' ';
         indent = "  ";
@@ -138,9 +197,9 @@ static void put_stage(Page *p, const Survey *s, int i)
         snprintf(restarts, sizeof restarts, "%llu", (unsigned long long)v[GAUGE_RESTARTS]);
     snprintf(bad, sizeof bad, "%llu", (unsigned long long)v[GAUGE_BAD]);
     snprintf(name, sizeof name, "%s%s", st->worker ? "  " : "", survey_name(st));
-    snprintf(line, sizeof line, "%8lld %-17.17s %8s %6s %5.1f %5.1f %5.1f %8s %5s %4s", (long long)st->page.pid, name,
-             rate, held, 100 * st->in, 100 * st->out, 100 * st->busy, resident, restarts, bad);
-    put(p, line, "", "");
+    snprintf(line, sizeof line, "%8lld %-17.17s %8s %6s %5.1f %5.1f %5.1f %8s %5s %4s", (long long)st->page.pid,
+             name, rate, held, 100 * st->in, 100 * st->out, 100 * st->busy, resident, restarts, bad);
+    put(p, line, "");
 }
 
 static uint64_t local_workers(const Survey *s, int hub)
@@ -160,14 +219,14 @@ static void put_notes(Page *p, const Survey *s, int i)
     double loss;
     if (v[GAUGE_STEPS]) {
         memcpy(&loss, &v[GAUGE_LOSS], sizeof loss);
-        snprintf(line, sizeof line, "%11sstep %llu of %llu, loss %.4f", "", (unsigned long long)v[GAUGE_STEP],
-                 (unsigned long long)v[GAUGE_STEPS], loss);
-        put(p, line, "", "");
+        snprintf(line, sizeof line, "%11sstep %llu of %llu, loss %.4f", "",
+                 (unsigned long long)v[GAUGE_STEP], (unsigned long long)v[GAUGE_STEPS], loss);
+        put(p, line, "");
     }
     if (v[GAUGE_WORKERS] > local_workers(s, i) && st->page.name[GAUGE_WORK][0]) {
         snprintf(line, sizeof line, "%11s+ %llu elsewhere", "",
                  (unsigned long long)(v[GAUGE_WORKERS] - local_workers(s, i)));
-        put(p, line, "", "");
+        put(p, line, "");
     }
 }
 
@@ -186,22 +245,22 @@ static void draw(Page *p, const Survey *s)
     strftime(clock, sizeof clock, "%H:%M:%S", localtime_r(&now, &tm));
     snprintf(head, sizeof head, "hssl-top  %s  %d pipeline%s  every %g s  %d processor%s", clock, s->pipelines,
              s->pipelines == 1 ? "" : "s", o.interval, processors, processors == 1 ? "" : "s");
-    put(p, head, "", "");
+    put(p, head, "");
     if (!s->n)
-        put(p, "no pipeline of yours is running", "", "");
+        put(p, "no pipeline of yours is running", "");
     for (int pl = 0; pl < s->pipelines; pl++) {
-        put(p, "", "", "");
-        put(p, "     PID STAGE             IMAGES/S   HELD   IN%  OUT% BUSY%   MEMORY  NEW  BAD", "\033[7m", "\033[0m");
-        for (int i = 0; i < s->n; i++)
-            if (s->stage[i].pipeline == pl) {
-                put_stage(p, s, i);
-                put_notes(p, s, i);
-            }
+        put(p, "", "");
         for (int i = 0; i < s->n; i++)
             if (s->stage[i].pipeline == pl && survey_last(s, i)) {
                 SurveyLimit l;
                 limit_of(s, i, &l);
                 put_text(p, l.text);
+            }
+        put(p, "     PID STAGE             IMAGES/S   HELD   IN%  OUT% BUSY%   MEMORY  NEW  BAD", inverse);
+        for (int i = 0; i < s->n; i++)
+            if (s->stage[i].pipeline == pl) {
+                put_stage(p, s, i);
+                put_notes(p, s, i);
             }
     }
 }
@@ -239,17 +298,17 @@ static json_object *stage_json(const Survey *s, int i)
         const char *key;
         Gauge g;
     } counts[] = {
-        { "records_in", GAUGE_RECORDS_IN }, { "records_out", GAUGE_RECORDS_OUT }, { "bytes_in", GAUGE_BYTES_IN },
-        { "bytes_out", GAUGE_BYTES_OUT }, { "held_bytes", GAUGE_HELD_BYTES }, { "workers", GAUGE_WORKERS },
-        { "lost", GAUGE_LOST }, { "restarts", GAUGE_RESTARTS }, { "again", GAUGE_AGAIN },
-        { "duplicates", GAUGE_DUPLICATES }, { "bad", GAUGE_BAD }, { "step", GAUGE_STEP }, { "steps", GAUGE_STEPS },
-        { "images", GAUGE_IMAGES },
+        { "records_in", GAUGE_RECORDS_IN }, { "records_out", GAUGE_RECORDS_OUT },
+        { "bytes_in", GAUGE_BYTES_IN }, { "bytes_out", GAUGE_BYTES_OUT }, { "held_bytes", GAUGE_HELD_BYTES },
+        { "workers", GAUGE_WORKERS }, { "lost", GAUGE_LOST }, { "restarts", GAUGE_RESTARTS },
+        { "again", GAUGE_AGAIN }, { "duplicates", GAUGE_DUPLICATES }, { "bad", GAUGE_BAD },
+        { "step", GAUGE_STEP }, { "steps", GAUGE_STEPS }, { "images", GAUGE_IMAGES },
     };
     const SurveyStage *st = &s->stage[i];
     json_object *j = json_object_new_object();
     json_object_object_add(j, "stage", json_object_new_string(survey_name(st)));
     json_object_object_add(j, "pid", json_object_new_int64(st->page.pid));
-    number(j, "started", 1e-9 * (double)st->page.started);
+    json_object_object_add(j, "started", json_object_new_int64(st->page.started / 1000000000));
     json_object_object_add(j, "serves", json_object_new_string(st->page.name[GAUGE_SERVES]));
     json_object_object_add(j, "reads", json_object_new_string(st->page.name[GAUGE_READS]));
     json_object_object_add(j, "from", st->up < 0 ? NULL : json_object_new_int64(s->stage[st->up].page.pid));
@@ -258,7 +317,8 @@ static json_object *stage_json(const Survey *s, int i)
     number(j, "waits_in", st->in);
     number(j, "waits_out", st->out);
     number(j, "busy", st->busy);
-    json_object_object_add(j, "resident_bytes", st->resident < 0 ? NULL : json_object_new_int64((int64_t)st->resident));
+    json_object_object_add(j, "resident_bytes",
+                           st->resident < 0 ? NULL : json_object_new_int64((int64_t)st->resident));
     for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
         json_object_object_add(j, counts[k].key, json_object_new_int64((int64_t)st->page.value[counts[k].g]));
     if (st->page.name[GAUGE_WORK][0]) {
@@ -288,11 +348,13 @@ static int print_json(const Survey *s)
     json_object *j = json_object_new_object(), *all = json_object_new_array();
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    json_object_object_add(j, "time", json_object_new_double((double)now.tv_sec + 1e-9 * (double)now.tv_nsec));
+    json_object_object_add(j, "time",
+                           json_object_new_double((double)now.tv_sec + 1e-9 * (double)now.tv_nsec));
     number(j, "interval", o.interval);
     json_object_object_add(j, "processors", json_object_new_int(processors));
     for (int pl = 0; pl < s->pipelines; pl++) {
-        json_object *one = json_object_new_object(), *stages = json_object_new_array(), *limits = json_object_new_array();
+        json_object *one = json_object_new_object(), *stages = json_object_new_array();
+        json_object *limits = json_object_new_array();
         for (int i = 0; i < s->n; i++) {
             if (s->stage[i].pipeline != pl)
                 continue;
@@ -313,18 +375,28 @@ static int print_json(const Survey *s)
 
 /* ---------------------------------------------------------------- the loop */
 
-/* Until the interval is over, a signal asks to stop, or the window has another size (1). */
+/* Whether the user has pressed q. */
+static bool quit(void)
+{
+    char key;
+    return read(STDIN_FILENO, &key, 1) == 1 && (key == 'q' || key == 'Q');
+}
+
+/* 0 when the interval is over or a signal asks to stop, 1 when the screen must be drawn anew, 2 to quit. */
 static int pause_for(double seconds)
 {
     double until = log_seconds() + seconds;
     for (;;) {
         double left = until - log_seconds();
-        struct pollfd p = { .fd = stop_fd(), .events = POLLIN };
+        struct pollfd p[2] = { { .fd = stop_fd(), .events = POLLIN },
+                               { .fd = keys ? STDIN_FILENO : -1, .events = POLLIN } };
         if (left <= 0 || stop_signal())
             return 0;
         if (resized)
             return 1;
-        poll(&p, 1, (int)(1000 * left) + 1);
+        if (poll(p, 2, (int)(1000 * left) + 1) > 0 && p[1].revents && quit())
+            return 2;
+        keys = keys && !(p[1].revents & (POLLHUP | POLLERR | POLLNVAL));
     }
 }
 
@@ -342,7 +414,10 @@ static int watch(void)
     survey_compare(&before, NULL);
     int rc = o.once || o.json ? 0 : show(&before);
     while (!rc && !stop_signal()) {
-        if (pause_for(o.interval)) {
+        int woken = pause_for(o.interval);
+        if (woken == 2)
+            break;
+        if (woken) {
             measure();
             fputs("\033[2J", stdout);
             rc = show(&before);
@@ -369,16 +444,10 @@ int main(int argc, char **argv)
         opt_usage("%s: takes no operands", argv[1]);
     if (stop_install())
         die();
-    screen = !o.json && !o.once && isatty(STDOUT_FILENO);
-    if (screen) {
-        sigaction(SIGWINCH, &(struct sigaction){ .sa_handler = on_resize }, NULL);
-        fputs("\033[?1049h\033[?25l\033[2J", stdout); /* a screen of its own, without the cursor */
-    }
+    use_screen();
     int rc = watch();
-    if (screen) {
-        fputs("\033[?25h\033[?1049l", stdout);
-        fflush(stdout);
-    }
+    if (screen)
+        leave();
     if (rc)
         log_error("%s", err_text());
     return rc ? 1 : stop_status();

@@ -16,6 +16,7 @@ struct Link {
     WireWatch watch;
     bool no_stop, life_gone, publishes;
     int life, listeners;
+    uint64_t arrivals;
     char line[TICKET_MAX_LINE];
 };
 
@@ -36,6 +37,10 @@ static Link *link_new(int type)
         int queue = WATCHER_QUEUE;
         zmq_setsockopt(l->socket, ZMQ_SNDHWM, &queue, sizeof queue);
         zmq_setsockopt(l->socket, ZMQ_RCVHWM, &queue, sizeof queue);
+    }
+    if (type == ZMQ_XPUB) {
+        int each = 1; /* tell of each that comes and goes, not of the first and the last */
+        zmq_setsockopt(l->socket, ZMQ_XPUB_VERBOSER, &each, sizeof each);
     }
     if (type == ZMQ_SUB)
         zmq_setsockopt(l->socket, ZMQ_SUBSCRIBE, "", 0);
@@ -94,10 +99,18 @@ int link_listeners(Link *l)
 {
     uint8_t frame[64];
     int n;
-    /* XPUB hears of each first subscription to a topic and of the last one's end; all take the one topic "". */
-    while (l->publishes && (n = zmq_recv(l->socket, frame, sizeof frame, ZMQ_DONTWAIT)) > 0)
-        l->listeners = frame[0] == 1;
+    /* All take the one topic "", and XPUB hears of each that begins or ends to. */
+    while (l->publishes && (n = zmq_recv(l->socket, frame, sizeof frame, ZMQ_DONTWAIT)) > 0) {
+        l->arrivals += frame[0] == 1;
+        l->listeners += frame[0] == 1 ? 1 : l->listeners > 0 ? -1 : 0;
+    }
     return l->listeners;
+}
+
+uint64_t link_arrivals(Link *l)
+{
+    link_listeners(l);
+    return l->arrivals;
 }
 
 int link_send(Link *l, Message *m)

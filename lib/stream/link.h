@@ -24,6 +24,8 @@ Link *link_publish(const char *kind);
 Link *link_subscribe(const Ticket *t);
 /* How many watch a link_publish(); worth asking before a message is made. */
 int link_listeners(Link *l);
+/* How many have come so far. */
+uint64_t link_arrivals(Link *l);
 
 /* Send m, which is empty afterwards (also on failure). Does not wait for the peer: it queues. */
 int link_send(Link *l, Message *m);

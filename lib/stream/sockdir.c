@@ -6,44 +6,63 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PATH_IN_SOCKET = 90, GRACE_SECONDS = 60 };
+enum { MAX_PATH_IN_SOCKET = 90, GRACE_SECONDS = 60, DEAD_SECONDS = 1 };
 
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static char dir[256];
 static int users, lock_fd = -1;
 static pid_t owner;
 
+/* The lock goes last: a directory without one could be somebody's who is just making it. */
 static void remove_dir(const char *path)
 {
     DIR *d = opendir(path);
     if (!d)
         return;
     for (struct dirent *e; (e = readdir(d));)
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "lock"))
             unlinkat(dirfd(d), e->d_name, 0);
+    unlinkat(dirfd(d), "lock", 0);
     closedir(d);
     rmdir(path);
 }
 
-/* Its lock is free, or it never came to make one. */
+static struct flock whole_file(void)
+{
+    return (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET };
+}
+
+/* It never came to make a lock: the process that its name tells is dead, or it had more than enough time. */
+static bool unfinished(const char *path)
+{
+    struct stat st;
+    const char *name = strrchr(path, '/');
+    long pid = 0;
+    if (stat(path, &st) || !name || sscanf(name, "/hssl-%*d-%ld-", &pid) != 1 || pid < 1)
+        return false;
+    double age = difftime(time(NULL), st.st_mtime);
+    return age > GRACE_SECONDS || (age > DEAD_SECONDS && kill((pid_t)pid, 0) && errno == ESRCH);
+}
+
+/* The lock is asked for and not taken, so that two who look at once don't see each other. */
 bool sockdir_abandoned(const char *path)
 {
     char lock[512];
-    struct stat st;
+    struct flock l = whole_file();
     snprintf(lock, sizeof lock, "%s/lock", path);
     int fd = open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return errno == ENOENT && !stat(path, &st) && time(NULL) - st.st_mtime > GRACE_SECONDS;
-    bool gone = !flock(fd, LOCK_EX | LOCK_NB);
+        return errno == ENOENT && unfinished(path);
+    bool gone = !fcntl(fd, F_OFD_GETLK, &l) && l.l_type == F_UNLCK;
     close(fd);
     return gone;
 }
@@ -114,7 +133,8 @@ static int make_dir(void)
         snprintf(fresh, sizeof fresh, "%s/lock.new", dir);
         /* It gets its name when it is locked: whoever sweeps meanwhile would take a free one for a dead owner's. */
         lock_fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (lock_fd >= 0 && !flock(lock_fd, LOCK_EX | LOCK_NB) && !rename(fresh, lock)) {
+        struct flock l = whole_file();
+        if (lock_fd >= 0 && !fcntl(lock_fd, F_OFD_SETLK, &l) && !rename(fresh, lock)) {
             if (!registered)
                 registered = !atexit(remove_own);
             return 0;

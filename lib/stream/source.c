@@ -4,6 +4,7 @@
 #include "stream/gauges.h"
 #include "stream/process.h"
 #include "stream/shm.h"
+#include "stream/side.h"
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -45,6 +46,7 @@ struct Source {
     uint64_t start;
     Message welcome; /* kept for those who come later */
     bool has_welcome;
+    Side *side;
     ShmBlock *probe; /* a consumer that can read it can read all that is shared */
     uint64_t *acked; /* queue of acknowledged numbers */
     size_t acked_at, acked_n, acked_room;
@@ -77,6 +79,7 @@ Source *source_open(const char *kind, const char *program, const StreamOptions *
         goto fail;
     gauges_name(GAUGE_KIND, kind);
     gauges_name(GAUGE_SERVES, s->ticket.endpoint);
+    s->side = side_open();
     return s;
 fail:
     source_close(&s);
@@ -88,6 +91,7 @@ void source_close(Source **source)
     Source *s = *source;
     if (!s)
         return;
+    side_close(&s->side);
     wire_close(&s->socket, s->life_gone ? 0 : LINGER_MS);
     for (int i = 0; i < s->peers; i++)
         process_forget(&s->peer[i].gone);
@@ -346,6 +350,8 @@ static int send_end(Source *s, Peer *p, uint64_t seq)
     message_init(&m, MSG_END);
     m.seq = seq;
     p->ended = true;
+    if (p == &s->peer[0])
+        side_show(s->side, &m, &s->welcome);
     return wire_send(s->socket, &p->id, &m) < 0 ? -1 : 0;
 }
 
@@ -442,6 +448,8 @@ int source_send(Source *s, Message *m)
         message_clear(m);
         return -1;
     }
+    if (p == &s->peer[0])
+        side_show(s->side, m, &s->welcome);
     size_t bytes = message_bytes(m);
     bool bad = m->bad != NULL;
     int rc = wire_send(s->socket, &p->id, m);
@@ -486,6 +494,11 @@ int source_end(Source *s, uint64_t seq)
 
 void source_fail(Source *s, const char *reason)
 {
+    Message m;
+    message_init(&m, MSG_FAIL);
+    if (!message_set_reason(&m, reason))
+        side_show(s->side, &m, &s->welcome);
+    message_clear(&m);
     for (int i = 0; i < s->peers; i++)
         refuse(s, &s->peer[i].id, reason);
 }

@@ -24,17 +24,18 @@ static double resident_bytes(int64_t pid)
     return got == 2 ? (double)pages * (double)sysconf(_SC_PAGESIZE) : -1;
 }
 
-static int add(Survey *s, const char *dir, const GaugePage *page)
+/* A directory may be found under several names. */
+static int add(Survey *s, const char *dir, const struct stat *is, const GaugePage *page)
 {
     for (int i = 0; i < s->n; i++)
-        if (!strcmp(s->stage[i].dir, dir))
+        if (s->stage[i].device == is->st_dev && s->stage[i].inode == is->st_ino)
             return 0;
     SurveyStage *bigger = realloc(s->stage, (size_t)(s->n + 1) * sizeof *bigger);
     if (!bigger)
         return err_set(ERR_MEMORY, "out of memory");
     s->stage = bigger;
     SurveyStage *st = &s->stage[s->n++];
-    *st = (SurveyStage){ .up = -1 };
+    *st = (SurveyStage){ .up = -1, .device = is->st_dev, .inode = is->st_ino };
     memcpy(&st->page, page, sizeof st->page);
     snprintf(st->dir, sizeof st->dir, "%s", dir);
     st->worker = !strcmp(page->name[GAUGE_KIND], "worker");
@@ -59,7 +60,7 @@ static int look_into(Survey *s, const char *base)
             !S_ISDIR(st.st_mode) || st.st_uid != getuid() || sockdir_abandoned(path))
             continue;
         if (!gauges_read(path, &page))
-            rc = add(s, path, &page);
+            rc = add(s, path, &st, &page);
         else
             err_clear(); /* of another version, or not ready yet */
     }
@@ -78,6 +79,17 @@ static void join(Survey *s)
             if (j != i && !strcmp(reads, s->stage[j].page.name[me->worker ? GAUGE_WORK : GAUGE_SERVES]))
                 me->up = j;
     }
+}
+
+const SurveyStage *survey_find(const Survey *s, int64_t pid, const char *endpoint)
+{
+    for (int i = 0; i < s->n; i++) {
+        const GaugePage *p = &s->stage[i].page;
+        if (p->pid == pid || (endpoint && (!strcmp(p->name[GAUGE_SERVES], endpoint) ||
+                                           (p->name[GAUGE_WORK][0] && !strcmp(p->name[GAUGE_WORK], endpoint)))))
+            return &s->stage[i];
+    }
+    return NULL;
 }
 
 /* The root of i, which foreign pages could have made a circle of: then i itself, cut loose. */

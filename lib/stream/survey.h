@@ -16,6 +16,7 @@
 typedef struct {
     GaugePage page;
     char dir[400];    /* its socket directory */
+    uint64_t device, inode; /* of that */
     double resident;  /* bytes, shared ones included; -1: unknown */
     int up;           /* the stage that it reads from, or the hub that it works for; -1: not seen */
     bool worker;
@@ -40,6 +41,9 @@ int survey_take(Survey *s, const char *dir);
 /* before: NULL, or an earlier survey. */
 void survey_compare(Survey *s, const Survey *before);
 void survey_free(Survey *s);
+
+/* The stage of this process, or the one that serves consumers or workers at this endpoint; NULL: not here. */
+const SurveyStage *survey_find(const Survey *s, int64_t pid, const char *endpoint);
 
 /* What a process is: its program's name, for a worker "worker". */
 const char *survey_name(const SurveyStage *s);

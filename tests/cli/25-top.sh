@@ -57,6 +57,23 @@ wait
 is 'the same bits while others look' "$(digest d.err)" "$want"
 ok 'every line is JSON' '[ -s look.jsonl ] && ! grep -v "^{.*}$" look.jsonl'
 
+# On a terminal: its own screen, left as it was.
+if command -v script >/dev/null; then
+    hssl-load small.db | hssl-augment $views | hssl-train $tiny --dim 32 --epochs 100000 -o e.db 2>e.err &
+    await_steps
+    { sleep 0.5; printf q; } | TERM=xterm timeout 20 script -qec 'hssl-top -i 0.1' screen.txt >/dev/null 2>&1
+    is 'q ends it' "$?" 0
+    ok 'it leaves the screen as it was' "tail -c 200 screen.txt | grep -q '1049l'"
+    TERM=xterm timeout 20 script -qec 'sh -c "hssl-top -i 0.1 & sleep 0.5; kill \$!; wait \$!"' killed.txt >/dev/null 2>&1
+    is 'so does a signal' "$? $(grep -c '1049l' killed.txt)" '143 1'
+    { sleep 0.5; printf q; } | NO_COLOR=1 TERM=xterm timeout 20 script -qec 'hssl-top -i 0.1' plain.txt >/dev/null 2>&1
+    ok 'NO_COLOR' "! grep -q '\[7m' plain.txt && grep -q '\[7m' screen.txt"
+    kill $(processes | sed -n 's/^\([0-9]*\) hssl-train .* e.db.*/\1/p') 2>/dev/null
+    wait
+else
+    skip 'the terminal' 'no script(1)'
+fi
+
 # A killed program leaves a directory, and that is not taken for a running one.
 hssl-load small.db </dev/null 2>/dev/null | sleep 100 &
 sleep 0.3
