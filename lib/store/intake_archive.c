@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BLOCK = 1 << 16 };
+enum { BLOCK = 1 << 16, MOST_TRIES = 64 };
 
 typedef struct {
     struct archive *archive;
@@ -106,11 +106,12 @@ static bool hidden(const char *name)
 static int archive_next(void *state, IntakeItem *item)
 {
     Archive *ar = state;
+    int tries = 0;
     for (;;) {
         int rc = archive_read_next_header2(ar->archive, ar->entry);
         if (rc == ARCHIVE_EOF)
             return 0;
-        if (rc == ARCHIVE_RETRY)
+        if (rc == ARCHIVE_RETRY && tries++ < MOST_TRIES)
             continue;
         if (rc < ARCHIVE_WARN)
             return failed(ar);
@@ -160,9 +161,7 @@ static int archive_load(void *state, IntakeImage *image)
             bytes = grown;
         }
         la_ssize_t got = archive_read_data(ar->archive, bytes + n, room - n);
-        if (got == ARCHIVE_RETRY)
-            continue;
-        if (got < 0) {
+        if (got < 0) { /* ARCHIVE_RETRY, too: some damage makes it the answer for ever */
             const char *why = archive_error_string(ar->archive);
             free(bytes);
             return err_set(ERR_DATA, "%s", why ? why : "can't be read from the tar");
