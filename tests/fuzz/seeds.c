@@ -216,6 +216,14 @@ static void jpegs(const uint8_t *rgb, int size)
         jpeg_destroy_compress(&c);
         seed("jpeg", k->name, out, n);
         seed("probe", k->name, out, n < 700 ? n : 700);
+        static const uint8_t views[] = { 1, 0, 255, 0, 100, 23, 0, 40, 90, 10, 60, 11, 3 };
+        uint8_t *tiled = malloc(sizeof views + n);
+        if (!tiled)
+            give_up("tiles");
+        memcpy(tiled, views, sizeof views);
+        memcpy(tiled + sizeof views, out, n);
+        seed("tiles", k->name, tiled, sizeof views + n);
+        free(tiled);
         free(out);
     }
 }
