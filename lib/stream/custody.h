@@ -21,6 +21,8 @@ typedef struct Held {
     int holders;    /* workers that have it and have not answered */
     int tries;      /* times that it was handed out */
     int crashes;    /* workers that died while they had it */
+    int kills;      /* workers that were killed from outside while they had it */
+    int alone;      /* those of them that had nothing else */
     double since;   /* OUT: when it was first handed out; seconds */
     double due;     /* OUT: when to try another worker */
     size_t bytes;   /* of its tensors, and of its result's where they are its own */

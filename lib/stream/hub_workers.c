@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 
 enum { CRASHES = 3, MOST_DOUBLINGS = 6 };
+/* A kill says little of the record: after KILLS it is rendered alone, after KILLS_ALONE more in that state it is bad. */
+enum { KILLS = 3, KILLS_ALONE = 5 };
 /* A worker that cannot be watched is forgotten after so many times the silence that makes it suspect. */
 enum { FORGET = 12 };
 
@@ -93,6 +95,25 @@ void worker_crashed(Hub *h, HubWorker *w, const char *why)
     hub_make_bad(h, r, bad);
 }
 
+/* By the system that is out of memory, perhaps over this record; or by somebody who chose any worker. */
+static void worker_killed(Hub *h, HubWorker *w, const char *why)
+{
+    char bad[64];
+    uint64_t only = w->seq[0];
+    bool alone = w->alone && w->queue == 1;
+    for (int i = 0; i < w->queue; i++) {
+        Held *r = custody_find(&h->custody, w->seq[i]);
+        if (r)
+            r->kills++;
+    }
+    worker_lose(h, w, false, why);
+    Held *r = alone ? custody_find(&h->custody, only) : NULL;
+    if (!r || r->state != CUSTODY_WAITING || ++r->alone < KILLS_ALONE)
+        return;
+    snprintf(bad, sizeof bad, "killed %d workers", r->kills + r->crashes);
+    hub_make_bad(h, r, bad);
+}
+
 static bool is_crash(int status)
 {
     int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
@@ -116,6 +137,8 @@ static void child_ended(Hub *h, pid_t pid, int status)
             continue;
         if (is_crash(status))
             worker_crashed(h, w, why);
+        else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+            worker_killed(h, w, why);
         else
             worker_lose(h, w, false, why);
         return;
@@ -157,9 +180,14 @@ void hub_look_for_silence(Hub *h, double now)
 
 /* ---------------------------------------------------------------- handing out */
 
+static bool is_suspect(const Held *r)
+{
+    return r->crashes || r->kills >= KILLS;
+}
+
 static bool may_have(const Hub *h, const HubWorker *w, const Held *r)
 {
-    return w->used && w->ready && !w->silent && !w->alone && w->credit > 0 && w->queue < (r->crashes ? 1 : h->depth) &&
+    return w->used && w->ready && !w->silent && !w->alone && w->credit > 0 && w->queue < (is_suspect(r) ? 1 : h->depth) &&
            (!w->desk || desk_free_slot(w->desk)) && (!r->holders || worker_place(w, r->seq) < 0);
 }
 
@@ -213,7 +241,7 @@ static int give(Hub *h, HubWorker *w, Held *r, double now)
     }
     w->seq[w->queue++] = r->seq;
     w->credit--;
-    w->alone = r->crashes > 0;
+    w->alone = is_suspect(r);
     if (!r->tries)
         r->since = now;
     r->due = now + patience_with(h, r);
