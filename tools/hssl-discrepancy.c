@@ -9,6 +9,7 @@
 #include "store/run.h"
 #include "stream/link.h"
 #include "stream/stage.h"
+#include "train/badimages.h"
 #include "train/claim.h"
 #include "train/journal.h"
 #include "train/measure.h"
@@ -24,7 +25,8 @@ enum { POLL_MS = 100, GRACE_MS = 5000, LOOK_MS = 500 };
 static struct {
     bool follow, curve, json, check;
     int64_t every, step, batch, threads, wait;
-} o = { .every = 10, .step = -1, .batch = 64, .wait = 0 };
+    OptAmount max_bad;
+} o = { .every = 10, .step = -1, .batch = 64, .wait = 0, .max_bad = { 100, false } };
 
 static const Opt opts[] = {
     OPT_FLAG("follow", 'f', &o.follow, "watch the training of RUN, which may begin later"),
@@ -37,6 +39,7 @@ static const Opt opts[] = {
     OPT_INT("step", 0, &o.step, -1, 9e15, "N", "with DATASET: checkpoint of step N (-1: the last)"),
     OPT_INT("batch-size", 0, &o.batch, 1, 65536, "N", "with DATASET: images at a time"),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "with DATASET: threads (0: one a processor)"),
+    BAD_OPT(&o.max_bad),
     OPT_END
 };
 
@@ -50,9 +53,9 @@ static const OptProgram program = {
 
 /* ---------------------------------------------------------------- over a dataset */
 
-static void say_bad(const char *name, const char *why)
+static int say_bad(void *arg, const Record *rec, uint64_t id, const char *why)
 {
-    log_warn("%s: %s", name, why);
+    return bad_name(arg, 0, rec, id, why);
 }
 
 static int over_dataset(const char *run_file, const char *dataset)
@@ -78,16 +81,19 @@ static int over_dataset(const char *run_file, const char *dataset)
     if (!ds)
         die();
     config_rates(&c, p.steps_per_epoch, p.step > 0 ? p.step - 1 : 0, &r);
-    if (measure_dataset(t, &c, r.teacher_temp, ds, (int)o.batch, say_bad, &used, &d))
+    BadNames bad = { .most = &o.max_bad, .whole = (int64_t)dataset_count(ds) };
+    if (measure_dataset(t, &c, r.teacher_temp, ds, (int)o.batch, say_bad, &bad, &used, &d))
         die();
     json_object *line = journal_line("discrepancy");
     journal_text(line, "run", run_file);
     journal_int(line, "step", p.step);
     journal_text(line, "dataset", dataset);
     journal_int(line, "images", used);
+    journal_int(line, "bad", bad.count);
     journal_real(line, "d", d.d);
     journal_real(line, "d_role", d.d_role);
     int rc = journal_write(&(Journal){ .file = stdout }, line);
+    bad_names_free(&bad);
     dataset_close(ds);
     teacher_free(t);
     return rc || run_close(run) || log_close_stdout() ? (log_error("%s", err_text()), 1) : 0;

@@ -13,7 +13,6 @@
 #include "train/features.h"
 #include "train/threads.h"
 #include "util/err.h"
-#include "util/idset.h"
 #include "util/log.h"
 #include "util/opt.h"
 
@@ -62,13 +61,13 @@ typedef struct {
     Knn *knn;
     Dataset *train, *test; /* may be the same */
     int32_t *class_map;    /* test label -> train label, or -1 */
-    int64_t *test_ids;     /* labelled test images */
+    int64_t *test_ids;     /* labelled test images, and damaged ones */
     int64_t tests;
     int32_t *labels; /* of the queries at hand, by train's classes */
     int list[MOST_K], ks;
     KnnScore scores[MOST_K];
     int64_t bank;
-    IdSet bad[2]; /* of the training images, of other test images */
+    BadNames bad; /* 0: of the training images, 1: of other test images */
     Progress progress;
     int64_t done, answered; /* images through the network; queries scored */
     /* --dump */
@@ -145,9 +144,10 @@ static int list_tests(Work *w)
     if (!w->test_ids)
         return err_set(ERR_MEMORY, "no memory for a list of %" PRId64 " images", n);
     for (int64_t i = 0; i < n; i++) {
-        if (dataset_get(w->test, (uint64_t)i, &rec) < 0)
+        bool damaged = dataset_get(w->test, (uint64_t)i, &rec) < 0;
+        if (damaged && err_code() != ERR_DATA)
             return -1;
-        if (rec.label >= 0)
+        if (damaged || rec.label >= 0) /* a damaged one is found bad when its turn comes */
             w->test_ids[w->tests++] = i;
     }
     return w->tests ? 0 : err_set(ERR_DATA, "%s: no labelled image", dataset_path(w->test));
@@ -155,33 +155,19 @@ static int list_tests(Work *w)
 
 /* ---------------------------------------------------------------- the work */
 
-static int64_t bad_count(const Work *w)
-{
-    return (int64_t)(w->bad[0].count + w->bad[1].count);
-}
-
 /* An image may be met as a query and as a voter: it is named and counted once. */
-static int report_bad(Work *w, int set, const Record *rec, uint64_t id, const char *why)
-{
-    int64_t whole = (int64_t)dataset_count(w->train) + (w->test == w->train ? 0 : (int64_t)dataset_count(w->test));
-    int rc = idset_add(&w->bad[set], id);
-
-    if (rc <= 0)
-        return rc;
-    log_warn("image %" PRIu64 " (%s): %s", id, rec->name, why);
-    return bad_allowed(&o.max_bad, bad_count(w), whole, "they are named above");
-}
-
 static int bad_query(void *arg, const Record *rec, uint64_t id, const char *why)
 {
     Work *w = arg;
 
-    return report_bad(w, w->test != w->train, rec, id, why);
+    return bad_name(&w->bad, w->test != w->train, rec, id, why);
 }
 
 static int bad_voter(void *arg, const Record *rec, uint64_t id, const char *why)
 {
-    return report_bad(arg, 0, rec, id, why);
+    Work *w = arg;
+
+    return bad_name(&w->bad, 0, rec, id, why);
 }
 
 static void advance(Work *w, int64_t n)
@@ -366,7 +352,7 @@ static void print_json(const Work *w)
     json_object_object_add(j, "resize", json_object_new_int(extractor_resize(w->ex)));
     json_object_object_add(j, "train", json_object_new_int64(w->bank));
     json_object_object_add(j, "test", json_object_new_int64(w->answered));
-    json_object_object_add(j, "bad", json_object_new_int64(bad_count(w)));
+    json_object_object_add(j, "bad", json_object_new_int64(w->bad.count));
     for (int i = 0; i < w->ks; i++)
         json_object_array_add(list, score_json(&w->scores[i]));
     json_object_object_add(j, "knn", list);
@@ -403,6 +389,10 @@ static void open_inputs(Work *w, const char *run)
         w->test = o.test && !same_file(o.train, o.test) ? dataset_open(o.test) : w->train;
     if (!w->train || !w->test || map_classes(w) < 0 || list_tests(w) < 0)
         die();
+    w->bad.most = &o.max_bad;
+    w->bad.whole = (int64_t)dataset_count(w->train);
+    if (w->test != w->train)
+        w->bad.whole += (int64_t)dataset_count(w->test);
     w->ex = extractor_open(&c);
     if (!w->ex || (o.dump && dump_start(w) < 0))
         die();
@@ -435,8 +425,7 @@ int main(int argc, char **argv)
         dataset_close(w.test);
     dataset_close(w.train);
     extractor_close(w.ex);
-    idset_free(&w.bad[0]);
-    idset_free(&w.bad[1]);
+    bad_names_free(&w.bad);
     free(w.class_map);
     free(w.test_ids);
     free(w.dump_features);

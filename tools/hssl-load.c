@@ -60,13 +60,11 @@ static int describe(Source *s, const Dataset *ds, uint64_t per_epoch)
 }
 
 /* A damaged record is a bad image: reported, and replaced by whoever makes batches. What is left of it goes along. */
-static int mark_bad(Message *m, Dataset *ds, Record *r)
+static int mark_bad(Message *m, const Record *r)
 {
     static IdSet named;
     char why[512];
     snprintf(why, sizeof why, "%s", err_text());
-    if (dataset_get(ds, m->id, r)) /* else only the image's checksum is wrong */
-        dataset_salvage(ds, m->id, r);
     if (idset_add(&named, m->id) > 0) /* once, however many epochs meet it */
         log_warn("img %llu%s%s: %s", (unsigned long long)m->id, *r->name ? " " : "", r->name, why);
     return message_set_bad(m, why);
@@ -80,7 +78,10 @@ static int send_record(Source *s, Dataset *ds, uint64_t seq, uint64_t per_epoch)
     m.seq = seq;
     m.epoch = seq / per_epoch;
     m.id = record_id(m.epoch, seq % per_epoch, dataset_count(ds));
-    int rc = dataset_get(ds, m.id, &r) || dataset_verify(ds, &r) ? mark_bad(&m, ds, &r) : 0;
+    int rc = dataset_take(ds, m.id, &r);
+    if (rc < 0)
+        return message_clear(&m), -1;
+    rc = rc ? mark_bad(&m, &r) : 0;
     const int64_t shape[] = { (int64_t)r.size };
     m.label = r.label;
     m.width = r.width;

@@ -239,6 +239,16 @@ int dataset_verify(const Dataset *ds, const Record *rec)
     return 0;
 }
 
+int dataset_take(Dataset *ds, uint64_t id, Record *rec)
+{
+    if (!dataset_get(ds, id, rec))
+        return dataset_verify(ds, rec) ? 1 : 0;
+    if (err_code() != ERR_DATA)
+        return -1;
+    dataset_salvage(ds, id, rec);
+    return 1;
+}
+
 const char *dataset_path(const Dataset *ds)
 {
     return ds->env.path;

@@ -43,6 +43,9 @@ int dataset_get(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unuse
 void dataset_salvage(Dataset *ds, uint64_t id, Record *rec);
 /* Whether a record's bytes still have its checksum: 0, or -1 with ERR_DATA. */
 int dataset_verify(const Dataset *ds, const Record *rec);
+/* Reads and verifies a record, for those who go on without a bad one: 0; 1: it is damaged, err_text() says
+ * how, and rec is what can be salvaged (all of it where only the checksum is wrong); -1: any other error. */
+int dataset_take(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unused_result));
 
 int dataset_classes(const Dataset *ds);                      /* 0: no labels */
 const char *dataset_class_name(const Dataset *ds, int label); /* NULL: no such label */

@@ -2,12 +2,15 @@
 
 #include "store/quarantine.h"
 #include "util/err.h"
+#include "util/log.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-int bad_allowed(const OptAmount *most, int64_t bad, int64_t whole, const char *remedy)
+/* 0 while `bad` different images of `whole` are not too many; else -1 with ERR_DATA. remedy: what the user
+ * can do, besides raising the limit. */
+static int allowed(const OptAmount *most, int64_t bad, int64_t whole, const char *remedy)
 {
     int64_t limit = opt_amount(most, whole);
     char percent[64] = "";
@@ -19,11 +22,27 @@ int bad_allowed(const OptAmount *most, int64_t bad, int64_t whole, const char *r
                              "them, or raise --max-bad", bad, percent, limit, remedy);
 }
 
+int bad_name(BadNames *b, int dataset, const Record *rec, uint64_t id, const char *why)
+{
+    int rc = idset_add(&b->named[dataset], id);
+    if (rc <= 0)
+        return rc;
+    log_warn("image %" PRIu64 "%s%s%s: %s", id, *rec->name ? " (" : "", rec->name, *rec->name ? ")" : "",
+             why);
+    return allowed(b->most, ++b->count, b->whole, "they are named above");
+}
+
+void bad_names_free(BadNames *b)
+{
+    idset_free(&b->named[0]);
+    idset_free(&b->named[1]);
+}
+
 static int check(const BadImages *b)
 {
     char remedy[512];
     snprintf(remedy, sizeof remedy, "hssl-info --bad %s lists them", run_path(b->journal->run));
-    return bad_allowed(b->most, b->count, b->whole, remedy);
+    return allowed(b->most, b->count, b->whole, remedy);
 }
 
 int64_t bad_resume(BadImages *b, Run *run, uint64_t **ids)

@@ -2,17 +2,28 @@
 #ifndef HSSL_BADIMAGES_H
 #define HSSL_BADIMAGES_H
 
+#include "store/dataset.h"
 #include "stream/batch.h"
 #include "train/journal.h"
+#include "util/idset.h"
 #include "util/opt.h"
 
 #define BAD_OPT(v) \
     OPT_AMOUNT("max-bad", 0, v, -1, 9e15, "N|P%", \
                "give up after more than N bad images, or P% of all (-1: never)")
 
-/* 0 while `bad` different images of `whole` are not too many; else -1 with ERR_DATA. remedy: what the user
- * can do, besides raising the limit; for instance "hssl-info --bad run.db lists them". */
-int bad_allowed(const OptAmount *most, int64_t bad, int64_t whole, const char *remedy);
+/* An evaluation's: named on standard error, counted. It leaves no run behind that could keep them. */
+typedef struct {
+    const OptAmount *most;
+    int64_t whole;  /* images of the datasets together */
+    int64_t count;  /* different ones so far */
+    IdSet named[2]; /* by dataset */
+} BadNames;
+
+/* An image of dataset 0 or 1 can't be used; it may be met again. 0, or -1: too many now (ERR_DATA), or
+ * ERR_MEMORY. */
+int bad_name(BadNames *b, int dataset, const Record *rec, uint64_t id, const char *why);
+void bad_names_free(BadNames *b);
 
 /* A training's: put into the run's quarantine, into the log, counted. */
 typedef struct {

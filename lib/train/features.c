@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/image.h"
 #include "ssl/network.h"
 #include "store/run.h"
 #include "tensor/ops.h"
@@ -18,13 +17,8 @@ struct Extractor {
     char text[160];
     Tape *tape;
     Network *network; /* NULL: pixels */
-    /* one batch */
-    Record *records;
-    int64_t *ids;
-    int32_t *labels;
-    uint8_t *views;  /* [batch, S, S, 3] */
+    EvalViews *views;
     float *features; /* [batch, dim] */
-    char **why;      /* [batch] what was wrong with an image, or NULL */
 };
 
 int features_resize(int image_size)
@@ -91,17 +85,12 @@ static int open_run(Extractor *e)
 
 static int allocate(Extractor *e)
 {
-    size_t n = (size_t)e->c.batch, view = (size_t)e->c.image_size * (size_t)e->c.image_size * 3;
-
-    e->records = calloc(n, sizeof *e->records);
-    e->ids = malloc(n * sizeof *e->ids);
-    e->labels = malloc(n * sizeof *e->labels);
-    e->why = calloc(n, sizeof *e->why);
-    e->views = malloc(n * view);
-    e->features = malloc(n * (size_t)e->dim * sizeof *e->features);
-    if (!e->records || !e->ids || !e->labels || !e->why || !e->views || !e->features)
-        return err_set(ERR_MEMORY, "no memory for a batch of %d images of %d pixels; lower the batch size",
-                       e->c.batch, e->c.image_size);
+    e->views = evalviews_new(e->c.batch, e->c.image_size, e->c.resize);
+    if (!e->views)
+        return -1;
+    e->features = malloc((size_t)e->c.batch * (size_t)e->dim * sizeof *e->features);
+    if (!e->features)
+        return err_set(ERR_MEMORY, "no memory for features of %d images; lower the batch size", e->c.batch);
     return 0;
 }
 
@@ -148,11 +137,7 @@ void extractor_close(Extractor *e)
         return;
     network_free(e->network);
     tape_free(e->tape);
-    free(e->records);
-    free(e->ids);
-    free(e->labels);
-    free(e->why);
-    free(e->views);
+    evalviews_free(&e->views);
     free(e->features);
     free(e);
 }
@@ -182,90 +167,45 @@ int64_t extractor_step(const Extractor *e)
     return e->step;
 }
 
-/* Decode and crop images i of the batch to their places in e->views; where it fails, say why. */
-static void render(Extractor *e, int n)
+static int forward(Extractor *e, const EvalBatch *b)
 {
-    size_t view = (size_t)e->c.image_size * (size_t)e->c.image_size * 3;
-
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int i = 0; i < n; i++) {
-        Image im = { 0 };
-        if (image_decode(e->records[i].bytes, e->records[i].size, &im) < 0 ||
-            image_eval_view(&im, e->c.resize, e->c.image_size, e->views + (size_t)i * view) < 0)
-            e->why[i] = strdup(err_text());
-        image_free(&im);
-    }
-}
-
-/* Report what failed and close the gaps. Returns how many are left, or -1. */
-static int drop_bad(Extractor *e, int n, const FeatureSink *sink)
-{
-    size_t view = (size_t)e->c.image_size * (size_t)e->c.image_size * 3;
-    int kept = 0, rc = 0;
-
-    for (int i = 0; i < n; i++) {
-        if (e->why[i]) {
-            if (sink->bad && rc == 0)
-                rc = sink->bad(sink->arg, &e->records[i], (uint64_t)e->ids[i], e->why[i]);
-            free(e->why[i]);
-            e->why[i] = NULL;
-            continue;
-        }
-        if (kept < i) {
-            e->ids[kept] = e->ids[i];
-            e->labels[kept] = e->labels[i];
-            memmove(e->views + (size_t)kept * view, e->views + (size_t)i * view, view);
-        }
-        kept++;
-    }
-    return rc < 0 ? -1 : kept;
-}
-
-static int forward(Extractor *e, int n)
-{
-    int64_t shape[4] = { n, e->c.image_size, e->c.image_size, 3 };
+    int64_t shape[4] = { b->n, e->c.image_size, e->c.image_size, 3 };
 
     tape_begin(e->tape, false);
     Tensor *x = tape_tensor(e->tape, DT_U8, 4, shape);
-    if (!x || tape_write(e->tape, x, e->views) < 0)
+    if (!x || tape_write(e->tape, x, b->views) < 0)
         return -1;
     Tensor *y =
         e->network ? network_features(e->network, e->tape, x, e->c.aux) : op_image_normalize(e->tape, x);
     return y ? tape_read(e->tape, y, e->features) : -1;
 }
 
-static int flush(Extractor *e, int n, const FeatureSink *sink)
+typedef struct {
+    Extractor *e;
+    const FeatureSink *sink;
+} Walk;
+
+static int take_views(void *arg, const EvalBatch *b)
 {
-    if (n == 0)
-        return 0;
-    render(e, n);
-    n = drop_bad(e, n, sink);
-    if (n <= 0)
-        return n;
-    if (forward(e, n) < 0)
+    const Walk *w = arg;
+
+    if (forward(w->e, b) < 0)
         return -1;
-    FeatureBatch b = { n, e->features, e->ids, e->labels };
-    return sink->batch(sink->arg, &b);
+    FeatureBatch out = { b->n, w->e->features, b->ids, b->labels };
+    return w->sink->batch(w->sink->arg, &out);
+}
+
+static int take_bad(void *arg, const Record *rec, uint64_t id, const char *why)
+{
+    const Walk *w = arg;
+
+    return w->sink->bad ? w->sink->bad(w->sink->arg, rec, id, why) : 0;
 }
 
 int extractor_each(Extractor *e, Dataset *ds, const int64_t *ids, int64_t n, const FeatureSink *sink)
 {
-    int filled = 0;
+    Walk w = { e, sink };
+    EvalSink views = { take_views, take_bad, &w, .labelled = true };
 
-    for (int64_t i = 0; i < n; i++) {
-        int64_t id = ids ? ids[i] : i;
-        Record *rec = &e->records[filled];
-        if (dataset_get(ds, (uint64_t)id, rec) < 0)
-            return -1;
-        if (rec->label < 0)
-            continue;
-        e->ids[filled] = id;
-        e->labels[filled] = rec->label;
-        if (++filled == e->c.batch) {
-            if (flush(e, filled, sink) < 0)
-                return -1;
-            filled = 0;
-        }
-    }
-    return flush(e, filled, sink);
+    return evalviews_each(e->views, ds, ids, n, &views);
 }

@@ -1,12 +1,12 @@
-/* Feature vectors of a dataset's images: what every evaluation starts from.
+/* Feature vectors of a dataset's images.
  *
- * Images are decoded, resized (bicubic, shorter side) and cropped from the centre in threads, and go through
- * a network of a run in batches, without recording. Memory is that of one batch; the dataset is streamed. */
+ * Their centred views go through a network of a run in batches, without recording. Memory is that of one
+ * batch; the dataset is streamed. */
 #ifndef HSSL_FEATURES_H
 #define HSSL_FEATURES_H
 
 #include "ssl/config.h"
-#include "store/dataset.h"
+#include "train/evalviews.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -48,12 +48,12 @@ typedef struct {
 typedef struct {
     /* Takes a batch, which is good during the call. A result below 0 ends the walk. */
     int (*batch)(void *arg, const FeatureBatch *b);
-    /* Hears of an image that can't be used. A result below 0 ends the walk; NULL: skip silently. */
-    int (*bad)(void *arg, const Record *rec, uint64_t id, const char *why);
+    EvalBad *bad; /* NULL: skip silently */
     void *arg;
 } FeatureSink;
 
-/* Features of the labelled images among ids[0 .. n - 1], in this order. ids NULL: 0 .. n - 1. */
+/* Features of the labelled images among ids[0 .. n - 1], in this order. ids NULL: 0 .. n - 1. Which images
+ * are bad, and which errors end the walk, is said in train/evalviews.h. */
 int extractor_each(Extractor *e, Dataset *ds, const int64_t *ids, int64_t n, const FeatureSink *sink)
     __attribute__((warn_unused_result));
 

@@ -1,92 +1,51 @@
 #include "train/measure.h"
 
-#include "image/image.h"
 #include "train/features.h"
 #include "util/err.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 typedef struct {
-    int batch, side;
-    size_t view; /* bytes */
-    Record *records;
-    uint8_t *views;
-    char **why;
-} Room;
+    Teacher *teacher;
+    int side;
+    double temp, d, d_role; /* sums over images */
+    int64_t used;
+    EvalBad *bad;
+    void *arg; /* of bad */
+} Walk;
 
-static void release(Room *r)
+static int take_views(void *arg, const EvalBatch *b)
 {
-    free(r->records);
-    free(r->views);
-    free(r->why);
+    Walk *w = arg;
+    Discrepancy part;
+    if (teacher_measure(w->teacher, b->views, b->n, w->side, w->temp, &part))
+        return -1;
+    w->d += part.d * b->n;
+    w->d_role += part.d_role * b->n;
+    w->used += b->n;
+    return 0;
 }
 
-static int allocate(Room *r)
+static int take_bad(void *arg, const Record *rec, uint64_t id, const char *why)
 {
-    r->view = (size_t)r->side * (size_t)r->side * 3;
-    r->records = calloc((size_t)r->batch, sizeof *r->records);
-    r->why = calloc((size_t)r->batch, sizeof *r->why);
-    r->views = malloc((size_t)r->batch * r->view);
-    return r->records && r->why && r->views
-               ? 0
-               : err_set(ERR_MEMORY, "no memory for a batch of %d images of %d pixels", r->batch, r->side);
+    Walk *w = arg;
+    return w->bad(w->arg, rec, id, why);
 }
 
-/* Render n records; the good ones move together. Returns how many they are. */
-static int render(Room *r, int n, void (*bad)(const char *name, const char *why))
+int measure_dataset(Teacher *t, const TrainConfig *c, double temp, Dataset *ds, int batch, EvalBad *bad,
+                    void *arg, int64_t *used, Discrepancy *out)
 {
-    int kept = 0, resize = features_resize(r->side);
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int i = 0; i < n; i++) {
-        Image im = { 0 };
-        if (image_decode(r->records[i].bytes, r->records[i].size, &im) < 0 ||
-            image_eval_view(&im, resize, r->side, r->views + (size_t)i * r->view) < 0)
-            r->why[i] = strdup(err_text());
-        image_free(&im);
-    }
-    for (int i = 0; i < n; i++) {
-        if (r->why[i]) {
-            bad(r->records[i].name, r->why[i]);
-            free(r->why[i]);
-            r->why[i] = NULL;
-            continue;
-        }
-        if (kept < i)
-            memmove(r->views + (size_t)kept * r->view, r->views + (size_t)i * r->view, r->view);
-        kept++;
-    }
-    return kept;
-}
-
-int measure_dataset(Teacher *t, const TrainConfig *c, double temp, Dataset *ds, int batch,
-                    void (*bad)(const char *name, const char *why), int64_t *used, Discrepancy *out)
-{
-    Room r = { .batch = batch, .side = (int)c->global_size };
-    uint64_t count = dataset_count(ds);
-    double d = 0, d_role = 0;
-    int rc = allocate(&r), filled = 0;
-    *used = 0;
-    for (uint64_t id = 0; !rc && id < count; id++) {
-        rc = dataset_get(ds, id, &r.records[filled]);
-        if (rc || (++filled < batch && id + 1 < count))
-            continue;
-        Discrepancy part;
-        int n = render(&r, filled, bad);
-        filled = 0;
-        if (n && !(rc = teacher_measure(t, r.views, n, r.side, temp, &part))) {
-            d += part.d * n;
-            d_role += part.d_role * n;
-            *used += n;
-        }
-    }
-    release(&r);
+    Walk w = { .teacher = t, .side = (int)c->global_size, .temp = temp, .bad = bad, .arg = arg };
+    EvalSink sink = { take_views, take_bad, &w, .labelled = false };
+    EvalViews *v = evalviews_new(batch, w.side, features_resize(w.side));
+    int rc = v ? evalviews_each(v, ds, NULL, (int64_t)dataset_count(ds), &sink) : -1;
+    evalviews_free(&v);
     if (rc)
         return -1;
-    if (!*used)
+    if (!w.used)
         return err_set(ERR_DATA, "%s: no image of it can be used", dataset_path(ds));
-    *out = (Discrepancy){ .d = d / (double)*used, .d_role = d_role / (double)*used };
+    *used = w.used;
+    *out = (Discrepancy){ .d = w.d / (double)w.used, .d_role = w.d_role / (double)w.used };
     return 0;
 }
 

@@ -4,12 +4,12 @@
 #define HSSL_MEASURE_H
 
 #include "ssl/teacher.h"
-#include "store/dataset.h"
+#include "train/evalviews.h"
 
-/* Over all images of a dataset that can be decoded, one view each: shorter side resized, centre cropped. bad
- * hears of the others. used: how many were measured. 0, or -1 (also ERR_DATA when there was none). */
-int measure_dataset(Teacher *t, const TrainConfig *c, double temp, Dataset *ds, int batch,
-                    void (*bad)(const char *name, const char *why), int64_t *used, Discrepancy *out);
+/* Over all images of a dataset that can be used, one view each, as train/evalviews.h has it. bad hears of the
+ * others, with arg. used: how many were measured. 0, or -1 (also ERR_DATA when there was none). */
+int measure_dataset(Teacher *t, const TrainConfig *c, double temp, Dataset *ds, int batch, EvalBad *bad,
+                    void *arg, int64_t *used, Discrepancy *out);
 
 /* From logits [rows, k] and centres [k] as a teacher publishes them, in double precision. */
 Discrepancy measure_logits(const float *base, const float *head, const float *center_base,

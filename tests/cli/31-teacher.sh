@@ -80,7 +80,7 @@ is 'the curve has its epochs and its line' "$(grep -c '^  *[0-9]* *loss' curve):
 is 'and as JSON' "$(hssl-discrepancy --curve --json d.db | wc -l | tr -d ' ')" 4
 
 hssl-discrepancy d.db s.db >f.out
-is 'over a dataset' "$?:$(sed -n 's/.*"images":\([0-9]*\),"d":[0-9.e+-]*,"d_role":[0-9.e+-]*}/\1/p' f.out)" 0:40
+is 'over a dataset' "$?:$(sed -n 's/.*"images":\([0-9]*\),"bad":0,"d":[0-9.e+-]*,"d_role":[0-9.e+-]*}/\1/p' f.out)" 0:40
 fails 1 'a run without checkpoint of that step' 'hssl-discrepancy --step 7 d.db s.db'
 fails 1 'no training begins' 'hssl-discrepancy --follow --wait 1 none.db' 'no training has begun'
 fails 2 'no mode' 'hssl-discrepancy d.db' 'DATASET'

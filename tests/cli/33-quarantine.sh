@@ -109,5 +109,25 @@ is 'each named once' "$(grep -c 'hssl-load: warning: img [0-9]*.*checksum' load.
 hssl-info --bad --extract g g.run >g.list
 is 'and kept' "$(grep -c . g.list):$(cut -f7 g.list | grep -c -e 'cat/3.jpg' -e dog/gray.jpg)" 7:2
 is 'with the bytes that can be read' "$(cmp g/*cat_3.jpg h/cat/3.jpg 2>&1 | grep -c differ):$(cmp g/*gray.jpg h/dog/gray.jpg 2>&1)" 1:
+
+# Who evaluates goes on without the same images, within the same bound.
+bad() { sed -n 's/.*"bad":\([0-9]*\)[,}].*/\1/p' "$1"; }
+names() { grep -c 'warning: image [0-9]*.*: ' "$1"; }
+hssl-knn a.run -k 1 --train damaged.db --json >k.json 2>k.err
+is 'neighbours: damaged records are left out like other bad images' "$?:$(bad k.json):$(names k.err)" 0:7:7
+is 'each is named with its reason' \
+    "$(grep -c 'cat/3.jpg.*checksum' k.err):$(grep -c '(dog/gray.jpg).*damaged: the head' k.err)" 1:1
+hssl-knn a.run -k 1 --train h.db --test damaged.db --json >k.json 2>k.err
+is 'also among the test images of another file' "$?:$(bad k.json):$(names k.err)" 0:12:12
+fails 1 'their bound' 'hssl-knn a.run -k 1 --train damaged.db --max-bad 6' '7 bad images, and --max-bad allows 6: .*named above'
+views | hssl-train $tiny --aux convnext --aux-depth 1 --epochs 1 -o i.run 2>i.err
+hssl-discrepancy i.run h.db >d.json 2>d.err
+is 'discrepancy: images that cannot be decoded are left out' "$?:$(bad d.json):$(names d.err)" 0:5:5
+hssl-discrepancy --batch-size 3 i.run damaged.db >d.json 2>d.err
+is 'and damaged records' "$?:$(bad d.json):$(names d.err):$(sed -n 's/.*"images":\([0-9]*\),.*/\1/p' d.json)" 0:7:7:9
+fails 1 'their bound' 'hssl-discrepancy --max-bad 6 i.run damaged.db' '7 bad images, and --max-bad allows 6: .*named above'
+fails 1 'in percent' 'hssl-discrepancy --max-bad 40% i.run damaged.db' '7 bad images, and --max-bad allows 40% of 16 = 6'
+ok 'reached, or none' 'hssl-discrepancy --max-bad 7 i.run damaged.db && hssl-discrepancy --max-bad -1 i.run damaged.db'
+fails 1 'nothing but bad images' 'hssl-discrepancy i.run bad.db' 'no image of it can be used'
 ok 'nothing crashed' "! grep -Eq 'Sanitizer|runtime error|Segmentation' *.err"
 done_testing

@@ -177,6 +177,21 @@ static void compare(FeatureConfig c, Network *n, Dataset *ds, const char *name)
     free(want);
 }
 
+/* An error that is not the image's own ends the walk, and no image is blamed. */
+static void fatal(Dataset *ds)
+{
+    FeatureConfig f = { .pixels = true, .image_size = SIZE, .batch = 3, .device = "cpu" };
+    const int64_t ids[] = { 0, IMAGES, BROKEN };
+    float room[IMAGES * SIZE * SIZE * 3];
+    Got g = { .features = room, .dim = sizeof room / sizeof *room / IMAGES };
+    FeatureSink sink = { collect, count_bad, &g };
+    Extractor *e = extractor_open(&f);
+
+    ok(e && extractor_each(e, ds, ids, 3, &sink) < 0 && err_code() == ERR_ABSENT && !g.bad,
+       "an id that is none ends the walk: %s", err_text());
+    extractor_close(e);
+}
+
 int main(void)
 {
     TrainConfig c = config();
@@ -208,6 +223,7 @@ int main(void)
         compare(f, fresh, ds, "random weights");
         f = (FeatureConfig){ .pixels = true, .image_size = SIZE, .batch = 3, .device = "cpu" };
         compare(f, NULL, ds, "pixels");
+        fatal(ds);
 
         f = (FeatureConfig){ .run = run_file, .step = 4, .batch = 4, .device = "cpu" };
         ok(!extractor_open(&f) && err_code() == ERR_ABSENT, "a step without checkpoint: %s", err_text());
