@@ -61,7 +61,7 @@ static int jpeg_fail(const ErrorManager *e, size_t n)
 {
     if (e->truncated)
         return err_set(ERR_DATA, "JPEG truncated at byte %zu", n);
-    return err_set(ERR_DATA, "JPEG: %s", e->text);
+    return err_set(e->base.msg_code == JERR_OUT_OF_MEMORY ? ERR_MEMORY : ERR_DATA, "JPEG: %s", e->text);
 }
 
 int jpeg_probe(const uint8_t *bytes, size_t n, ImageInfo *info)

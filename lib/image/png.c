@@ -14,9 +14,24 @@ typedef struct {
     size_t n, at;
     uint8_t *out;
     size_t capacity;
-    bool truncated;
+    bool truncated, no_memory;
     char text[128];
 } PngState;
+
+/* A lack of memory is no fault of the image. */
+static void *allocate(png_structp png, png_alloc_size_t n)
+{
+    void *p = malloc(n);
+    if (!p)
+        ((PngState *)png_get_mem_ptr(png))->no_memory = true;
+    return p;
+}
+
+static void release(png_structp png, void *p)
+{
+    (void)png;
+    free(p);
+}
 
 static void on_error(png_structp png, png_const_charp text)
 {
@@ -46,12 +61,12 @@ static int png_fail(const PngState *s)
 {
     if (s->truncated)
         return err_set(ERR_DATA, "PNG truncated at byte %zu", s->n);
-    return err_set(ERR_DATA, "PNG: %s", s->text);
+    return err_set(s->no_memory ? ERR_MEMORY : ERR_DATA, "PNG: %s", s->text);
 }
 
 static png_structp reader_new(PngState *s, png_infop *info)
 {
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, s, on_error, on_warning);
+    png_structp png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, s, on_error, on_warning, s, allocate, release);
     *info = png ? png_create_info_struct(png) : NULL;
     if (!*info) {
         png_destroy_read_struct(&png, NULL, NULL);

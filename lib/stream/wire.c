@@ -339,8 +339,11 @@ int wire_poll(zmq_pollitem_t *items, int n, int timeout_ms, bool stops)
     if (stops && stop_signal())
         return err_set(ERR_STOP, "stopped by a signal");
     flush_packs();
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         items[i].revents = 0;
+        if (items[i].socket && wire_state(items[i].socket) && wire_broken(items[i].socket))
+            return -1;
+    }
     if (unpacked(items, n))
         timeout_ms = 0;
     int rc = zmq_poll(items, n + extra, timeout_ms);

@@ -50,6 +50,10 @@ int wire_send(void *socket, const WireId *to, Message *m);
  * ERR_DATA for a message that could not be parsed (it is consumed; *from is valid) or ERR_SYSTEM. */
 int wire_recv(void *socket, WireId *from, Message *m);
 
+/* Whether a call on the socket has failed as none should, perhaps inside a message: then -1 with the error, as from
+ * all that is called with it afterwards. */
+int wire_broken(void *socket);
+
 /* Small records to a peer are gathered into packs (stream/pack.h) while they follow each other quickly.
  * wire_poll() sends what its thread has gathered, on all sockets; a thread that does something else for long
  * calls this. */

@@ -39,11 +39,23 @@ static int send_frame(void *socket, const WireId *to, void *data, size_t n, int 
     return rc;
 }
 
+/* Nothing is said through a socket on which a call failed as none should: the message may hang in the middle. */
+static int check_whole(const WireState *s)
+{
+    return s->broken ? err_set(ERR_SYSTEM, "ZeroMQ: the connection has failed") : 0;
+}
+
+static void note_failure(WireState *s, int rc)
+{
+    s->broken = s->broken || (rc < 0 && err_code() == ERR_SYSTEM);
+}
+
 static int send_pack(WireState *s, WirePack *p)
 {
     if (!p->bytes.size)
         return 1;
     int rc = send_frame(s->socket, &p->to, p->bytes.data, p->bytes.size, 0);
+    note_failure(s, rc);
     p->bytes = (MsgBuffer){ 0 };
     s->gathered--;
     return rc;
@@ -186,16 +198,25 @@ static int send_alone(void *socket, const WireId *to, Message *m)
     int rc = send_frame(socket, to, header, n, frames ? ZMQ_SNDMORE : 0);
     for (int i = 0; i < m->tensors && rc == 1; i++)
         if (m->tensor[i].medium == MSG_INLINE &&
-            send_tensor(socket, &m->tensor[i], m->parts->frame[i], --frames ? ZMQ_SNDMORE : 0))
+            send_tensor(socket, &m->tensor[i], m->parts->frame[i], --frames ? ZMQ_SNDMORE : 0)) {
+            wire_state(socket)->broken = true;
             rc = -1;
+        }
     return rc;
+}
+
+int wire_broken(void *socket)
+{
+    return check_whole(wire_state(socket));
 }
 
 int wire_send(void *socket, const WireId *to, Message *m)
 {
     WireState *s = wire_state(socket);
     int rc = 1;
-    if (pack_takes(m)) {
+    if (check_whole(s)) {
+        rc = -1;
+    } else if (pack_takes(m)) {
         rc = gather(s, to, m);
     } else {
         WirePack *p = s->gathered ? find_pack(s, to) : NULL;
@@ -204,6 +225,7 @@ int wire_send(void *socket, const WireId *to, Message *m)
         if (rc == 1)
             rc = send_alone(socket, to, m);
     }
+    note_failure(s, rc);
     message_clear(m);
     return rc;
 }
@@ -303,6 +325,8 @@ int wire_recv(void *socket, WireId *from, Message *m)
     int rc;
     WireState *s = wire_state(socket);
     message_init(m, MSG_NONE);
+    if (check_whole(s))
+        return -1;
     if (s->unpacking && (rc = unpack(s, from, m)))
         return rc;
     zmq_msg_init(&part);
@@ -341,5 +365,6 @@ int wire_recv(void *socket, WireId *from, Message *m)
     rc = recv_frames(socket, &part, m);
 out:
     zmq_msg_close(&part);
+    s->broken = rc < 0 && err_code() != ERR_DATA;
     return rc;
 }

@@ -18,6 +18,7 @@ typedef struct {
 typedef struct WireState {
     struct WireState *next;
     void *socket;
+    bool broken; /* a send or a receive failed, perhaps inside a message: nothing makes sense after it */
     int ipc; /* paths of the socket directory that it holds */
     /* Sending. */
     pthread_t sender; /* the thread that gathered */

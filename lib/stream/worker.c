@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CREDIT = 256, LINGER_MS = 500, POLL_ITEMS = 2 };
+enum { CREDIT = 256, LINGER_MS = 500, POLL_ITEMS = 3 };
 static const double PULSE = 1, RETRY = 1; /* seconds between signs of life; before the next attempt to connect */
 
 struct Worker {
@@ -20,7 +20,7 @@ struct Worker {
     void *socket;
     WireWatch watch;
     Message welcome, fresh; /* the first; that of the present connection */
-    bool met, welcomed, ended, refused;
+    bool met, welcomed, ended, orphaned, refused;
     char reason[256];
     int life;
     int results;
@@ -201,8 +201,8 @@ static int tend(Worker *w)
     wire_watch_read(&w->watch);
     if (w->watch.refused || w->refused)
         return give_up(w);
-    if (w->watch.lost && w->life >= 0 && wire_writer_gone(w->life)) {
-        w->ended = true; /* the hub that started this worker has gone */
+    if ((w->watch.lost || !w->met) && w->life >= 0 && wire_writer_gone(w->life)) {
+        w->ended = w->orphaned = true; /* the hub that started this worker has gone */
         return 0;
     }
     if (w->watch.connected && !w->watch.lost)
@@ -228,6 +228,8 @@ static int wait_for_hub(Worker *w)
     int n = 0;
     items[n++] = (zmq_pollitem_t){ .socket = w->socket, .events = ZMQ_POLLIN };
     items[n++] = (zmq_pollitem_t){ .socket = w->watch.events, .events = ZMQ_POLLIN };
+    if (!w->met && w->life >= 0)
+        items[n++] = (zmq_pollitem_t){ .fd = w->life, .events = ZMQ_POLLIN };
     gauge_state(GAUGE_WAITS_IN);
     int rc = wire_poll(items, n, (int)(1000 * PULSE), true);
     gauge_state(GAUGE_BUSY);
@@ -240,6 +242,10 @@ const Message *worker_welcome(Worker *w)
     while (!w->met) {
         if (receive(w, &m) < 0 || tend(w))
             return NULL;
+        if (w->orphaned) {
+            err_clear(); /* the hub came to its end first, and has nothing to hear about it */
+            return NULL;
+        }
         if (w->ended) {
             err_set(ERR_PEER, "%s: the work ended before it began", w->ticket.endpoint);
             return NULL;
