@@ -25,6 +25,8 @@ static struct {
     bool json, sums, exit, quiet;
 } o;
 
+static StreamOptions stream = { .memory = STREAM_MEMORY };
+
 static const Opt opts[] = {
     OPT_STR("attach", 'a', &o.attach, "STAGE", "look on at a running stage: its process ID or its ticket's file"),
     OPT_FLAG("json", 'j', &o.json, "show each message as a line of JSON"),
@@ -33,6 +35,7 @@ static const Opt opts[] = {
     OPT_INT("count", 'n', &o.count, 0, 1e9, "N", "show the first N records only (0: all; a sheet: 8)"),
     OPT_FLAG("exit", 'x', &o.exit, "leave after --count records"),
     OPT_FLAG("quiet", 'q', &o.quiet, "show nothing, only pass on"),
+    STREAM_MEMORY_OPT(&stream),
     OPT_END
 };
 
@@ -303,7 +306,7 @@ int main(int argc, char **argv)
     lines = o.attach ? stdout : stderr;
     if (o.attach)
         return draw_rest(attach());
-    int rc = stage_open(&st, program.name, "records|plans|views", NULL, HOLD, alone, NULL);
+    int rc = stage_open(&st, program.name, "records|plans|views", NULL, HOLD, alone, &stream);
     if (rc > 0 && st.out) {
         Message w;
         message_init(&w, MSG_WELCOME);
