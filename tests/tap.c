@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int count, failed;
@@ -79,6 +80,12 @@ bool is_close(const float *got, const float *want, size_t n, double tolerance, c
     if (!good)
         diag("relative error %.3g, tolerance %.3g%s", error, tolerance, finite ? "" : "; not finite");
     return good;
+}
+
+const char *test_device(void)
+{
+    const char *device = getenv("HSSL_TEST_DEVICE");
+    return device && *device ? device : "cpu";
 }
 
 int tap_done(void)

@@ -37,6 +37,8 @@ Tensor *op_conv2d(Tape *t, Tensor *x, Tensor *w, Tensor *b, int stride, int pad,
     if (h < 0 || wd < 0)
         return tape_bad_shape(t, "conv2d", "the padded input must hold the kernel", x);
     DType real = tape_backend(t)->real;
+    if (!(x = op_cast(t, x, real)))
+        return NULL;
     ConvArgs a = {.type = real,
                   .batch = x->shape[0],
                   .h = x->shape[1],
@@ -50,9 +52,10 @@ Tensor *op_conv2d(Tape *t, Tensor *x, Tensor *w, Tensor *b, int stride, int pad,
                   .stride = stride,
                   .pad = pad,
                   .groups = groups,
+                  .x = x->data,
                   .bias = data_of(b)};
     Tensor *y = tape_tensor(t, real, 4, (int64_t[]){ a.batch, a.ho, a.wo, a.cout });
-    if (!y || !(a.x = tape_operand(t, x)) || !(a.weight = tape_operand(t, w)))
+    if (!y || !(a.weight = tape_operand(t, w)))
         return NULL;
     a.y = y->data;
     if (tape_backend(t)->conv(tape_backend(t), &a) < 0)

@@ -55,6 +55,27 @@ Tensor *op_gelu(Tape *t, Tensor *x)
     return tape_failed(t) ? NULL : out;
 }
 
+/* ---- from one type to another */
+
+static int cast_backward(Tape *t, Node *node, const void *dy)
+{
+    (void)dy;
+    return tape_grad_pass(t, ((PointNode *)node)->x, node->out);
+}
+
+Tensor *op_cast(Tape *t, Tensor *x, DType dtype)
+{
+    if (!x || tape_failed(t) || x->dtype == dtype)
+        return x;
+    Tensor *out = tape_tensor(t, dtype, x->ndim, x->shape);
+    CastArgs c = { .from = x->dtype, .to = dtype, .n = tensor_count(x), .x = x->data, .out = data_of(out) };
+    if (!out || tape_backend(t)->cast(tape_backend(t), &c) < 0)
+        return tape_fail(t);
+    if (TAPE_WANTS(t, x) && !record(t, cast_backward, out, x, NULL))
+        return NULL;
+    return tape_failed(t) ? NULL : out;
+}
+
 /* ---- residual, add, scale */
 
 static int residual_backward(Tape *t, Node *node, const void *dy)
@@ -76,10 +97,10 @@ static int residual_backward(Tape *t, Node *node, const void *dy)
 
 Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale)
 {
-    if (!y || tape_failed(t))
+    if (!y || tape_failed(t) || (x && !(x = op_cast(t, x, y->dtype))))
         return NULL;
     if (x && !same_shape(x, y))
-        return tape_bad_shape(t, "residual", "both must have one shape and type", x);
+        return tape_bad_shape(t, "residual", "both must have one shape", x);
     int64_t samples = tensor_dim(y, 0);
     float *factors = NULL;
     if (scale && !(factors = tape_upload(t, scale, (size_t)samples * sizeof *scale)))

@@ -58,7 +58,9 @@ Tensor *op_l2_normalize(Tape *t, Tensor *x, float eps);
 Tensor *op_gelu(Tape *t, Tensor *x);
 Tensor *op_softmax(Tape *t, Tensor *x);     /* over the last axis */
 Tensor *op_log_softmax(Tape *t, Tensor *x); /* over the last axis */
-/* x + scale[b] y, b the first axis; scale a host array of shape[0] factors (copied) or NULL for 1.
+/* x as F32 or BF16; x itself where it is that already. */
+Tensor *op_cast(Tape *t, Tensor *x, DType dtype);
+/* x + scale[b] y, b the first axis, of y's type; scale a host array of shape[0] factors (copied) or NULL for 1.
  * x NULL: scale[b] y alone, which is drop path by itself. */
 Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale);
 Tensor *op_add(Tape *t, Tensor *x, Tensor *y);

@@ -42,11 +42,6 @@ struct Tape {
     bool record, failed;
 };
 
-size_t dtype_size(DType dtype)
-{
-    return dtype == DT_U8 ? 1 : dtype == DT_BF16 ? 2 : dtype == DT_I64 ? 8 : 4;
-}
-
 int64_t tensor_count(const Tensor *x)
 {
     int64_t n = 1;

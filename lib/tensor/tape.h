@@ -87,12 +87,6 @@ void *tape_grad_added(Tape *t, Tensor *x);
 /* err_set for ops: records a shape error and fails the tape. Returns NULL. */
 Tensor *tape_bad_shape(Tape *t, const char *op, const char *what, const Tensor *x);
 
-/* The n-th element of an array of this dtype. */
-static inline void *element(const void *array, DType dtype, int64_t n)
-{
-    return (char *)(uintptr_t)array + n * (int64_t)dtype_size(dtype);
-}
-
 static inline int64_t tensor_last(const Tensor *x)
 {
     return x->ndim ? x->shape[x->ndim - 1] : 1;

@@ -42,7 +42,16 @@ typedef struct Tensor {
     void *tape_private; /* NULL in a tensor of the caller's making */
 } Tensor;
 
-size_t dtype_size(DType dtype);
+static inline size_t dtype_size(DType dtype)
+{
+    return dtype == DT_U8 ? 1 : dtype == DT_BF16 ? 2 : dtype == DT_I64 ? 8 : 4;
+}
+/* The n-th element of an array of this dtype. */
+static inline void *element(const void *array, DType dtype, int64_t n)
+{
+    return (char *)(uintptr_t)array + n * (int64_t)dtype_size(dtype);
+}
+
 int64_t tensor_count(const Tensor *x); /* elements */
 size_t tensor_bytes(const Tensor *x);
 int64_t tensor_dim(const Tensor *x, int axis); /* axis < 0 counts from the end */

@@ -224,6 +224,12 @@ bool golden_check_except(Golden *g, const char *name, const float *got,
     return note(g, t, scale > 0 ? worst / scale : worst, g->tolerance);
 }
 
+void golden_allow(Golden *g, double tolerance)
+{
+    if (g->tolerance < tolerance)
+        g->tolerance = tolerance;
+}
+
 bool golden_check(Golden *g, const char *name, const float *got)
 {
     return golden_check_except(g, name, got, NULL);

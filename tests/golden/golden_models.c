@@ -16,7 +16,7 @@ static bool commit(GoldenRun *r, Params *params, const char *prefix)
         golden_fail(r->g, "parameters: %s", err_text());
         return false;
     }
-    return golden_params(r->g, params, prefix);
+    return golden_params(r->g, r->be, params, prefix);
 }
 
 static void base_vit(Golden *g)

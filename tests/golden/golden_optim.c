@@ -64,7 +64,7 @@ static void adamw(Golden *g)
         return golden_fail(g, "lr and weight_decay don't go together");
     golden_list(g, "betas", betas, 2);
     json_object *frozen = json_object_object_get(golden_config(g), "frozen");
-    Backend *be = backend_open("cpu");
+    Backend *be = backend_open(test_device());
     Params *p = be ? params_of(g, be, "param.", true) : NULL;
     AdamW *o = p ? adamw_new(p, be, betas[0], betas[1], golden_real(g, "eps", 1e-8)) : NULL;
     char name[128];
@@ -106,7 +106,7 @@ static void adamw(Golden *g)
 /* Clipping happens inside the optimiser's pass. With beta1 = 0 the first moment is the gradient it used. */
 static void clip(Golden *g)
 {
-    Backend *be = backend_open("cpu");
+    Backend *be = backend_open(test_device());
     Params *p = be ? params_of(g, be, "in.grad.", false) : NULL;
     AdamW *o = p ? adamw_new(p, be, 0, 0.999, 1e-8) : NULL;
     char name[128];
@@ -144,7 +144,7 @@ static void ema(Golden *g)
     double m[MAX_STEPS];
     int steps = golden_list(g, "momentum", m, MAX_STEPS);
     const GoldenTensor *start = golden_get(g, "in.teacher");
-    Backend *be = backend_open("cpu");
+    Backend *be = backend_open(test_device());
     if (!start || !be || steps > MAX_STEPS)
         return golden_fail(g, "no start");
     float *teacher = be->alloc(be, start->count * sizeof *teacher);

@@ -27,7 +27,7 @@ static void dino_head(Golden *g)
     head_last_add(&last, params, bottleneck, golden_int(g, "K", 0), fixed, "head.");
     if (params_commit(params, tape_backend(r->tape), NULL, true))
         golden_fail(g, "%s", err_text());
-    else if (golden_params(g, params, ""))
+    else if (golden_params(g, r->be, params, ""))
         golden_out(r, "logits",
                    head_forward(&mlp, r->tape, golden_leaf(r, "in.x"), head_last_weight(&last, r->tape)));
     golden_finish(r, params, "");
@@ -66,7 +66,7 @@ static void dino_loss(Golden *g)
     double temps[16], epochs[16];
     int steps = golden_list(g, "epoch", epochs, 16);
     const float *start = golden_f32(g, "in.center0");
-    Tape *t = tape_new("cpu");
+    Tape *t = tape_new(test_device());
     float *center = calloc((size_t)k, sizeof *center);
     float *q = calloc((size_t)(2 * batch * k), sizeof *q),
           *grad = calloc((size_t)(views * batch * k), sizeof *grad);
@@ -122,7 +122,7 @@ static void hssl_loss(Golden *g)
     double temp = golden_real(g, "student_temp", 0);
     const float *base = golden_f32(g, "in.base_cls"), *head = golden_f32(g, "in.head_cls");
     const float *teacher = golden_f32(g, "in.teacher_cls"), *start = golden_f32(g, "in.center");
-    Tape *t = tape_new("cpu");
+    Tape *t = tape_new(test_device());
     size_t rows = (size_t)(views * batch);
     float *q = calloc((size_t)(2 * batch * k), sizeof *q), *center = calloc((size_t)k, sizeof *center);
     float *grad[2] = { calloc(rows * (size_t)k, sizeof(float)), calloc(rows * (size_t)k, sizeof(float)) };
@@ -156,7 +156,7 @@ static void hssl_loss(Golden *g)
 static void discrepancy(Golden *g)
 {
     int rows = golden_int(g, "rows", 0), k = golden_int(g, "K", 0);
-    Backend *be = backend_open("cpu");
+    Backend *be = backend_open(test_device());
     DiscrepancyArgs a = {
         .k = k, .temp = golden_real(g, "tau", 0), .student_temp = golden_real(g, "student_temp", 0.1),
         .base = golden_f32(g, "in.base"), .head = golden_f32(g, "in.head"),
@@ -346,7 +346,7 @@ static void whole_steps(Golden *g)
     Student *s = student_new(&c, NULL);
     Teacher *t = NULL;
     if (s) {
-        golden_params(g, network_params(student_network(s)), "");
+        golden_params(g, backend_cpu(), network_params(student_network(s)), "");
         t = teacher_new(&c, student_flat(s));
     }
     if (!t)

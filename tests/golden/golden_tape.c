@@ -7,15 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of results and gradients in BF16, whose steps are 1/256, after some layers; relative to the largest. */
+static const double BF16_ERROR = 0.04;
+
 GoldenRun *golden_begin(Golden *g)
 {
     GoldenRun *r = calloc(1, sizeof *r);
-    if (!r || !(r->tape = tape_new("cpu"))) {
+    if (!r || !(r->tape = tape_new(test_device()))) {
         golden_fail(g, "no tape: %s", err_text());
         free(r);
         return NULL;
     }
     r->g = g;
+    r->be = tape_backend(r->tape);
+    if (r->be->real == DT_BF16)
+        golden_allow(g, BF16_ERROR);
     tape_begin(r->tape, true);
     return r;
 }
@@ -41,14 +47,12 @@ Tensor *golden_leaf_as(GoldenRun *r, const char *name, int ndim, const int64_t *
     *d = *x;
     d->grad = NULL;
     d->needs_grad = false;
-    x->data = aligned_alloc(64, ((t->count * sizeof(float) + 63) / 64 + 1) * 64);
-    d->data = aligned_alloc(64, ((t->count * sizeof(float) + 63) / 64 + 1) * 64);
-    if (!x->data || !d->data) {
-        golden_fail(r->g, "out of memory");
+    size_t bytes = t->count * sizeof(float);
+    if (!(x->data = r->be->alloc(r->be, bytes)) || !(d->data = r->be->alloc(r->be, bytes)) ||
+        r->be->write(r->be, x->data, t->data, bytes) || r->be->zero(r->be, d->data, bytes)) {
+        golden_fail(r->g, "%s", err_text());
         return NULL;
     }
-    memcpy(x->data, t->data, t->count * sizeof(float));
-    memset(d->data, 0, t->count * sizeof(float));
     return x;
 }
 
@@ -73,6 +77,17 @@ void golden_out(GoldenRun *r, const char *name, Tensor *y)
     r->out[r->outs++].tensor = y;
 }
 
+/* A tensor of the device against the file's. */
+static void check_tensor(GoldenRun *r, const char *name, const Tensor *x)
+{
+    float *got = malloc((size_t)tensor_count(x) * sizeof *got + 1);
+    if (!got || tape_read(r->tape, x, got))
+        golden_fail(r->g, "%s: %s", name, got ? err_text() : "out of memory");
+    else
+        golden_check(r->g, name, got);
+    free(got);
+}
+
 static void check_outs(GoldenRun *r)
 {
     for (int i = 0; i < r->outs; i++) {
@@ -83,7 +98,7 @@ static void check_outs(GoldenRun *r)
         if (t && t->count != (size_t)tensor_count(y))
             golden_fail(r->g, "%s has %lld elements, %zu wanted", name, (long long)tensor_count(y), t->count);
         else if (t)
-            golden_check(r->g, name, y->data);
+            check_tensor(r, name, y);
     }
 }
 
@@ -114,21 +129,22 @@ void golden_finish(GoldenRun *r, Params *params, const char *prefix)
     for (int i = 0; i < r->leaves; i++) {
         snprintf(name, sizeof name, "grad.%s", r->leaf[i].name);
         if (golden_find(r->g, name))
-            golden_check(r->g, name, r->leaf[i].grad.data);
-        free(r->leaf[i].tensor.data);
-        free(r->leaf[i].grad.data);
+            check_tensor(r, name, &r->leaf[i].grad);
+        size_t bytes = tensor_bytes(&r->leaf[i].tensor);
+        r->be->release(r->be, r->leaf[i].tensor.data, bytes);
+        r->be->release(r->be, r->leaf[i].grad.data, bytes);
     }
     for (size_t i = 0; params && i < params_count(params); i++) {
         const Param *q = params_at(params, i);
         snprintf(name, sizeof name, "grad.param.%s%s", prefix, q->name);
         if (golden_find(r->g, name))
-            golden_check(r->g, name, q->tensor->grad->data);
+            check_tensor(r, name, q->tensor->grad);
     }
     tape_free(r->tape);
     free(r);
 }
 
-bool golden_params(Golden *g, Params *params, const char *prefix)
+bool golden_params(Golden *g, Backend *be, Params *params, const char *prefix)
 {
     bool good = true;
     for (size_t i = 0; i < params_count(params); i++) {
@@ -142,7 +158,7 @@ bool golden_params(Golden *g, Params *params, const char *prefix)
             good = false;
             continue;
         }
-        memcpy(q->tensor->data, t->data, t->count * sizeof(float));
+        good = !be->write(be, q->tensor->data, t->data, t->count * sizeof(float)) && good;
     }
     return good;
 }

@@ -13,6 +13,7 @@ enum { GOLDEN_LEAVES = 64, GOLDEN_OUTS = 16 };
 typedef struct {
     Golden *g;
     Tape *tape;
+    Backend *be; /* of the tape */
     struct {
         const char *name; /* "in.x", "param.w" */
         Tensor tensor, grad;
@@ -40,6 +41,6 @@ void golden_out(GoldenRun *r, const char *name, Tensor *y);
 void golden_finish(GoldenRun *r, Params *params, const char *prefix);
 
 /* Fill parameters from param.<prefix><name>; g is failed where one is missing or shaped otherwise. */
-bool golden_params(Golden *g, Params *params, const char *prefix);
+bool golden_params(Golden *g, Backend *be, Params *params, const char *prefix);
 
 #endif

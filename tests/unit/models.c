@@ -79,7 +79,7 @@ static void test_forward(const char *kind)
     enum { B = 3, C = 24, N = 2 * B * C };
     float a[N], b[N], c[N];
     Params *p = params_new();
-    Tape *t = tape_new("cpu");
+    Tape *t = tape_new(test_device());
     BackboneSpec s = { "vit_tiny", backbone_dims("vit_tiny", C, 3, 2), 4, 24 };
     AuxSpec as = { .kind = kind, .dim = C, .depth = 2, .first_layer = 3 };
     Backbone *base = backbone_new(&s, p, "backbone.");

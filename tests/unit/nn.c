@@ -139,7 +139,7 @@ static void test_schedule(void)
 
 int main(void)
 {
-    Backend *be = backend_open("cpu");
+    Backend *be = backend_open(test_device());
     if (!ok(be != NULL, "cpu"))
         return tap_done();
     test_layout(be);

@@ -236,7 +236,7 @@ static void test_adamw(Tape *t)
 int main(void)
 {
     omp_set_num_threads(2);
-    Tape *t = tape_new("cpu");
+    Tape *t = tape_new(test_device());
     if (!ok(t != NULL, "a tape on the CPU"))
         return tap_done();
     test_memory(t);
