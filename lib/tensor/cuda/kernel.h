@@ -1,0 +1,120 @@
+/* What the kernels share: element types, reductions of a warp and a block, launches. CUDA C++. */
+#ifndef HSSL_CUDA_KERNEL_H
+#define HSSL_CUDA_KERNEL_H
+
+#include "tensor/cuda/cuda.h"
+
+#include <cuda_bf16.h>
+
+typedef __nv_bfloat16 bf16;
+
+enum { WARP = 32, BLOCK = 256, ROW_BLOCK = 128 };
+
+/* ---- elements: read and computed with as floats */
+
+template <typename T> __device__ inline float get(const T *p, int64_t i);
+
+template <> __device__ inline float get(const float *p, int64_t i)
+{
+    return p[i];
+}
+
+template <> __device__ inline float get(const bf16 *p, int64_t i)
+{
+    return __bfloat162float(p[i]);
+}
+
+__device__ inline void set(float *p, int64_t i, float v)
+{
+    p[i] = v;
+}
+
+__device__ inline void set(bf16 *p, int64_t i, float v)
+{
+    p[i] = __float2bfloat16(v);
+}
+
+template <typename T> __device__ inline void put(T *p, int64_t i, float v, bool add)
+{
+    set(p, i, add ? get(p, i) + v : v);
+}
+
+/* ---- reductions: the order of the sums is fixed, so the bits are, too */
+
+template <typename V> __device__ inline V warp_sum(V v)
+{
+    for (int d = WARP / 2; d; d /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, d);
+    return v;
+}
+
+__device__ inline float warp_max(float v)
+{
+    for (int d = WARP / 2; d; d /= 2)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, d));
+    return v;
+}
+
+/* Each thread of the block gets the sum; all must call it. */
+template <typename V> __device__ inline V block_sum(V v)
+{
+    __shared__ V part[WARP];
+    v = warp_sum(v);
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = v;
+    __syncthreads();
+    V sum = part[0];
+    for (unsigned i = 1; i < blockDim.x / WARP; i++)
+        sum += part[i];
+    __syncthreads();
+    return sum;
+}
+
+__device__ inline float block_max(float v)
+{
+    __shared__ float part[WARP];
+    v = warp_max(v);
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = v;
+    __syncthreads();
+    float most = part[0];
+    for (unsigned i = 1; i < blockDim.x / WARP; i++)
+        most = fmaxf(most, part[i]);
+    __syncthreads();
+    return most;
+}
+
+/* ---- launches */
+
+/* The elements of a grid-stride loop over n. */
+#define EACH(i, n)                                                                         \
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, i##_end = n; i < i##_end;  \
+    i += (int64_t)gridDim.x * blockDim.x
+
+/* Blocks for n pieces of work of which a block does `each` at once: a few for each processor at most. */
+static inline unsigned grid_for(Backend *be, int64_t n, int each)
+{
+    int64_t blocks = (n + each - 1) / each, most = (int64_t)((CudaDevice *)be)->processors * 16;
+    return (unsigned)(blocks < most ? blocks : most);
+}
+
+#ifdef __CUDACC__
+#define LAUNCH(be, kernel, grid, block, ...) \
+    (kernel<<<grid, block, 0, cuda_stream(be)>>>(__VA_ARGS__), cuda_check(cudaGetLastError(), #kernel))
+#else
+#define LAUNCH(be, kernel, grid, block, ...) \
+    ((void)(be), emulate(grid, block, [&] { kernel(__VA_ARGS__); }), cuda_check(cudaSuccess, #kernel))
+#endif
+
+/* f with an element of the type that `type` names. */
+template <typename F> static inline int by_type(DType type, F f)
+{
+    return type == DT_BF16 ? f(bf16()) : f(float());
+}
+
+template <typename F> static inline int by_types(DType one, DType other, F f)
+{
+    return by_type(one, [&](auto x) { return by_type(other, [&](auto y) { return f(x, y); }); });
+}
+
+#endif
