@@ -7,6 +7,8 @@
 #   SAN=1         address and undefined-behaviour sanitizers
 #   FUZZ=1        the same with clang's coverage for `make fuzz`, which sets it
 #   WERROR=1      warnings are errors        PREFIX= DESTDIR=   for install
+#   CUDA=0        leave the CUDA backend out, though the toolkit is there
+#   CUDA_ARCHS="80 90"   GPUs to compile for; PTX of the last one is added
 
 VERSION := 0.1.0
 SAN     ?= 0
@@ -16,6 +18,10 @@ WERROR  ?= 0
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+CXX     := $(if $(findstring clang,$(CC)),clang++,g++)
+NVCC    := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA    ?= $(if $(NVCC),1,0)
+CUDA_ARCHS ?= 80 90
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Objects of different compilers or flags never mix: build, build/san, build/clang, build/clang-san ...
@@ -39,8 +45,8 @@ endif
 # Contracting a*b+c changes bits: allowed in the tensor kernels only (below).
 CFLAGS   += -std=c11 $(OPT) $(WARN) -ffp-contract=off -fopenmp -fno-math-errno $(SANFLAGS)
 CPPFLAGS += -D_GNU_SOURCE -Ilib -DHSSL_VERSION='"$(VERSION)"'
-LDFLAGS  += -fopenmp -Wl,--as-needed $(SANFLAGS)
-LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -larchive -lm -lpthread
+LDFLAGS  += -fopenmp -rdynamic -Wl,--as-needed $(SANFLAGS)
+LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -larchive -lm -lpthread -ldl
 
 # Files in a directory called simd/ are compiled once for each instruction set
 # and chosen at run time (lib/util/isa.h).
@@ -53,7 +59,8 @@ ISA_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
 # ---------------------------------------------------------------- files
 
 SIMDSRC  := $(wildcard lib/*/simd/*.c lib/*/*/simd/*.c)
-LIBSRC   := $(filter-out $(SIMDSRC),$(wildcard lib/*/*.c lib/*/*/*.c))
+CUDASRC  := $(wildcard lib/tensor/cuda/*.c lib/tensor/cuda/*.cu)
+LIBSRC   := $(filter-out $(SIMDSRC) $(CUDASRC),$(wildcard lib/*/*.c lib/*/*/*.c))
 TOOLSRC  := $(wildcard tools/hssl-*.c)
 TOOLS    := $(TOOLSRC:tools/%.c=$B/%)
 UNITSRC  := $(wildcard tests/unit/*.c)
@@ -64,6 +71,7 @@ BENCHES  := $(BENCHSRC:tests/bench/%.c=$B/bench/%)
 FUZZSRC  := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(FUZZSRC:tests/fuzz/%.c=$B/fuzz/%)
 FUZZOBJ  := $B/obj/tests/fuzz/input.o $B/obj/tests/fuzz/damage.o
+CUDA_SO  := $(if $(filter 1,$(SAN) $(FUZZ)),,$(if $(filter 1,$(CUDA)),$B/hssl-cuda.so))
 MANUALS  := $(wildcard man/man*/*.[157])
 
 LIBOBJ   := $(LIBSRC:%.c=$B/obj/%.o) \
@@ -129,6 +137,40 @@ $B/fuzz/seeds: $B/obj/tests/fuzz/seeds.o $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# The CUDA backend is loaded by the programs when a GPU is asked for (lib/tensor/backend.c).
+CUDA_HOME  := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+NVCCFLAGS  := -std=c++17 -O3 -g -Ilib -ccbin $(CXX) -Xcompiler -fPIC,-fvisibility=hidden \
+              $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+              -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS)) \
+              $(if $(filter 1,$(WERROR)),-Werror all-warnings)
+
+$B/obj/%.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$B/obj/lib/tensor/cuda/%.o: CFLAGS += -fPIC -fvisibility=hidden -isystem $(CUDA_HOME)/include
+
+$B/hssl-cuda.so: $(patsubst %.c,$B/obj/%.o,$(CUDASRC:%.cu=%.c))
+	$(CXX) -shared $(LDFLAGS) -o $@ $^ -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcudnn
+
+# Its kernels once more for the processor: tests run them where there is no GPU.
+EMULATED := $(patsubst lib/%.cu,$B/obj/emulated/%.o,$(filter %.cu,$(CUDASRC))) \
+            $(patsubst %.cc,$B/obj/%.o,$(wildcard tests/gpu/emulate/*.cc))
+CXXFLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) \
+            -Itests/gpu/emulate -Ilib
+
+$B/obj/emulated/%.o: lib/%.cu Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -x c++ -include cuda_runtime.h -MMD -MP -c -o $@ $<
+
+$B/obj/tests/gpu/emulate/%.o: tests/gpu/emulate/%.cc Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$B/tests/emulated-cuda.so: $(EMULATED)
+	@mkdir -p $(@D)
+	$(CXX) -shared -o $@ $^
+
 # For tests/cli/70-faults.sh. The library goes into programs that are not sanitized only.
 FAULTS := $B/fault/inject.so $B/fault/store
 
@@ -150,7 +192,7 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory check-run
 
 .PHONY: check-build
-check-build: $(TOOLS) $(UNITS) $(FUZZERS) $(FAULTS) $(if $(GOLDSRC),$B/tests/golden)
+check-build: $(TOOLS) $(CUDA_SO) $B/tests/emulated-cuda.so $(UNITS) $(FUZZERS) $(FAULTS) $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:
 	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(FUZZERS) \

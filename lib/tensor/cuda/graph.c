@@ -1,0 +1,201 @@
+/* Graphs of cuDNN's backend interface: built once for each set of shapes, then run by their execution plan. */
+#include "tensor/cuda/products.h"
+
+#include "util/err.h"
+
+#include <cudnn.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_PARTS = 24, MOST_OPERATIONS = 4 };
+
+struct Graph {
+    Graph *next;
+    GraphKey key;
+    GraphBuild *build;
+    cudnnBackendDescriptor_t part[MOST_PARTS]; /* all that was made, in order */
+    cudnnBackendDescriptor_t operation[MOST_OPERATIONS], plan;
+    int parts, operations;
+    size_t workspace;
+};
+
+struct Dnn {
+    cudnnHandle_t handle;
+    Graph *graphs;
+};
+
+static int dnn_check(cudnnStatus_t s, const char *what)
+{
+    char last[256] = "";
+    if (s == CUDNN_STATUS_SUCCESS)
+        return 0;
+    cudnnGetLastErrorString(last, sizeof last);
+    return err_set(ERR_SYSTEM, "cuDNN: %s: %s%s%s", what, cudnnGetErrorString(s), *last ? ": " : "", last);
+}
+
+int graph_open(CudaDevice *d)
+{
+    if (!(d->dnn = calloc(1, sizeof *d->dnn)))
+        return err_set(ERR_MEMORY, "out of memory");
+    return dnn_check(cudnnCreate(&d->dnn->handle), "start") ||
+                   dnn_check(cudnnSetStream(d->dnn->handle, d->stream), "its stream")
+               ? -1
+               : 0;
+}
+
+static void free_graph(Graph *g)
+{
+    while (g->parts)
+        cudnnBackendDestroyDescriptor(g->part[--g->parts]);
+    free(g);
+}
+
+void graph_close(CudaDevice *d)
+{
+    if (!d->dnn)
+        return;
+    for (Graph *g = d->dnn->graphs, *next; g; g = next) {
+        next = g->next;
+        free_graph(g);
+    }
+    if (d->dnn->handle)
+        cudnnDestroy(d->dnn->handle);
+    free(d->dnn);
+    d->dnn = NULL;
+}
+
+static cudnnBackendDescriptor_t begin(Graph *g, cudnnBackendDescriptorType_t kind)
+{
+    cudnnBackendDescriptor_t part = NULL;
+    if (g->parts == MOST_PARTS) {
+        err_set(ERR_SYSTEM, "cuDNN: a graph of more than %d parts", MOST_PARTS);
+        return NULL;
+    }
+    if (dnn_check(cudnnBackendCreateDescriptor(kind, &part), "a descriptor"))
+        return NULL;
+    return g->part[g->parts++] = part;
+}
+
+static int set(cudnnBackendDescriptor_t part, int name, int type, int64_t count, const void *value)
+{
+    return dnn_check(cudnnBackendSetAttribute(part, (cudnnBackendAttributeName_t)name, (cudnnBackendAttributeType_t)type,
+                                              count, value),
+                     "an attribute");
+}
+
+void *graph_describe(Graph *g, int kind, int n, const GraphAttribute *a)
+{
+    cudnnBackendDescriptor_t part = begin(g, (cudnnBackendDescriptorType_t)kind);
+    for (int i = 0; part && i < n; i++)
+        if (set(part, a[i].attribute, a[i].type, a[i].count, a[i].value))
+            return NULL;
+    return part && !dnn_check(cudnnBackendFinalize(part), "a description") ? part : NULL;
+}
+
+void *graph_tensor(Graph *g, const GraphTensor *t)
+{
+    cudnnDataType_t type = t->type == DT_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+    int64_t alignment = t->scalar ? 4 : 16;
+    const GraphAttribute a[] = {
+        { CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type },
+        { CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->dims, t->dim },
+        { CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->dims, t->stride },
+        { CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &t->uid },
+        { CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment },
+        { CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &t->scalar },
+    };
+    return graph_describe(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR, t->scalar ? 6 : 5, a);
+}
+
+int graph_operation(Graph *g, int kind, int n, const GraphAttribute *a)
+{
+    if (g->operations == MOST_OPERATIONS)
+        return err_set(ERR_SYSTEM, "cuDNN: a graph of more than %d operations", MOST_OPERATIONS);
+    void *op = graph_describe(g, kind, n, a);
+    if (!op)
+        return -1;
+    g->operation[g->operations++] = op;
+    return 0;
+}
+
+/* The first engine of the heuristic's list that can be planned. */
+static int plan(CudaDevice *d, Graph *g)
+{
+    enum { CONFIGS = 8 };
+    cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
+    cudnnBackendDescriptor_t configs[CONFIGS];
+    int64_t found = 0, room = CONFIGS, bytes = 0;
+    const GraphAttribute whole[] = {
+        { CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->dnn->handle },
+        { CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->operations, g->operation },
+    };
+    void *graph = graph_describe(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, 2, whole);
+    if (!graph)
+        return -1;
+    const GraphAttribute search[] = {
+        { CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph },
+        { CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode },
+    };
+    void *heuristic = graph_describe(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, 2, search);
+    if (!heuristic)
+        return -1;
+    for (int i = 0; i < CONFIGS; i++)
+        if (!(configs[i] = begin(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)))
+            return -1;
+    if (dnn_check(cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, room,
+                                           &found, configs),
+                  "no engine"))
+        return -1;
+    for (int64_t i = 0; i < found && i < CONFIGS && !g->plan; i++) {
+        const GraphAttribute how[] = {
+            { CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->dnn->handle },
+            { CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i] },
+        };
+        g->plan = graph_describe(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, 2, how);
+    }
+    if (!g->plan)
+        return found ? -1 : err_set(ERR_SYSTEM, "cuDNN: no engine for these shapes");
+    err_clear();
+    if (dnn_check(cudnnBackendGetAttribute(g->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &found,
+                                           &bytes),
+                  "its workspace"))
+        return -1;
+    g->workspace = (size_t)bytes;
+    return 0;
+}
+
+Graph *graph_find(CudaDevice *d, const GraphKey *key, GraphBuild *build, const void *args)
+{
+    for (Graph *g = d->dnn->graphs; g; g = g->next)
+        if (g->build == build && !memcmp(&g->key, key, sizeof *key))
+            return g;
+    Graph *g = calloc(1, sizeof *g);
+    if (!g) {
+        err_set(ERR_MEMORY, "out of memory for a graph");
+        return NULL;
+    }
+    g->key = *key;
+    g->build = build;
+    if (build(g, args) || plan(d, g)) {
+        free_graph(g);
+        return NULL;
+    }
+    g->next = d->dnn->graphs;
+    return d->dnn->graphs = g;
+}
+
+int graph_run(CudaDevice *d, Graph *g, int n, const int64_t *uids, void *const *memory)
+{
+    cudnnBackendDescriptor_t pack = NULL;
+    void *workspace = g->workspace ? cuda_scratch(&d->table, CUDA_SCRATCH_WORKSPACE, g->workspace) : NULL;
+    if ((g->workspace && !workspace) ||
+        dnn_check(cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack), "a pack"))
+        return -1;
+    int rc = set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, memory) ||
+             set(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, uids) ||
+             set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace) ||
+             dnn_check(cudnnBackendFinalize(pack), "a pack") ||
+             dnn_check(cudnnBackendExecute(d->dnn->handle, g->plan, pack), "run");
+    cudnnBackendDestroyDescriptor(pack);
+    return rc ? -1 : 0;
+}

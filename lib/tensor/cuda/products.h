@@ -1,0 +1,54 @@
+/* Products that NVIDIA's libraries make: matrix products by cuBLASLt, convolutions and attention by cuDNN's graphs. */
+#ifndef HSSL_CUDA_PRODUCTS_H
+#define HSSL_CUDA_PRODUCTS_H
+
+#include "tensor/cuda/cuda.h"
+
+/* Handles of both libraries on the device's stream. */
+int products_open(CudaDevice *d);
+void products_close(CudaDevice *d);
+
+void cuda_linear_table(Backend *be);    /* linear.c */
+void cuda_attention_table(Backend *be); /* attention.c */
+void cuda_conv_table(Backend *be);      /* conv.c */
+
+/* ---- cuDNN: graph.c */
+
+int graph_open(CudaDevice *d);
+void graph_close(CudaDevice *d);
+
+typedef struct {
+    int64_t uid;
+    DType type;
+    int dims;
+    int64_t dim[5], stride[5]; /* elements */
+    bool scalar;               /* a host float, given by value when the graph runs */
+} GraphTensor;
+
+/* What distinguishes one graph from another: all numbers that went into it. Zeroed before it is filled. */
+typedef struct {
+    int64_t number[20];
+} GraphKey;
+
+typedef struct Graph Graph;
+
+/* The plan of this kind and key, made by `build` on first use; NULL with an error where cuDNN has none. */
+typedef int GraphBuild(Graph *g, const void *args);
+Graph *graph_find(CudaDevice *d, const GraphKey *key, GraphBuild *build, const void *args);
+
+/* For `build`: add a tensor, returning its descriptor, and an operation with the tensors' attributes. */
+void *graph_tensor(Graph *g, const GraphTensor *t);
+typedef struct {
+    int attribute; /* cudnnBackendAttributeName_t */
+    int type;      /* cudnnBackendAttributeType_t */
+    int64_t count;
+    const void *value;
+} GraphAttribute;
+int graph_operation(Graph *g, int kind, int n, const GraphAttribute *attributes);
+/* An extra descriptor that an operation refers to (a convolution). */
+void *graph_describe(Graph *g, int kind, int n, const GraphAttribute *attributes);
+
+/* Run with device memory (scalars: host memory) for each uid. */
+int graph_run(CudaDevice *d, Graph *g, int n, const int64_t *uids, void *const *memory);
+
+#endif
