@@ -27,7 +27,7 @@ typedef struct {
     int device, processors;
     cudaStream_t stream;
     struct { void *p; size_t bytes; } scratch[CUDA_SCRATCH_SLOTS];
-    struct Blas *blas; /* linear.c */
+    struct Blas *blas; /* blaslt.c */
     struct Dnn *dnn;   /* graph.c */
 } CudaDevice;
 

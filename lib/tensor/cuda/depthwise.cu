@@ -2,7 +2,7 @@
  * One thread an element of the output (dx: of the input); neighbouring threads have neighbouring channels. Weights: a
  * block a tap, 32 channels and a strip of positions, then one thread a weight over the strips.
  * Floor: x and y (backward: x, dy, dx) moved once; kh kw multiply-adds an element. */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 template <typename T> __global__ void k_forward(ConvArgs a)
 {

@@ -1,7 +1,7 @@
 /* Kernels that move and resample: pixels, patches, copies, transposes, tokens, position grids.
  * One thread an element; the transpose goes through tiles of shared memory, so that both sides are read in rows.
  * Floor: each element read and written once. */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 template <typename T> __global__ void k_normalize_u8(NormalizeArgs a)
 {

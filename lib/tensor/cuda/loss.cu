@@ -2,7 +2,7 @@
  * Forward: one block a row, one pass with a running maximum; the rows' losses are then added up by one block in a fixed
  * order. Backward: one thread an element.
  * Floor: logits and targets read once forward; once more, and dlogits written, backward. */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 /* The log of the sum of exp(f x[i]), and the sums of q[i] and q[i] x[i]. q may be NULL. */
 typedef struct {

@@ -1,7 +1,7 @@
 /* Elementwise kernels.
  * One thread an element, grid-stride.
  * Floor: each operand read and the result written once, at the memory's speed. */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 template <typename T>
 __global__ void k_add(int64_t n, const T *x, const T *y, float factor, T *out, bool add)

@@ -8,9 +8,9 @@
 int products_open(CudaDevice *d);
 void products_close(CudaDevice *d);
 
-void cuda_linear_table(Backend *be);    /* linear.c */
-void cuda_attention_table(Backend *be); /* attention.c */
-void cuda_conv_table(Backend *be);      /* conv.c */
+void cuda_linear_table(Backend *be);    /* blaslt.c */
+void cuda_attention_table(Backend *be); /* sdpa.c */
+void cuda_conv_table(Backend *be);      /* convolution.c */
 
 /* ---- cuDNN: graph.c */
 

@@ -2,7 +2,7 @@
  * Columns: a block a strip of rows and 32 columns, then one thread a column over the strips. Others: one block or one
  * thread an output. The order of the sums is fixed.
  * Floor: the input read once. */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 enum { STRIP_COLS = 32, STRIP_ROWS = 8, MOST_STRIPS = 64 };
 

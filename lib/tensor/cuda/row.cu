@@ -1,7 +1,7 @@
 /* Kernels by rows: layer norm, L2 and weight norm, softmax.
  * Norms: one warp a row. Softmaxes, whose rows may be 65536 long: one block a row. Sums in F32, in a fixed order.
  * Floor: x (backward: x and dy) read and y (dx) written once; a row stays in the cache between its passes. */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 enum { ROWS = BLOCK / WARP };
 

@@ -1,7 +1,7 @@
 /* Softmax of attention scores, for the path by products.
  * One block a row of scores, in place.
  * Floor: the scores read and written once (backward: two matrices read, one written). */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 __global__ void k_scaled_softmax(int64_t tokens, int heads, int head, float scale, float *p, float *stat)
 {

@@ -3,7 +3,7 @@
  * a row. Centre: one thread a class.
  * Floor: norms read g; AdamW reads p, g, m, v and writes them; EMA reads both and writes one; the rest read their rows
  * twice. */
-#include "tensor/cuda/kernel.h"
+#include "tensor/cuda/kernel.cuh"
 
 enum { SPANS = 64, PIECES = 32 }; /* spans in a launch; pieces that a span is cut into */
 
