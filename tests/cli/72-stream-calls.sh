@@ -49,7 +49,7 @@ walk() {
             0)  shown | sort >got
                 cmp -s got want || [ "$(cat rc.hssl-tap)" != 0 ] || bad="$bad $fault:$n:lost"
                 [ "$said" -le "$most" ] || bad="$bad $fault:$n:$said-lines" ;;
-            1)  [ "$said" = 1 ] || { bad="$bad $fault:$n:$said-lines"; }
+            1)  [ "$said" -ge 1 ] && [ "$said" -le $((1 + most)) ] || { bad="$bad $fault:$n:$said-lines"; }
                 # Whoever fails after its work was done has not to be noticed.
                 shown | sort >got
                 [ "$(cat rc.hssl-tap)" = 1 ] || cmp -s got want || bad="$bad $fault:$n:unnoticed" ;;
@@ -57,6 +57,9 @@ walk() {
             esac
             for p in hssl-load hssl-multicrop hssl-augment hssl-tap; do
                 [ "$(cat "rc.$p")" -le 1 ] || [ $p = "$faulty" ] || bad="$bad $fault:$n:$p-exit-$(cat "rc.$p")"
+            done
+            for i in 1 2 3 4 5 6 7 8 9 10; do # a worker ends a moment after its hub
+                [ -n "$(ls run)" ] && sleep 0.3 || break
             done
             [ -z "$(ls run)" ] || { bad="$bad $fault:$n:left-behind"; rm -rf run/*; }
             n=$((n < 4 ? n + 1 : n + n / 2))
