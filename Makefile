@@ -1,7 +1,8 @@
 # HSSL: heterogeneous self-supervised learning as small programs.
 #
-# One flat Makefile. Every lib/*/ and every tools/hssl-*.c is found by name;
-# adding a file needs no line here. Knobs, given on the command line:
+# One flat Makefile. Every lib/*/ and every tools/hssl-*.c is found by name, and so
+# is what a tool keeps in a directory of its own: tools/info/ belongs to hssl-info.
+# Adding a file needs no line here. Knobs, given on the command line:
 #
 #   CC=clang      another compiler           DEBUG=1   -O1 with symbols
 #   SAN=1         address and undefined-behaviour sanitizers
@@ -113,7 +114,9 @@ $(LIBHSSL): $(LIBOBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
-$B/hssl-%: $B/obj/tools/hssl-%.o $(LIBHSSL)
+# (No patsubst here: make would put the stem for its per cent signs.)
+.SECONDEXPANSION:
+$B/hssl-%: $B/obj/tools/hssl-%.o $$(addprefix $B/obj/,$$(addsuffix .o,$$(basename $$(wildcard tools/$$*/*.c)))) $(LIBHSSL)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $B/tests/golden: $(GOLDOBJ) $(TAP) $(LIBHSSL)
