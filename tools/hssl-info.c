@@ -60,7 +60,7 @@ int main(int argc, char **argv)
         opt_usage("--extract is for --bad");
     if (o.extract && n > 1)
         opt_usage("--extract: one run at a time, since two may have images of the same name");
-    o.lines_given = strcmp(opt_origin(opts, "lines"), "default");
+    o.lines_given = opt_given(opts, "lines");
     for (int i = 1; i <= n; i++)
         if (show(argv[i])) {
             log_error("%s", err_text());

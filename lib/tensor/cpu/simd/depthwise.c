@@ -123,6 +123,20 @@ static void depthwise_plane_weights(const float *x, const float *dy, float *dw, 
 
 enum { BLOCK = 64 };
 
+/* acc[c] += a[c] b[c] for c < n <= BLOCK. */
+static inline void multiply_add(float *acc, const float *a, const float *b, int64_t n)
+{
+    if (n == BLOCK) {
+#pragma omp simd
+        for (int c = 0; c < BLOCK; c++)
+            acc[c] += a[c] * b[c];
+    } else {
+#pragma omp simd
+        for (int64_t c = 0; c < n; c++)
+            acc[c] += a[c] * b[c];
+    }
+}
+
 static void depthwise_row(const float *x, const float *w, const float *bias, float *y, int64_t h,
                           int64_t width, int64_t channels, int64_t wo, int kh, int kw, int stride, int pad,
                           int64_t oy, bool add)
@@ -142,17 +156,7 @@ static void depthwise_row(const float *x, const float *w, const float *bias, flo
                     int64_t ix = ox * stride + kx - pad;
                     if (ix < 0 || ix >= width)
                         continue;
-                    const float *a = x + (iy * width + ix) * channels + c0,
-                                *b = w + (ky * kw + kx) * channels + c0;
-                    if (n == BLOCK) {
-#pragma omp simd
-                        for (int c = 0; c < BLOCK; c++)
-                            acc[c] += a[c] * b[c];
-                    } else {
-#pragma omp simd
-                        for (int64_t c = 0; c < n; c++)
-                            acc[c] += a[c] * b[c];
-                    }
+                    multiply_add(acc, x + (iy * width + ix) * channels + c0, w + (ky * kw + kx) * channels + c0, n);
                 }
             }
             float *out = y + ox * channels + c0;
@@ -178,17 +182,8 @@ static void depthwise_weights(const float *x, const float *dy, float *dw, int64_
                         int64_t ix = ox * stride + kx - pad;
                         if (ix < 0 || ix >= width)
                             continue;
-                        const float *a = x + (iy * width + ix) * channels + c0,
-                                    *b = dy + (oy * wo + ox) * channels + c0;
-                        if (n == BLOCK) {
-#pragma omp simd
-                            for (int c = 0; c < BLOCK; c++)
-                                acc[c] += a[c] * b[c];
-                        } else {
-#pragma omp simd
-                            for (int64_t c = 0; c < n; c++)
-                                acc[c] += a[c] * b[c];
-                        }
+                        multiply_add(acc, x + (iy * width + ix) * channels + c0,
+                                     dy + (oy * wo + ox) * channels + c0, n);
                     }
                 }
                 float *out = dw + (ky * kw + kx) * channels + c0;
