@@ -1,4 +1,4 @@
-/* Weighted k-nearest-neighbour classification of feature vectors.   [Wu 2018; Caron 2021, eval_knn]
+/* Weighted k-nearest-neighbour classification of feature vectors [Wu 2018, section 3.4; Caron 2021, eval_knn].
  *
  * Features are divided by their length (at least 1e-12). The k most similar bank vectors vote for their
  * class with exp(similarity / T); classes are ranked by their sum of votes, the lower index first among
@@ -20,7 +20,7 @@ typedef struct {
     int classes;
     int nearest; /* how many neighbours to remember: the largest k that will be asked for */
     double temperature;
-    const char *device; /* "cpu" */
+    const char *device; /* for tape_new */
 } KnnConfig;
 
 typedef struct Knn Knn;

@@ -35,10 +35,11 @@ typedef struct {
     Tensor *patches; /* [B, N, C]; NULL unless asked for */
 } AuxOut;
 
-/* Add aux.layers.{i}.* and aux.norm.* under prefix ("aux."). */
+/* Add layers.{i}.* and norm.* under prefix ("aux."). NULL on failure. */
 AuxHead *aux_new(const AuxSpec *spec, Params *params, const char *prefix);
 void aux_free(AuxHead *h);
 
+/* 0, or -1. base: with its raw tokens, of the width that the head was made for. */
 int aux_forward(AuxHead *h, Tape *t, const BackboneOut *base, bool want_patches, const Pass *pass,
                 AuxOut *out);
 

@@ -1,4 +1,4 @@
-/* AdamW [Loshchilov 2019] over a set of parameters, with clipping of each tensor's gradient by its own norm.
+/* AdamW [Loshchilov 2019, Alg. 2] over a set of parameters, with clipping of each tensor's gradient by its own norm.
  *
  *     p <- p - lr wd p
  *     m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2
@@ -13,18 +13,18 @@
 
 typedef struct AdamW AdamW;
 
-/* params must be committed with gradients and outlive the optimiser. */
+/* params must be committed with gradients and outlive the optimiser. NULL with an error. */
 AdamW *adamw_new(Params *params, Backend *be, double beta1, double beta2, double eps);
 void adamw_free(AdamW *o);
 
 /* Norms of the gradients, kept for the next adamw_step's clipping; *largest and *worst (index of the first
- * one that isn't finite, or -1) on the host. Parameters that don't train are not looked at. */
+ * one that isn't finite, or -1) on the host. Parameters that don't train are not looked at. 0, or -1. */
 int adamw_norms(AdamW *o, double *largest, int *worst);
 double adamw_norm(const AdamW *o, size_t i); /* of parameter i, as last computed */
 
 /* Update. clip <= 0: none; else the norms are those of the last adamw_norms, and a gradient whose norm is
  * above clip is scaled by clip / (norm + 1e-6). freeze_last: leave the last layers of projections. Zeroes all
- * gradients. */
+ * gradients. 0, or -1. */
 int adamw_step(AdamW *o, double lr, double weight_decay, double clip, bool freeze_last);
 
 float *adamw_m(AdamW *o, size_t i); /* moments of parameter i, shaped like it */

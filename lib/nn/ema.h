@@ -1,5 +1,5 @@
-/* Exponential moving average of a flat array of parameters: teacher <- m teacher + (1 - m) student [Caron
- * 2021]. */
+/* Exponential moving average of a flat array of parameters: teacher <- m teacher + (1 - m) student [He 2020,
+ * Eq. 2; Caron 2021, section 3.1]. */
 #ifndef HSSL_NN_EMA_H
 #define HSSL_NN_EMA_H
 

@@ -37,12 +37,12 @@ typedef struct {
     bool discrepancy;        /* the teacher also computes D, which costs it a projection of its base */
     /* optimisation */
     int64_t batch_size, epochs, warmup_epochs, freeze_last_layer;
-    double lr, min_lr; /* lr for a batch of 256; scaled with the batch */
+    double lr, min_lr; /* lr for a batch of 256: what is used is lr * batch_size / 256 [Goyal 2017] */
     double weight_decay, weight_decay_end;
     double beta1, beta2, adam_eps;
     double clip_grad; /* each tensor's own norm; 0: none */
     int64_t seed;
-    const char *device; /* "cpu"; not an option and not stored: a run may go on elsewhere */
+    const char *device; /* for tape_new; not an option and not stored: a run may go on elsewhere */
 } TrainConfig;
 
 /* The defaults. */
@@ -66,7 +66,8 @@ int config_check(const TrainConfig *c);
 char *config_to_json(const TrainConfig *c);
 int config_from_json(TrainConfig *c, const char *json);
 
-/* What the schedules say at a step: pure functions of the configuration and the step. */
+/* What the schedules (nn/schedule.h) say at a step: pure functions of the configuration and the step. Learning rate,
+ * weight decay and momentum change with every step, the teacher's temperature with every epoch. */
 typedef struct {
     int64_t step; /* from 0 */
     int64_t epoch;

@@ -1,4 +1,5 @@
-/* The projection head of DINO: three linear layers, L2 normalisation, a weight-normed last layer. */
+/* The projection head of DINO [Caron 2021, section 3.1]: three linear layers with GELU between them, L2 normalisation,
+ * a weight-normed last layer without bias. */
 #ifndef HSSL_SSL_HEAD_H
 #define HSSL_SSL_HEAD_H
 
@@ -20,7 +21,7 @@ void head_mlp_add(HeadMlp *m, Params *params, int64_t in, int64_t hidden, int64_
 void head_last_add(HeadLast *l, Params *params, int64_t bottleneck, int64_t k, bool fixed,
                    const char *prefix);
 
-/* The last layer's weight W_k = g_k v_k / |v_k| [Salimans 2016]: make it once a step. */
+/* The last layer's weight W_k = g_k v_k / |v_k| [Salimans 2016]: make it once a step. [K, bottleneck]. */
 Tensor *head_last_weight(const HeadLast *l, Tape *t);
 /* x [R, C] -> logits [R, K]. */
 Tensor *head_forward(const HeadMlp *m, Tape *t, Tensor *x, Tensor *last_weight);

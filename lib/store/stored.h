@@ -30,7 +30,7 @@ typedef int StoredEach(const StoredTensor *t, void *arg);
 /* "F32", and back; stored_type gives -1 with ERR_DATA for a name it does not know. */
 const char *stored_type_name(StoredType t);
 int stored_type(const char *name);
-size_t stored_type_size(StoredType t);
+size_t stored_type_size(StoredType t); /* bytes of an element */
 
 /* Elements of a shape, bytes through *bytes (may be NULL). -1 with ERR_DATA on a negative extent, too many
  * dimensions, an unknown type, or overflow. */

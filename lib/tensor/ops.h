@@ -49,20 +49,21 @@ Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqk
 
 /* ---- norms and elementwise: op_norm.c, op_point.c */
 
-/* (x - mean) / sqrt(var + eps) * gamma + beta over the last axis; biased variance of the centred values.
- * gamma, beta [C] or NULL both. */
+/* (x - mean) / sqrt(var + eps) * gamma + beta over the last axis; biased variance of the centred values
+ * [Ba 2016]. gamma, beta [C] or NULL both. */
 Tensor *op_layer_norm(Tape *t, Tensor *x, Tensor *gamma, Tensor *beta, float eps);
 /* x / max(|x|, eps) over the last axis. */
 Tensor *op_l2_normalize(Tape *t, Tensor *x, float eps);
-/* x Phi(x), exact. */
+/* x Phi(x), not its approximation by tanh [Hendrycks 2016]. */
 Tensor *op_gelu(Tape *t, Tensor *x);
 Tensor *op_softmax(Tape *t, Tensor *x);     /* over the last axis */
 Tensor *op_log_softmax(Tape *t, Tensor *x); /* over the last axis */
 /* x as F32 or BF16; x itself where it is that already. */
 Tensor *op_cast(Tape *t, Tensor *x, DType dtype);
 /* x + scale[b] y, b the first axis, of y's type; scale a host array of shape[0] factors (copied) or NULL for 1.
- * x NULL: scale[b] y alone, which is drop path by itself. */
+ * x NULL: scale[b] y alone, which is drop path by itself [Huang 2016]. */
 Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale);
+/* Elementwise, x and y of one shape. */
 Tensor *op_add(Tape *t, Tensor *x, Tensor *y);
 Tensor *op_mul(Tape *t, Tensor *x, Tensor *y);
 Tensor *op_scale(Tape *t, Tensor *x, float factor);
@@ -77,13 +78,13 @@ Tensor *op_conv2d(Tape *t, Tensor *x, Tensor *w, Tensor *b, int stride, int pad,
 Tensor *op_nchw_to_nhwc(Tape *t, Tensor *x);
 Tensor *op_nhwc_to_nchw(Tape *t, Tensor *x);
 /* images [B, 3, H, W], w [C, 3, p, p], b [C] or NULL -> [B, N, C], N = (H / p) (W / p), row by row; what is
- * left over of H and W is not seen. */
+ * left over of H and W is not seen. [Dosovitskiy 2021, Eq. 1] */
 Tensor *op_patch_embed(Tape *t, Tensor *images, Tensor *w, Tensor *b, int patch);
 /* u8 [B, H, W, 3] -> f32 [B, 3, H, W], (x / 255 - mean) / std with ImageNet's mean and deviation. Not
  * differentiable. */
 Tensor *op_image_normalize(Tape *t, const Tensor *x);
 /* The class token in front of each sample's patches, plus position. patches [B, N, C]; cls [1, 1, C] or NULL;
- * pos [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C]. */
+ * pos [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C]. [Dosovitskiy 2021, Eq. 1] */
 Tensor *op_tokens(Tape *t, Tensor *patches, Tensor *cls, Tensor *pos);
 /* Position embedding for another grid: pos [1, skip + G G, C] -> [1, skip + rows cols, C]; skip leading rows
  * (class tokens, 0 or 1) pass through. Bicubic, a = -0.75, half-pixel centres, clamped, no antialiasing,
@@ -109,7 +110,7 @@ Tensor *op_soft_cross_entropy(Tape *t, Tensor *logits, const Tensor *target, flo
 /* mean over rows of -log_softmax(logits)[label]; label I64 [R]; rows whose label is ignore add nothing but
  * count. */
 Tensor *op_cross_entropy(Tape *t, Tensor *logits, const Tensor *label, int64_t ignore);
-/* mean over rows of KL(softmax(target) || softmax(logits)); both [R, K] logits. */
+/* mean over rows of KL(softmax(target) || softmax(logits)), natural logarithm; both [R, K] logits. */
 Tensor *op_kl(Tape *t, Tensor *logits, const Tensor *target);
 
 #endif

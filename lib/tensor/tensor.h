@@ -54,14 +54,14 @@ static inline void *element(const void *array, DType dtype, int64_t n)
 
 int64_t tensor_count(const Tensor *x); /* elements */
 size_t tensor_bytes(const Tensor *x);
-int64_t tensor_dim(const Tensor *x, int axis); /* axis < 0 counts from the end */
+int64_t tensor_dim(const Tensor *x, int axis); /* axis < 0 counts from the end; 1 where x has no such axis */
 /* All dimensions but the last: rows of the matrix that x is to a linear layer. */
 int64_t tensor_rows(const Tensor *x);
 
 typedef struct Tape Tape;
 typedef struct Backend Backend;
 
-/* device: "cpu". NULL with an error when there is none of that name. */
+/* device: as backend_open has it, "cpu", "cuda" or "cuda:N". NULL with ERR_USAGE where there is none of that name. */
 Tape *tape_new(const char *device);
 void tape_free(Tape *t);
 Backend *tape_backend(Tape *t);
@@ -85,7 +85,8 @@ Tensor *tape_wrap(Tape *t, DType dtype, int ndim, const int64_t *shape, void *da
 /* The same elements under another shape; one dimension may be -1. Differentiable; copies nothing. */
 Tensor *tape_view(Tape *t, Tensor *x, int ndim, const int64_t *shape);
 
-/* Host memory to and from a tensor; of BF16 tensors the host sees floats. tape_read waits for the device. */
+/* Host memory, tensor_count elements, to and from a tensor; of BF16 tensors the host sees floats. tape_read waits for
+ * the device. 0, or -1. */
 int tape_write(Tape *t, Tensor *x, const void *host);
 int tape_read(Tape *t, const Tensor *x, void *host);
 

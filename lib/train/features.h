@@ -21,7 +21,7 @@ typedef struct {
     int image_size;   /* side of the square; 0: as the run was trained, or 32 without a run */
     int resize;       /* shorter side before the crop; 0: features_resize(image_size) */
     int batch;
-    const char *device;
+    const char *device; /* for tape_new */
 } FeatureConfig;
 
 typedef struct Extractor Extractor;
@@ -29,9 +29,10 @@ typedef struct Extractor Extractor;
 /* 256 for 224, and so in proportion; small pictures, below 96 pixels, are not cropped. */
 int features_resize(int image_size);
 
+/* NULL with an error: of the run, of its checkpoint, or ERR_MEMORY. */
 Extractor *extractor_open(const FeatureConfig *c) __attribute__((warn_unused_result));
 void extractor_close(Extractor *e);
-int extractor_dim(const Extractor *e);
+int extractor_dim(const Extractor *e); /* C; with pixels 3 side side */
 int extractor_image_size(const Extractor *e);
 int extractor_resize(const Extractor *e);
 /* For instance "teacher base of vit_nano at step 400". */

@@ -21,6 +21,7 @@ void journal_int(json_object *line, const char *key, int64_t value);
 void journal_real(json_object *line, const char *key, double value);
 /* Bytes that aren't UTF-8 become U+FFFD. */
 void journal_text(json_object *line, const char *key, const char *value);
+/* 0, or -1. */
 int journal_write(Journal *j, json_object *line);
 
 /* An epoch's mean figures as a run's log has them; the last word on an epoch counts, since a resumed run

@@ -40,13 +40,15 @@ typedef struct {
     int globals, locals, global_size, local_size;
 } ViewCounts;
 
+/* Put it into a welcome: recipe, view_seed, globals, global_size, locals, local_size. 0, or -1. */
 int planning_describe(Message *welcome, const Recipe *r, int64_t seed);
 /* Read it from a welcome. -1 with ERR_DATA when it is missing or out of range. */
 int planning_counts(const Message *welcome, ViewCounts *out);
 
 /* Plan a record by its epoch, id, width and height. plans: room for all views. */
 void planning_views(const Message *record, const Recipe *r, int64_t seed, ViewPlan *plans);
-/* Put plans into a record, and read them back, checked against the counts and the image's size. */
+/* Put n plans into a record, ERR_SHAPE where they are too many; and read them back, checked against the counts and the
+ * image's size, ERR_DATA where they do not fit. 0, or -1. */
 int planning_attach(Message *record, const ViewPlan *plans, int n);
 int planning_read(const Message *record, const ViewCounts *counts, ViewPlan *plans);
 

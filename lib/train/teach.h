@@ -12,7 +12,10 @@
  * bits are the same either way.
  *
  * The trainer must not change the student's weights between teach_update() and the answer to the teach_step()
- * or teach_save() that follows, and must keep the batch until the targets are there. */
+ * or teach_save() that follows, and must keep the batch until the targets are there.
+ *
+ * Functions that return int give 0, or -1 with an error: ERR_PEER when the teacher is gone or says something else than
+ * is due, ERR_DATA for a spoilt message, ERR_STOP for a signal. */
 #ifndef HSSL_TEACH_H
 #define HSSL_TEACH_H
 

@@ -7,6 +7,7 @@
 #ifndef HSSL_STOP_H
 #define HSSL_STOP_H
 
+/* 0, or -1 with ERR_SYSTEM. */
 int stop_install(void);
 /* The signal that asked to stop, or 0. */
 int stop_signal(void);
