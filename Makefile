@@ -116,7 +116,8 @@ $(LIBHSSL): $(LIBOBJ)
 
 # (No patsubst here: make would put the stem for its per cent signs.)
 .SECONDEXPANSION:
-$B/hssl-%: $B/obj/tools/hssl-%.o $$(addprefix $B/obj/,$$(addsuffix .o,$$(basename $$(wildcard tools/$$*/*.c)))) $(LIBHSSL)
+$B/hssl-%: $B/obj/tools/hssl-%.o $$(addprefix $B/obj/,$$(addsuffix .o,$$(basename $$(wildcard tools/$$*/*.c)))) \
+           $(LIBHSSL)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $B/tests/golden: $(GOLDOBJ) $(TAP) $(LIBHSSL)
@@ -195,7 +196,8 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory check-run
 
 .PHONY: check-build
-check-build: $(TOOLS) $(CUDA_SO) $B/tests/emulated-cuda.so $(UNITS) $(FUZZERS) $(FAULTS) $(if $(GOLDSRC),$B/tests/golden)
+check-build: $(TOOLS) $(CUDA_SO) $B/tests/emulated-cuda.so $(UNITS) $(FUZZERS) $(FAULTS) \
+             $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:
 	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(FUZZERS) \

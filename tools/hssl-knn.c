@@ -25,7 +25,8 @@ static struct {
     double temperature;
     bool random_init, pixels, leave_out, json, progress;
 } o = { .which = "teacher", .features = "base", .k = "10,20,100,200", .step = -1, .batch = 64,
-        .memory = INT64_C(1) << 30, .max_bad = { 100, false }, .temperature = 0.07, .leave_out = true, .progress = true };
+        .memory = INT64_C(1) << 30, .max_bad = { 100, false }, .temperature = 0.07, .leave_out = true,
+        .progress = true };
 
 static const Opt opts[] = {
     OPT_STR("train", 0, &o.train, "DATASET", "labelled images that vote"),

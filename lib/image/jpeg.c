@@ -208,7 +208,8 @@ int image_encode_jpeg(const Image *im, int quality, void **bytes, size_t *n)
     if (im->w < 1 || im->h < 1 || im->w > JPEG_MAX_DIMENSION || im->h > JPEG_MAX_DIMENSION)
         return err_set(ERR_DATA, "encoding a JPEG of %d x %d: at most %ld a side", im->w, im->h, JPEG_MAX_DIMENSION);
     if (setjmp(e.back)) {
-        /* Out of memory, the only cause left: whether libjpeg has freed what `out` shows can't be known, so leave it. */
+        /* Out of memory, the only cause left: whether libjpeg has freed what `out` shows can't be known, so leave
+         * it. */
         jpeg_destroy_compress(&c);
         return err_set(ERR_MEMORY, "encoding a JPEG of %d x %d: %s", im->w, im->h, e.text);
     }

@@ -351,7 +351,8 @@ static int parse_tensor(Checkpoint *cp, const MDB_val *k, const MDB_val *v, Stor
         return err_prefix("%s: %.*s", path, n, name);
     if (ndim > STORED_DIMS)
         return err_set(ERR_DATA, "%s: damaged: tensor %.*s has %" PRIu32 " dimensions", path, n, name, ndim);
-    *t = (StoredTensor){ .dtype = (StoredType)dtype, .ndim = (int)ndim, .data = p + TENSOR_HEAD, .bytes = load64(p + 80) };
+    *t = (StoredTensor){ .dtype = (StoredType)dtype, .ndim = (int)ndim, .data = p + TENSOR_HEAD,
+                          .bytes = load64(p + 80) };
     for (uint32_t i = 0; i < ndim; i++)
         t->shape[i] = (int64_t)load64(p + 16 + 8 * i);
     if (t->bytes != v->mv_size - TENSOR_HEAD)

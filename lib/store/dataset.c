@@ -80,7 +80,8 @@ uint32_t dataset_record_seal(const unsigned char *record, const char *name, size
 }
 
 int dataset_each_class(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs,
-                       int (*cb)(uint64_t number, uint64_t images, const char *name, size_t length, void *arg), void *arg)
+                       int (*cb)(uint64_t number, uint64_t images, const char *name, size_t length, void *arg),
+                       void *arg)
 {
     MDB_cursor *cursor;
     MDB_val k, v;
@@ -93,7 +94,8 @@ int dataset_each_class(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs,
         size_t n = 0;
         if (sealed_parse(e, &v, &p, &n))
             goto fail;
-        if (load64(k.mv_data) != expected++ || n < 9 || n > 8 + DATASET_NAME_MAX || memchr((const char *)p + 8, 0, n - 8)) {
+        if (load64(k.mv_data) != expected++ || n < 9 || n > 8 + DATASET_NAME_MAX ||
+            memchr((const char *)p + 8, 0, n - 8)) {
             err_set(ERR_DATA, "%s: damaged: its table of classes", e->path);
             goto fail;
         }

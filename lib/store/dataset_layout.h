@@ -16,6 +16,7 @@ int dataset_read_header(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs, uint64
 uint32_t dataset_record_seal(const unsigned char *record, const char *name, size_t length);
 /* In the order of their numbers, which run from 0 without gaps. */
 int dataset_each_class(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs,
-                       int (*cb)(uint64_t number, uint64_t images, const char *name, size_t length, void *arg), void *arg);
+                       int (*cb)(uint64_t number, uint64_t images, const char *name, size_t length, void *arg),
+                       void *arg);
 
 #endif

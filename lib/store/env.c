@@ -293,8 +293,8 @@ int sealed_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const void 
     return sealed_parse(e, &v, bytes, n);
 }
 
-int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version, const uint64_t *extra,
-                     size_t n_extra)
+int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version,
+                     const uint64_t *extra, size_t n_extra)
 {
     unsigned char head[12 + 8 * 8];
     MDB_val key = { 6, (void *)"header" };

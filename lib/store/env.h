@@ -26,8 +26,8 @@ extern size_t store_map_reserve;
  * Its pages are checked first (pages.h), all of them but those of the named database `skip`. */
 int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, const char *skip);
 void store_close(StoreEnv *e);
-/* Instead of store_close, where what STORE_CREATE opened could not be given its first contents: the file goes away, so that
- * nothing half made is left. A file in which somebody has stored something meanwhile stays. */
+/* Instead of store_close, where what STORE_CREATE opened could not be given its first contents: the file goes away,
+ * so that nothing half made is left. A file in which somebody has stored something meanwhile stays. */
 void store_undo_create(StoreEnv *e);
 
 /* A read transaction; end it with store_end_read. */
@@ -48,8 +48,8 @@ int sealed_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const void 
 int sealed_parse(const StoreEnv *e, const MDB_val *value, const void **bytes, size_t *n);
 
 /* The file's own header: kind of file and version of the format. */
-int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version, const uint64_t *extra,
-                     size_t n_extra);
+int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version,
+                     const uint64_t *extra, size_t n_extra);
 /* 0; MDB_NOTFOUND where there is none; -1: another kind, or a newer version than `version`. */
 int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version, const char *what,
                      uint64_t *extra, size_t n_extra);

@@ -126,7 +126,8 @@ static int open_stdin(Intake *in, bool nul)
         in->state = intake_archive_open("standard input", fd, head, n);
     } else if (!nul && memchr(head, 0, n)) {
         close(fd);
-        return err_set(ERR_DATA, "standard input: neither a tar nor lines of text; for names ended by zero bytes give -0");
+        return err_set(ERR_DATA,
+                       "standard input: neither a tar nor lines of text; for names ended by zero bytes give -0");
     } else {
         in->kind = &intake_list;
         in->state = intake_list_open(fd, nul, head, n);

@@ -155,8 +155,9 @@ static int archive_load(void *state, IntakeImage *image)
             char *grown = n >= INTAKE_IMAGE_MAX ? NULL : realloc(bytes, room);
             if (!grown) {
                 free(bytes);
-                return n >= INTAKE_IMAGE_MAX ? err_set(ERR_DATA, "more than %d bytes are too many for an image", INTAKE_IMAGE_MAX)
-                                             : err_set(ERR_MEMORY, "no memory for %zu bytes", room);
+                if (n >= INTAKE_IMAGE_MAX)
+                    return err_set(ERR_DATA, "more than %d bytes are too many for an image", INTAKE_IMAGE_MAX);
+                return err_set(ERR_MEMORY, "no memory for %zu bytes", room);
             }
             bytes = grown;
         }

@@ -12,7 +12,8 @@
  *  6. A node: low and high half of the data's size (2 + 2), flags (2), size of the key (2), key, data. In a branch
  *     the first three are one number: the child's page. Flags in a leaf: 1: the data is the number of the first page
  *     of a large value; 2: the data is a database (4.); 4: sorted duplicates, which we don't use.
- *  7. The free list maps a transaction to page numbers that it freed: their count (8), then as many numbers (8 each). */
+ *  7. The free list maps a transaction to page numbers that it freed: their count (8), then as many numbers
+ *     (8 each). */
 #include "store/pages.h"
 
 #include "util/err.h"
@@ -242,7 +243,8 @@ int pages_check_head(int fd, const char *path, const char *what)
         load32(first + PAGE_HEAD) != META_MAGIC)
         return err_set(ERR_DATA, "%s: not a %s", path, what);
     if (load32(first + PAGE_HEAD + 4) != 1)
-        return err_set(ERR_DATA, "%s: written by another version of LMDB (format %u)", path, load32(first + PAGE_HEAD + 4));
+        return err_set(ERR_DATA, "%s: written by another version of LMDB (format %u)", path,
+                       load32(first + PAGE_HEAD + 4));
     if (!meta_good(first, 0))
         return err_set(ERR_DATA, "%s: damaged: page 0", path);
     size_t size = load32(first + PAGE_HEAD + 24);

@@ -128,8 +128,8 @@ static int check_places(SafeTensors *st)
     qsort(st->tensors, st->count, sizeof *st->tensors, by_place);
     for (size_t i = 0; i < st->count; i++) {
         if (st->tensors[i].data != at)
-            return wrong(st, st->tensors[i].name, (const unsigned char *)st->tensors[i].data < at ? "tensors overlap"
-                                                                                                  : "a hole before a tensor");
+            return wrong(st, st->tensors[i].name,
+                         (const unsigned char *)st->tensors[i].data < at ? "tensors overlap" : "a hole before a tensor");
         at += st->tensors[i].bytes;
     }
     if (at != st->map + st->size)

@@ -141,7 +141,8 @@ static size_t *lay_out(const StoredTensor *tensors, size_t n)
     return order;
 }
 
-int safetensors_write(const char *path, const StoredTensor *tensors, size_t n, const char *const meta[][2], size_t n_meta)
+int safetensors_write(const char *path, const StoredTensor *tensors, size_t n, const char *const meta[][2],
+                      size_t n_meta)
 {
     for (size_t i = 0; i < n; i++)
         if (stored_check(&tensors[i]))

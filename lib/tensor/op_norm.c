@@ -32,8 +32,8 @@ static Tensor *row_op(Tape *t, Tensor *x, Tensor *gamma, Tensor *beta, float eps
     float *stat = wants && stats && y ? tape_floats(t, stats * tensor_rows(x)) : NULL;
     if (!y || (wants && stats && !stat))
         return NULL;
-    RowArgs r = { .type = x->dtype, .type_y = y->dtype, .rows = tensor_rows(x), .cols = tensor_last(x), .x = x->data, .y = y->data, .eps = eps,
-                  .gamma = data_of(gamma), .beta = data_of(beta), .stat = stat };
+    RowArgs r = { .type = x->dtype, .type_y = y->dtype, .rows = tensor_rows(x), .cols = tensor_last(x), .x = x->data,
+                  .y = y->data, .eps = eps, .gamma = data_of(gamma), .beta = data_of(beta), .stat = stat };
     if (forward(tape_backend(t), &r) < 0)
         return tape_fail(t);
     if (wants) {

@@ -108,8 +108,8 @@ Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale)
     Tensor *out = tape_like(t, y);
     if (!out)
         return NULL;
-    ResidualArgs r = { .type = y->dtype, .samples = samples, .stride = samples ? tensor_count(y) / samples : 0, .x = data_of(x),
-                       .y = y->data, .scale = factors, .out = out->data };
+    ResidualArgs r = { .type = y->dtype, .samples = samples, .stride = samples ? tensor_count(y) / samples : 0,
+                       .x = data_of(x), .y = y->data, .scale = factors, .out = out->data };
     if (tape_backend(t)->residual(tape_backend(t), &r) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x, y)) {
@@ -206,7 +206,8 @@ static Tensor *sum(Tape *t, Tensor *x, bool mean)
     Tensor *out = tape_tensor(t, DT_F32, 1, (int64_t[]){ 1 });
     if (!out)
         return NULL;
-    ReduceArgs r = { .type = x->dtype, .outer = 1, .reduce = count, .n = 1, .x = x->data, .out = out->data, .factor = factor };
+    ReduceArgs r = { .type = x->dtype, .outer = 1, .reduce = count, .n = 1, .x = x->data, .out = out->data,
+                     .factor = factor };
     if (tape_backend(t)->reduce(tape_backend(t), &r) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x)) {

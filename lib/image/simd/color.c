@@ -5,8 +5,8 @@
 
 /* ---- plain loops, from place `from` on */
 
-static int64_t gray_from(const uint8_t *restrict r, const uint8_t *restrict g, const uint8_t *restrict b, int from, int n,
-                         uint8_t *restrict y)
+static int64_t gray_from(const uint8_t *restrict r, const uint8_t *restrict g, const uint8_t *restrict b, int from,
+                         int n, uint8_t *restrict y)
 {
     int64_t sum = 0;
     for (int at = from; at < n; at += 4096) {

@@ -48,8 +48,9 @@ VNNI static inline __m512i to_bytes(__m512i a, __m512i b, __m512i c, __m512i d)
 }
 
 /* One band or two: the taps are fetched once for both. groups: what t->same says. */
-VNNI static inline __attribute__((always_inline)) void resample_bands(const uint8_t *tiles, int64_t band, const int bands, const int groups,
-                                                                      const Taps *t, uint8_t *strips, int64_t strip)
+VNNI static inline __attribute__((always_inline)) void
+resample_bands(const uint8_t *tiles, int64_t band, const int bands, const int groups, const Taps *t, uint8_t *strips,
+               int64_t strip)
 {
     for (int x = 0; x < t->outputs; x += 4) {
         __m512i v[2][4];
@@ -77,8 +78,8 @@ VNNI static inline __attribute__((always_inline)) void resample_bands(const uint
 }
 
 /* The numbers of groups in use have a loop without end tests. */
-VNNI static inline __attribute__((always_inline)) void resample_some(const uint8_t *tiles, int64_t band, const int bands,
-                                                                     const Taps *t, uint8_t *strips, int64_t strip)
+VNNI static inline __attribute__((always_inline)) void
+resample_some(const uint8_t *tiles, int64_t band, const int bands, const Taps *t, uint8_t *strips, int64_t strip)
 {
     switch (t->same) {
     case 2:

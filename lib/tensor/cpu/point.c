@@ -52,7 +52,8 @@ static int residual(Backend *be, const ResidualArgs *a)
 {
     (void)be;
     if (!a->scale && a->x)
-        SHARES(a->samples * a->stride, cpu.axpby(floats(a->x, from), 1, floats(a->y, from), 1, floats(a->out, from), n, false));
+        SHARES(a->samples * a->stride,
+               cpu.axpby(floats(a->x, from), 1, floats(a->y, from), 1, floats(a->out, from), n, false));
 #pragma omp parallel for schedule(static) if (a->samples * a->stride > CPU_SERIAL)
     for (int64_t s = 0; s < a->samples; s++) {
         int64_t at = s * a->stride;
