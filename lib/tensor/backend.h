@@ -230,7 +230,8 @@ typedef struct {
 } NormArgs;
 
 /* Decoupled weight decay [Loshchilov 2019] as PyTorch's AdamW; the clip factor clip / (norm + 1e-6), where
- * below 1, is applied to g on the way. g is zeroed in the same pass when zero_grad is set. */
+ * below 1, is applied to g on the way. g is zeroed in the same pass when zero_grad is set. Where *gate is not finite,
+ * nothing else happens: so a step whose loss or gradients are not is undone before the host hears of it. */
 typedef struct {
     float *p, *g, *m, *v;
     const ParamSpan *spans;
@@ -239,6 +240,7 @@ typedef struct {
     const float *norm; /* from norms; or NULL */
     double clip;       /* <= 0: none */
     bool zero_grad;
+    const float *gate; /* [1], or NULL: go */
 } AdamwArgs;
 
 /* teacher = m teacher + (1 - m) student. */
@@ -274,8 +276,14 @@ typedef struct {
     float *out; /* [2] */
 } DiscrepancyArgs;
 
+/* Names memory of a device for another process of this host. */
+typedef struct {
+    unsigned char bytes[64];
+} BackendHandle;
+
 struct Backend {
     const char *name;
+    bool mapped;  /* the host reads and writes memory of the device in place, as soon as sync has returned */
     DType real;   /* of what flows between layers: DT_F32, DT_BF16 */
     size_t chunk; /* bytes the step arena asks for at a time, at least */
 
@@ -289,6 +297,21 @@ struct Backend {
     int (*zero)(Backend *, void *device, size_t bytes);
     int (*sync)(Backend *);
     void (*close)(Backend *);
+
+    /* Host memory that the device copies at full speed, and beside its work: what write and read start on it is done
+     * only after sync. Optional: a failure is no error. */
+    void (*pin)(Backend *, void *host, size_t bytes);
+    void (*unpin)(Backend *, void *host);
+    /* Copy up beside the work that was issued so far and that is issued from here on; uploaded waits, on the host, until
+     * all such copies are there. device and host must not be used otherwise meanwhile. */
+    int (*upload)(Backend *, void *device, const void *host, size_t bytes);
+    int (*uploaded)(Backend *);
+
+    /* Memory from alloc, lent to other processes of this host: NULL where the device cannot. `lend` names it, `borrow` maps
+     * what another process lent (NULL with ERR_PEER where that is refused), `give_back` unmaps it. */
+    int (*lend)(Backend *, const void *p, BackendHandle *out);
+    void *(*borrow)(Backend *, const BackendHandle *handle, size_t bytes);
+    void (*give_back)(Backend *, void *p, size_t bytes);
 
     /* Linear algebra. */
     int (*matmul)(Backend *, const MatmulArgs *);

@@ -87,6 +87,20 @@ static void cpu_close(Backend *be)
     (void)be;
 }
 
+/* All memory of the host is memory of the device. */
+static void cpu_pin(Backend *be, void *host, size_t bytes)
+{
+    (void)be;
+    (void)host;
+    (void)bytes;
+}
+
+static void cpu_unpin(Backend *be, void *host)
+{
+    (void)be;
+    (void)host;
+}
+
 /* ---- scratch */
 
 typedef struct {
@@ -140,6 +154,7 @@ static void fill_table(void)
     ISA_PICK(cpu_depthwise_kernels)(&cpu);
     backend = (Backend){
         .name = "cpu",
+        .mapped = true,
         .chunk = (size_t)16 << 30,
         .alloc = cpu_alloc,
         .release = cpu_release,
@@ -150,6 +165,10 @@ static void fill_table(void)
         .zero = cpu_zero,
         .sync = cpu_sync,
         .close = cpu_close,
+        .pin = cpu_pin,
+        .unpin = cpu_unpin,
+        .upload = cpu_copy_in,
+        .uploaded = cpu_sync,
     };
     cpu_linear_table(&backend);
     cpu_mlp_table(&backend);

@@ -31,7 +31,7 @@ static void adamw_span(const AdamwArgs *a, int i, int64_t from, int64_t n)
 {
     const ParamSpan *s = &a->spans[i];
     int64_t at = s->offset + from;
-    if (s->skip) {
+    if (s->skip || (a->gate && !isfinite(*a->gate))) {
         if (a->zero_grad)
             memset(a->g + at, 0, (size_t)n * sizeof *a->g);
         return;

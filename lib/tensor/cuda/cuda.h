@@ -25,7 +25,7 @@ typedef struct {
     Backend table; /* first: a Backend * of this device is also a CudaDevice * */
     CudaPrecision precision;
     int device, processors;
-    cudaStream_t stream;
+    cudaStream_t stream, copies; /* the work; uploads beside it */
     struct { void *p; size_t bytes; } scratch[CUDA_SCRATCH_SLOTS];
     struct Blas *blas; /* blaslt.c */
     struct Dnn *dnn;   /* graph.c */

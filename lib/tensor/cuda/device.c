@@ -97,6 +97,65 @@ static int zero(Backend *be, void *device, size_t bytes)
     return bytes ? cuda_check(cudaMemsetAsync(device, 0, bytes, cuda_stream(be)), "zero") : 0;
 }
 
+/* ---- host memory */
+
+static void pin(Backend *be, void *host, size_t bytes)
+{
+    (void)be;
+    if (cudaHostRegister(host, bytes, cudaHostRegisterPortable) != cudaSuccess)
+        cudaGetLastError(); /* copies are slower then */
+}
+
+static void unpin(Backend *be, void *host)
+{
+    (void)be;
+    if (cudaHostUnregister(host) != cudaSuccess)
+        cudaGetLastError();
+}
+
+static int upload(Backend *be, void *device, const void *host, size_t bytes)
+{
+    CudaDevice *d = (CudaDevice *)be;
+    return bytes ? cuda_check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, d->copies), "copy up") : 0;
+}
+
+static int uploaded(Backend *be)
+{
+    return cuda_check(cudaStreamSynchronize(((CudaDevice *)be)->copies), "wait for a copy");
+}
+
+/* ---- memory of other processes */
+
+_Static_assert(sizeof(cudaIpcMemHandle_t) == sizeof(BackendHandle), "a handle holds what CUDA names memory by");
+
+static int lend(Backend *be, const void *p, BackendHandle *out)
+{
+    (void)be;
+    return cuda_check(cudaIpcGetMemHandle((cudaIpcMemHandle_t *)out->bytes, (void *)(uintptr_t)p), "lend memory");
+}
+
+static void *borrow(Backend *be, const BackendHandle *handle, size_t bytes)
+{
+    cudaIpcMemHandle_t h;
+    void *p = NULL;
+    (void)be;
+    (void)bytes;
+    memcpy(&h, handle, sizeof h);
+    cudaError_t e = cudaIpcOpenMemHandle(&p, h, cudaIpcMemLazyEnablePeerAccess);
+    if (e == cudaSuccess)
+        return p;
+    cudaGetLastError();
+    err_set(ERR_PEER, "CUDA IPC: %s", cudaGetErrorString(e));
+    return NULL;
+}
+
+static void give_back(Backend *be, void *p, size_t bytes)
+{
+    (void)be;
+    (void)bytes;
+    cudaIpcCloseMemHandle(p);
+}
+
 void *cuda_scratch(Backend *be, int slot, size_t bytes)
 {
     CudaDevice *d = (CudaDevice *)be;
@@ -122,6 +181,8 @@ static void close_device(Backend *be)
         cudaFree(d->scratch[i].p);
     if (d->stream)
         cudaStreamDestroy(d->stream);
+    if (d->copies)
+        cudaStreamDestroy(d->copies);
     memset(d, 0, sizeof *d);
 }
 
@@ -166,6 +227,7 @@ static int start(CudaDevice *d, int device, CudaPrecision precision)
     d->device = device;
     d->precision = precision;
     return cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "make a stream") ||
+                   cuda_check(cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking), "make a stream") ||
                    products_open(d)
                ? -1
                : 0;
@@ -188,7 +250,8 @@ Backend *hssl_backend(const char *name)
     }
     *be = (Backend){ .name = "cuda", .real = precision == CUDA_BF16 ? DT_BF16 : DT_F32, .chunk = CHUNK, .alloc = take,
                      .release = release, .rest = rest, .write = write_device, .read = read_device, .move = move,
-                     .zero = zero, .sync = sync_device, .close = close_device };
+                     .zero = zero, .sync = sync_device, .close = close_device, .pin = pin, .unpin = unpin,
+                     .upload = upload, .uploaded = uploaded, .lend = lend, .borrow = borrow, .give_back = give_back };
     cuda_point_table(be);
     cuda_row_table(be);
     cuda_layout_table(be);

@@ -69,6 +69,7 @@ typedef struct {
 typedef struct {
     float *p, *g, *m, *v;
     const float *norm; /* of the first span, or NULL */
+    const float *gate; /* or NULL */
     float clip, beta1, beta2, rest1, rest2, eps; /* rest: 1 - beta, made in double */
     bool zero_grad;
 } AdamwStep;
@@ -76,9 +77,10 @@ typedef struct {
 __global__ void k_adamw(Spans spans, SpanRates rates, AdamwStep a)
 {
     int s = blockIdx.y;
+    bool skip = rates.skip[s] || (a.gate && !isfinite(*a.gate));
     float clip = a.norm && a.clip > 0 ? fminf(1, a.clip / (a.norm[s] + 1e-6f)) : 1;
     for (EACH_OF_SPAN(i, spans, s)) {
-        if (!rates.skip[s]) {
+        if (!skip) {
             float d = a.g[i] * clip, m = a.beta1 * a.m[i] + a.rest1 * d, v = a.beta2 * a.v[i] + a.rest2 * d * d;
             a.m[i] = m;
             a.v[i] = v;
@@ -92,7 +94,7 @@ __global__ void k_adamw(Spans spans, SpanRates rates, AdamwStep a)
 
 static int adamw(Backend *be, const AdamwArgs *a)
 {
-    AdamwStep step = { a->p, a->g, a->m, a->v, NULL, (float)a->clip, (float)a->beta1, (float)a->beta2,
+    AdamwStep step = { a->p, a->g, a->m, a->v, NULL, a->gate, (float)a->clip, (float)a->beta1, (float)a->beta2,
                        (float)(1 - a->beta1), (float)(1 - a->beta2), (float)a->eps, a->zero_grad };
     for (int at = 0; at < a->nspans; at += SPANS) {
         int n = a->nspans - at < SPANS ? a->nspans - at : SPANS;

@@ -64,6 +64,14 @@ void close_device(Backend *)
 {
 }
 
+void pin(Backend *, void *, size_t)
+{
+}
+
+void unpin(Backend *, void *)
+{
+}
+
 /* ---- F32 copies of operands */
 
 typedef std::vector<float> Floats;
@@ -211,6 +219,10 @@ extern "C" Backend *hssl_backend(const char *name)
     be->zero = zero;
     be->sync = sync;
     be->close = close_device;
+    be->pin = pin;
+    be->unpin = unpin;
+    be->upload = put;
+    be->uploaded = sync;
     be->matmul = matmul;
     be->attention = attention;
     be->attention_backward = attention_backward;
