@@ -11,9 +11,10 @@ struct AdamW {
     Backend *be;
     double beta1, beta2, eps;
     float *m, *v; /* laid out as the parameters */
-    float *norm, *host_norm;
+    float *norm, *host_norm; /* [n + 1]: a norm each, and the gate: their sum, and the loss */
     int64_t *steps;
     ParamSpan *spans;
+    bool gated; /* the norms of this step are there */
 };
 
 AdamW *adamw_new(Params *params, Backend *be, double beta1, double beta2, double eps)
@@ -27,13 +28,13 @@ AdamW *adamw_new(Params *params, Backend *be, double beta1, double beta2, double
     *o = (AdamW){ .params = params, .be = be, .beta1 = beta1, .beta2 = beta2, .eps = eps };
     o->steps = calloc(n, sizeof *o->steps);
     o->spans = calloc(n, sizeof *o->spans);
-    o->host_norm = calloc(n, sizeof *o->host_norm);
+    o->host_norm = calloc(n + 1, sizeof *o->host_norm);
     if (!o->steps || !o->spans || !o->host_norm) {
         err_set(ERR_MEMORY, "optimiser: out of memory");
         goto fail;
     }
     if (!(o->m = be->alloc(be, bytes)) || !(o->v = be->alloc(be, bytes)) ||
-        !(o->norm = be->alloc(be, n * sizeof *o->norm)) || be->zero(be, o->m, bytes) ||
+        !(o->norm = be->alloc(be, (n + 1) * sizeof *o->norm)) || be->zero(be, o->m, bytes) ||
         be->zero(be, o->v, bytes))
         goto fail;
     for (size_t i = 0; i < n; i++) {
@@ -57,29 +58,23 @@ void adamw_free(AdamW *o)
     if (o->v)
         o->be->release(o->be, o->v, bytes);
     if (o->norm)
-        o->be->release(o->be, o->norm, params_count(o->params) * sizeof *o->norm);
+        o->be->release(o->be, o->norm, (params_count(o->params) + 1) * sizeof *o->norm);
     free(o->steps);
     free(o->spans);
     free(o->host_norm);
     free(o);
 }
 
-int adamw_norms(AdamW *o, double *largest, int *worst)
+int adamw_norms(AdamW *o, const float *loss)
 {
     size_t n = params_count(o->params);
-    NormArgs a = { .g = params_flat_grad(o->params), .spans = o->spans, .nspans = (int)n, .norm = o->norm };
-    if (o->be->norms(o->be, &a) || o->be->read(o->be, o->host_norm, o->norm, n * sizeof *o->norm))
-        return -1;
-    *largest = 0;
-    *worst = -1;
-    for (size_t i = 0; i < n; i++) {
-        if (!params_at(o->params, i)->trains)
-            continue;
-        if (!isfinite(o->host_norm[i]) && *worst < 0)
-            *worst = (int)i;
-        *largest = fmax(*largest, o->host_norm[i]);
-    }
-    return 0;
+    float *gate = o->norm + n;
+    NormArgs norms = { .g = params_flat_grad(o->params), .spans = o->spans, .nspans = (int)n, .norm = o->norm };
+    ReduceArgs sum = { .outer = 1, .reduce = (int64_t)n, .n = 1, .x = o->norm, .x_outer = (int64_t)n, .out = gate,
+                       .factor = 1 };
+    PointArgs add = { .n = 1, .x = gate, .y = loss, .out = gate, .factor = 1 };
+    o->gated = true;
+    return o->be->norms(o->be, &norms) || o->be->reduce(o->be, &sum) || (loss && o->be->add(o->be, &add)) ? -1 : 0;
 }
 
 double adamw_norm(const AdamW *o, size_t i)
@@ -100,9 +95,31 @@ int adamw_step(AdamW *o, double lr, double weight_decay, double clip, bool freez
         .p = params_flat(o->params), .g = params_flat_grad(o->params), .m = o->m, .v = o->v,
         .spans = o->spans, .nspans = (int)n,
         .lr = lr, .weight_decay = weight_decay, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
-        .norm = o->norm, .clip = clip, .zero_grad = true,
+        .norm = o->gated ? o->norm : NULL, .clip = clip, .zero_grad = true, .gate = o->gated ? o->norm + n : NULL,
     };
     return o->be->adamw(o->be, &a);
+}
+
+int adamw_settle(AdamW *o, double *largest, int *worst)
+{
+    size_t n = params_count(o->params);
+    if (o->be->read(o->be, o->host_norm, o->norm, (n + 1) * sizeof *o->norm))
+        return -1;
+    o->gated = false;
+    *largest = 0;
+    *worst = -1;
+    for (size_t i = 0; i < n; i++) {
+        if (!params_at(o->params, i)->trains)
+            continue;
+        if (!isfinite(o->host_norm[i]) && *worst < 0)
+            *worst = (int)i;
+        *largest = fmax(*largest, o->host_norm[i]);
+    }
+    if (isfinite(o->host_norm[n]))
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        o->steps[i] -= !o->spans[i].skip;
+    return 1;
 }
 
 float *adamw_m(AdamW *o, size_t i)

@@ -17,15 +17,19 @@ typedef struct AdamW AdamW;
 AdamW *adamw_new(Params *params, Backend *be, double beta1, double beta2, double eps);
 void adamw_free(AdamW *o);
 
-/* Norms of the gradients, kept for the next adamw_step's clipping; *largest and *worst (index of the first
- * one that isn't finite, or -1) on the host. Parameters that don't train are not looked at. 0, or -1. */
-int adamw_norms(AdamW *o, double *largest, int *worst);
-double adamw_norm(const AdamW *o, size_t i); /* of parameter i, as last computed */
-
-/* Update. clip <= 0: none; else the norms are those of the last adamw_norms, and a gradient whose norm is
- * above clip is scaled by clip / (norm + 1e-6). freeze_last: leave the last layers of projections. Zeroes all
- * gradients. 0, or -1. */
+/* One step, in three calls of which only the last waits for the device.
+ *
+ * First the norms of the gradients, kept for the clipping and as a gate: where a norm, or *loss (device memory, or
+ * NULL), is not finite, the step that follows changes nothing. 0, or -1. */
+int adamw_norms(AdamW *o, const float *loss);
+/* The update. clip <= 0: none; else a gradient whose norm is above clip is scaled by clip / (norm + 1e-6).
+ * freeze_last: leave the last layers of projections. Zeroes all gradients. Without norms there is neither clipping nor
+ * gate. 0, or -1. */
 int adamw_step(AdamW *o, double lr, double weight_decay, double clip, bool freeze_last);
+/* Wait for what became of it: *largest norm, *worst (index of the first one that isn't finite, or -1). Parameters that
+ * don't train are not looked at. 0; 1 where the gate kept everything as it was; -1 with an error. */
+int adamw_settle(AdamW *o, double *largest, int *worst);
+double adamw_norm(const AdamW *o, size_t i); /* of parameter i, after adamw_settle */
 
 float *adamw_m(AdamW *o, size_t i); /* moments of parameter i, shaped like it */
 float *adamw_v(AdamW *o, size_t i);

@@ -13,6 +13,7 @@
 static const char BACKBONE[] = "backbone.";
 
 struct Network {
+    Backend *be;
     Params *params;
     Backbone *backbone;
     AuxHead *aux;
@@ -83,6 +84,8 @@ Network *network_new(const TrainConfig *c, int parts, bool trains, void *memory)
         return NULL;
     Backend *be = backend_open(c->device);
     Network *n = be ? build(c, parts) : NULL;
+    if (n)
+        n->be = be;
     if (n && (params_commit(n->params, be, memory, trains) ||
               (!memory && params_init(n->params, (uint64_t)c->seed)))) {
         network_free(n);
@@ -104,6 +107,11 @@ size_t network_bytes(const TrainConfig *c, int parts)
 Params *network_params(Network *n)
 {
     return n->params;
+}
+
+Backend *network_backend(Network *n)
+{
+    return n->be;
 }
 
 int network_dim(const Network *n)
@@ -158,8 +166,8 @@ int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkD
     if (!both)
         return -1;
     int64_t shape[] = { b, n->dim };
-    out->base = tape_wrap(t, DT_F32, 2, shape, both->data);
-    out->aux = tape_wrap(t, DT_F32, 2, shape, (float *)both->data + b * n->dim);
+    out->base = tape_wrap(t, both->dtype, 2, shape, both->data);
+    out->aux = tape_wrap(t, both->dtype, 2, shape, element(both->data, both->dtype, b * n->dim));
     return tape_failed(t) ? -1 : 0;
 }
 
@@ -193,7 +201,7 @@ static int add_params(Network *n, const char *prefix, const char *only, StateLis
         const Param *q = params_at(n->params, i);
         if (only && strncmp(q->name, only, skip))
             continue;
-        if (state_add(l, prefix, q->name + skip, STATE_F32, q->tensor->ndim, q->tensor->shape,
+        if (state_add(l, n->be, prefix, q->name + skip, STATE_F32, q->tensor->ndim, q->tensor->shape,
                       q->tensor->data))
             return -1;
     }

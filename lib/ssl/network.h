@@ -36,7 +36,7 @@ typedef struct {
 
 enum { NETWORK_BASE_LOGITS = 1, NETWORK_AUX_LOGITS = 2 };
 
-/* Build a branch. Its parameters lie in one contiguous buffer: memory when not NULL (of network_bytes,
+/* Build a branch. Its parameters lie in one contiguous buffer: memory of the device when not NULL (of network_bytes,
  * borrowed, its contents kept as they are), else its own, set to the initial values drawn with c->seed.
  * trains: with gradients. */
 Network *network_new(const TrainConfig *c, int parts, bool trains, void *memory);
@@ -45,6 +45,7 @@ void network_free(Network *n);
 size_t network_bytes(const TrainConfig *c, int parts);
 
 Params *network_params(Network *n);
+Backend *network_backend(Network *n); /* its parameters are memory of this device */
 int network_dim(const Network *n); /* C */
 bool network_has_aux(const Network *n);
 

@@ -2,6 +2,8 @@
 #ifndef HSSL_SSL_STATE_H
 #define HSSL_SSL_STATE_H
 
+#include "tensor/tensor.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,8 +15,11 @@ typedef struct {
     StateType type;
     int ndim;
     int64_t shape[5];
-    void *data; /* the live memory: read it to save, write it to restore */
+    void *data; /* the live memory, of the device `be`, or the host's where that is NULL */
     size_t bytes;
+    Backend *be;
+    const void *host; /* the contents, after state_fetch and from a StateLookup */
+    void *copy;       /* of the list's own, where the host cannot read `data` */
 } StateTensor;
 
 typedef struct {
@@ -23,11 +28,15 @@ typedef struct {
 } StateList;
 
 /* Append one tensor, its name prefix + name. Returns 0, or -1 (memory). */
-int state_add(StateList *l, const char *prefix, const char *name, StateType type, int ndim,
+int state_add(StateList *l, Backend *be, const char *prefix, const char *name, StateType type, int ndim,
               const int64_t *shape, void *data);
-void state_free(StateList *l); /* frees names and the list, not the data */
+void state_free(StateList *l); /* frees names, copies and the list, not the data */
 
-/* Find stored data by name: fill type, ndim, shape, data, bytes of *found and return 0, or -1 with
+/* Let the host see the contents as they are now, in `host` of each tensor: in place where it can, else as copies that
+ * the list keeps. 0, or -1. */
+int state_fetch(StateList *l);
+
+/* Find stored data by name: fill type, ndim, shape, host, bytes of *found and return 0, or -1 with
  * ERR_ABSENT. */
 typedef int (*StateLookup)(void *arg, const char *name, StateTensor *found);
 

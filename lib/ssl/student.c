@@ -11,16 +11,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a step reports, side by side on the device. */
+enum { LOSS, TERM_BASE, TERM_HEAD, FIGURES };
+
 struct Student {
     TrainConfig config;
     const Method *method;
     Network *net;
     AdamW *adamw;
     Tape *tape;
+    Backend *be;
+    float *figures; /* [FIGURES] */
     int logits;
     /* between forward and backward */
     NetworkOut out;
     ViewBatch views;
+    const float *targets;
     int64_t step;
     bool pending;
 };
@@ -38,16 +44,19 @@ Student *student_new(const TrainConfig *c, void *memory)
         return NULL;
     }
     s->config = *c;
-    if (!(s->tape = tape_new(c->device)) || !(s->method = method_find(c->method)) ||
+    if (!(s->tape = tape_new(c->device)))
+        goto fail;
+    s->be = tape_backend(s->tape);
+    if (!(s->figures = s->be->alloc(s->be, FIGURES * sizeof(float))) || !(s->method = method_find(c->method)) ||
         !(s->net = network_new(c, NETWORK_ALL, true, memory)))
         goto fail;
     if (memory) {
-        memset(memory, 0, params_bytes(network_params(s->net)));
-        if (params_init(network_params(s->net), (uint64_t)c->seed))
+        if (s->be->zero(s->be, memory, params_bytes(network_params(s->net))) ||
+            params_init(network_params(s->net), (uint64_t)c->seed))
             goto fail;
     }
     s->logits = NETWORK_BASE_LOGITS | (network_has_aux(s->net) ? NETWORK_AUX_LOGITS : 0);
-    s->adamw = adamw_new(network_params(s->net), tape_backend(s->tape), c->beta1, c->beta2, c->adam_eps);
+    s->adamw = adamw_new(network_params(s->net), s->be, c->beta1, c->beta2, c->adam_eps);
     if (!s->adamw)
         goto fail;
     return s;
@@ -62,6 +71,8 @@ void student_free(Student *s)
         return;
     adamw_free(s->adamw);
     network_free(s->net);
+    if (s->figures)
+        s->be->release(s->be, s->figures, FIGURES * sizeof(float));
     tape_free(s->tape);
     free(s);
 }
@@ -111,9 +122,9 @@ int student_forward(Student *s, const ViewBatch *views, const StepRates *rates)
 }
 
 /* Why a loss was not finite: the first tensor that isn't, in the order of use. */
-static int blame(Student *s, const float *q, double loss)
+static int blame(Student *s, double loss)
 {
-    Backend *be = tape_backend(s->tape);
+    Backend *be = s->be;
     Params *params = network_params(s->net);
     char who[200] = "";
     bool finite = true;
@@ -122,7 +133,7 @@ static int blame(Student *s, const float *q, double loss)
         if (!be->all_finite(be, DT_F32, p->tensor->data, (int64_t)p->count, &finite) && !finite)
             snprintf(who, sizeof who, "parameter %s", p->name);
     }
-    if (!*who && !be->all_finite(be, DT_F32, q, s->views.globals * s->views.batch * s->config.out_dim, &finite) &&
+    if (!*who && !be->all_finite(be, DT_F32, s->targets, s->views.globals * s->views.batch * s->config.out_dim, &finite) &&
         !finite)
         snprintf(who, sizeof who, "the teacher's targets");
     Probe probe = { "" };
@@ -136,14 +147,20 @@ static int blame(Student *s, const float *q, double loss)
                    (long long)s->step, loss, *who ? who : "the loss itself");
 }
 
-int student_backward(Student *s, const float *q, const StepRates *rates, StudentReport *report)
+static int note_figure(Student *s, int figure, const Tensor *x)
+{
+    CopyArgs a = { .outer = 1, .inner = 1, .n = 1, .x = x->data, .out = s->figures + figure };
+    return s->be->copy(s->be, &a);
+}
+
+int student_backward(Student *s, const float *q)
 {
     Tape *t = s->tape;
     const ViewBatch *v = &s->views;
-    (void)rates;
     if (!s->pending)
         return err_set(ERR_USAGE, "student: no forward pass to go back from");
     s->pending = false;
+    s->targets = q;
     int64_t shape[] = { v->globals * v->batch, s->config.out_dim };
     LossTerm term = { .targets = tape_wrap(t, DT_F32, 2, shape, (float *)(uintptr_t)q),
                       .views = v->globals + v->locals, .batch = v->batch };
@@ -155,33 +172,38 @@ int student_backward(Student *s, const float *q, const StepRates *rates, Student
         terms[1] = s->method->term(t, &s->config, &term);
         loss = op_scale(t, op_add(t, terms[0], terms[1]), (float)s->config.hssl_weight);
     }
-    float value[3] = { 0 };
-    if (!loss || tape_read(t, loss, &value[0]) || tape_read(t, terms[0], &value[1]) ||
-        (terms[1] && tape_read(t, terms[1], &value[2])))
+    if (!loss || s->be->zero(s->be, s->figures, FIGURES * sizeof(float)) || note_figure(s, LOSS, loss) ||
+        note_figure(s, TERM_BASE, terms[0]) || (terms[1] && note_figure(s, TERM_HEAD, terms[1])))
         return -1;
-    *report = (StudentReport){ .loss = value[0], .term_base = value[1], .term_head = value[2] };
-    if (!isfinite(value[0]))
-        return blame(s, q, value[0]);
-    int worst;
-    if (tape_backward(t, loss) || adamw_norms(s->adamw, &report->grad_norm, &worst))
-        return -1;
-    if (worst >= 0) {
-        err_set(ERR_MATH, "step %lld: the loss is %g; first tensor that is not finite: gradient of %s",
-                (long long)s->step, value[0], params_at(network_params(s->net), (size_t)worst)->name);
-        params_zero_grad(network_params(s->net));
-        return -1;
-    }
-    return 0;
+    return tape_backward(t, loss);
 }
 
-int student_update(Student *s, const StepRates *r)
+int student_update(Student *s, const StepRates *r, StudentReport *report)
 {
-    return adamw_step(s->adamw, r->lr, r->weight_decay, s->config.clip_grad, r->freeze_last);
+    float figures[FIGURES];
+    int worst, rc;
+    if (adamw_norms(s->adamw, s->figures + LOSS) ||
+        adamw_step(s->adamw, r->lr, r->weight_decay, s->config.clip_grad, r->freeze_last) ||
+        (rc = adamw_settle(s->adamw, &report->grad_norm, &worst)) < 0 ||
+        s->be->read(s->be, figures, s->figures, sizeof figures))
+        return -1;
+    report->loss = figures[LOSS];
+    report->term_base = figures[TERM_BASE];
+    report->term_head = figures[TERM_HEAD];
+    if (!rc)
+        return 0;
+    if (!isfinite(report->loss))
+        return blame(s, report->loss);
+    if (worst < 0)
+        return err_set(ERR_MATH, "step %lld: the loss is %g; the gradients are too large to be added up", (long long)s->step,
+                       report->loss);
+    return err_set(ERR_MATH, "step %lld: the loss is %g; first tensor that is not finite: gradient of %s",
+                   (long long)s->step, report->loss, params_at(network_params(s->net), (size_t)worst)->name);
 }
 
 int student_finish(Student *s, const float *q, const StepRates *rates, StudentReport *report)
 {
-    return student_backward(s, q, rates, report) ? -1 : student_update(s, rates);
+    return student_backward(s, q) ? -1 : student_update(s, rates, report);
 }
 
 void student_rest(Student *s)
@@ -193,16 +215,17 @@ void student_rest(Student *s)
 int student_state(Student *s, StateList *l)
 {
     Params *params = network_params(s->net);
+    Backend *be = s->be;
     if (network_state(s->net, "student.", l))
         return -1;
     for (size_t i = 0; i < params_count(params); i++) {
         const Param *q = params_at(params, i);
-        if (q->trains && (state_add(l, "adamw.m.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape,
+        if (q->trains && (state_add(l, be, "adamw.m.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape,
                                     adamw_m(s->adamw, i)) ||
-                          state_add(l, "adamw.v.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape,
+                          state_add(l, be, "adamw.v.", q->name, STATE_F32, q->tensor->ndim, q->tensor->shape,
                                     adamw_v(s->adamw, i))))
             return -1;
     }
-    return state_add(l, "", "adamw.steps", STATE_I64, 1, (int64_t[]){ (int64_t)params_count(params) },
+    return state_add(l, NULL, "", "adamw.steps", STATE_I64, 1, (int64_t[]){ (int64_t)params_count(params) },
                      adamw_steps(s->adamw));
 }

@@ -23,8 +23,8 @@ typedef struct {
     double grad_norm;            /* largest norm of a tensor's gradient before clipping */
 } StudentReport;
 
-/* memory: NULL, or student_bytes bytes for the flat parameters (e.g. shared memory), set to the initial
- * values here. */
+/* memory: NULL, or student_bytes bytes of the device for the flat parameters (which another process may see too), set to
+ * the initial values here. */
 Student *student_new(const TrainConfig *c, void *memory);
 size_t student_bytes(const TrainConfig *c);
 void student_free(Student *s);
@@ -33,20 +33,20 @@ void student_free(Student *s);
  * the views. 0 or -1. */
 int student_forward(Student *s, const ViewBatch *views, const StepRates *rates);
 
-/* Loss and gradients, then the update; student_finish does both. Between the two the gradients can be looked
- * at (student_network, params_at), or averaged over ranks.
+/* Loss and gradients, then the update; student_finish does both. Only student_update waits for the device, at its end.
+ * Between the two the gradients can be looked at (student_network, params_at).
  *
- * q: targets [2B, K]. A loss or gradient that is not finite: -1 with ERR_MATH, the text names the first
- * tensor that is not (parameters, then activations in order, then gradients); parameters and moments are then
- * those of before the step. */
-int student_backward(Student *s, const float *q, const StepRates *rates, StudentReport *report);
-int student_update(Student *s, const StepRates *rates);
+ * q: targets [2B, K], memory of the device. A loss or gradient that is not finite: student_update gives -1 with ERR_MATH,
+ * the text names the first tensor that is not (parameters, then activations in order, then gradients); parameters and
+ * moments are then those of before the step. */
+int student_backward(Student *s, const float *q);
+int student_update(Student *s, const StepRates *rates, StudentReport *report);
 int student_finish(Student *s, const float *q, const StepRates *rates, StudentReport *report);
 
 /* Between two steps: lend the memory of the activations to others until the next step. */
 void student_rest(Student *s);
 
-const float *student_flat(const Student *s); /* the parameters, student_bytes long */
+const float *student_flat(const Student *s); /* the parameters, student_bytes of the device */
 Network *student_network(Student *s);
 
 /* The state: student.*, adamw.m.*, adamw.v.*, adamw.steps (I64, one count a parameter). */

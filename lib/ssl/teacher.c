@@ -88,15 +88,21 @@ static int logits(Teacher *t, Tensor *x, NetworkOut *out)
                : 0;
 }
 
-static int measure(Teacher *t, const NetworkOut *out, int64_t rows, double temp, Discrepancy *d)
+/* Begin; the figures are there for read_figures. */
+static int measure(Teacher *t, const NetworkOut *out, int64_t rows, double temp)
 {
     DiscrepancyArgs a = {
         .rows = rows, .k = t->config.out_dim, .base = out->base_logits->data, .head = out->aux_logits->data,
         .center_base = t->center_base, .center_head = t->center,
         .temp = temp, .student_temp = t->config.student_temp, .out = t->figures,
     };
+    return t->be->discrepancy(t->be, &a);
+}
+
+static int read_figures(Teacher *t, Discrepancy *d)
+{
     float value[2];
-    if (t->be->discrepancy(t->be, &a) || t->be->read(t->be, value, t->figures, sizeof value))
+    if (t->be->read(t->be, value, t->figures, sizeof value))
         return -1;
     *d = (Discrepancy){ .d = value[0], .d_role = value[1] };
     return 0;
@@ -118,11 +124,11 @@ int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, D
     t->head_logits = t->aux ? z : NULL;
     t->base_logits = out.base_logits ? out.base_logits->data : NULL;
     if (t->method->targets(t->tape, z, t->center, temp, q, rows, k) ||
-        (t->measures && d && measure(t, &out, rows, temp, d)) ||
+        (t->measures && d && measure(t, &out, rows, temp)) ||
         t->method->center(t->tape, t->center, z, m, rows, k) ||
         (t->measures && t->method->center(t->tape, t->center_base, out.base_logits->data, m, rows, k)))
         return -1;
-    return t->be->sync(t->be);
+    return t->measures && d ? read_figures(t, d) : t->be->sync(t->be); /* the one wait for the device */
 }
 
 int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, double temp, Discrepancy *d)
@@ -131,8 +137,8 @@ int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, 
         return err_set(ERR_USAGE, "no discrepancy without an auxiliary head, or where it was switched off");
     NetworkOut out;
     tape_begin(t->tape, false);
-    Tensor *x = tape_wrap(t->tape, DT_U8, 4, (int64_t[]){ n, size, size, 3 }, (void *)(uintptr_t)images);
-    return logits(t, x, &out) ? -1 : measure(t, &out, n, temp, d);
+    Tensor *x = tape_tensor(t->tape, DT_U8, 4, (int64_t[]){ n, size, size, 3 });
+    return tape_write(t->tape, x, images) || logits(t, x, &out) || measure(t, &out, n, temp) || read_figures(t, d) ? -1 : 0;
 }
 
 const float *teacher_logits(const Teacher *t, bool head)
@@ -149,7 +155,7 @@ int teacher_update(Teacher *t, const float *student, double m)
 int teacher_state(Teacher *t, StateList *l)
 {
     int64_t shape[] = { 1, t->config.out_dim };
-    if (network_state(t->net, "teacher.", l) || state_add(l, "", "center", STATE_F32, 2, shape, t->center))
+    if (network_state(t->net, "teacher.", l) || state_add(l, t->be, "", "center", STATE_F32, 2, shape, t->center))
         return -1;
-    return t->measures ? state_add(l, "", "center_base", STATE_F32, 2, shape, t->center_base) : 0;
+    return t->measures ? state_add(l, t->be, "", "center_base", STATE_F32, 2, shape, t->center_base) : 0;
 }

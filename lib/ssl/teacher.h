@@ -18,7 +18,7 @@ typedef struct {
     double d, d_role;
 } Discrepancy;
 
-/* student: the flat parameters to start from (student_flat), or NULL to start from c->seed's initial values,
+/* student: the flat parameters to start from (student_flat, memory of the teacher's device), or NULL to start from c->seed's initial values,
  * which are the student's too. */
 Teacher *teacher_new(const TrainConfig *c, const float *student);
 void teacher_free(Teacher *t);
@@ -28,7 +28,7 @@ void teacher_free(Teacher *t);
  * has no auxiliary head or discrepancy is off). 0 or -1. */
 int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d);
 
-/* D over n images [n][size][size][3], one view each, for the centres as they stand; nothing changes. 0
+/* D over n images [n][size][size][3], memory of the host, one view each, for the centres as they stand; nothing changes. 0
  * or -1. */
 int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, double temp, Discrepancy *d);
 

@@ -35,7 +35,7 @@ static int lookup(void *arg, const char *name, StateTensor *found)
     if (t.ndim > 5 || (t.dtype != STORED_F32 && t.dtype != STORED_I64))
         return err_set(ERR_DATA, "%s: not a tensor of a network", name);
     *found = (StateTensor){ .type = t.dtype == STORED_F32 ? STATE_F32 : STATE_I64, .ndim = t.ndim,
-                            .data = (void *)(uintptr_t)t.data, .bytes = t.bytes };
+                            .host = t.data, .bytes = t.bytes };
     memcpy(found->shape, t.shape, (size_t)t.ndim * sizeof *found->shape);
     return 0;
 }
@@ -75,6 +75,7 @@ static int open_run(Extractor *e)
 
     if (rc < 0 && run)
         err_prefix("%s", e->c.run);
+    e->train.device = e->c.device;
     if (rc == 0 && !e->c.image_size)
         e->c.image_size = (int)e->train.global_size;
     if (rc == 0 && !e->c.pixels)

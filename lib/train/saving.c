@@ -1,6 +1,7 @@
 #include "train/saving.h"
 
 #include "store/safetensors.h"
+#include "tensor/backend.h"
 #include "util/err.h"
 
 #include <inttypes.h>
@@ -10,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+
+enum { PIECE = 4 << 20 }; /* bytes of parameters that are digested at a time */
 
 /* ---------------------------------------------------------------- state */
 
@@ -22,35 +25,51 @@ static int list_state(Student *s, TeachState *ts, int64_t k, StateList *l)
         return -1;
     for (size_t i = 0; i < params_count(params); i++) {
         const Param *p = params_at(params, i);
-        if (state_add(l, "teacher.", p->name, STATE_F32, p->tensor->ndim, p->tensor->shape,
+        if (state_add(l, NULL, "teacher.", p->name, STATE_F32, p->tensor->ndim, p->tensor->shape,
                       ts->params + p->offset))
             return -1;
     }
-    if (state_add(l, "", "center", STATE_F32, 2, center, ts->center))
+    if (state_add(l, NULL, "", "center", STATE_F32, 2, center, ts->center))
         return -1;
-    return ts->center_base ? state_add(l, "", "center_base", STATE_F32, 2, center, ts->center_base) : 0;
+    return ts->center_base ? state_add(l, NULL, "", "center_base", STATE_F32, 2, center, ts->center_base) : 0;
 }
 
-static void make_digest(Student *s, const TeachState *ts, char out[17])
+/* The student's parameters lie on its device, and come by pieces. */
+static int digest_student(XXH3_state_t *h, Student *s, size_t bytes)
+{
+    const char *flat = (const char *)student_flat(s);
+    Backend *be = network_backend(student_network(s));
+    char *piece = malloc(PIECE);
+    int rc = piece ? 0 : err_set(ERR_MEMORY, "digest: no memory for %d bytes", PIECE);
+    for (size_t at = 0; !rc && at < bytes; at += PIECE) {
+        size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+        rc = be->read(be, piece, flat + at, n);
+        if (!rc)
+            XXH3_64bits_update(h, piece, n);
+    }
+    free(piece);
+    return rc;
+}
+
+static int make_digest(Student *s, const TeachState *ts, char out[17])
 {
     size_t bytes = params_bytes(network_params(student_network(s)));
     XXH3_state_t *h = XXH3_createState();
-    if (!h) {
-        out[0] = 0;
-        return;
-    }
+    if (!h)
+        return err_set(ERR_MEMORY, "digest: out of memory");
     XXH3_64bits_reset(h);
-    XXH3_64bits_update(h, student_flat(s), bytes);
+    int rc = digest_student(h, s, bytes);
     XXH3_64bits_update(h, ts->params, bytes);
     snprintf(out, 17, "%016" PRIx64, (uint64_t)XXH3_64bits_digest(h));
     XXH3_freeState(h);
+    return rc;
 }
 
 static int all_finite(const StateList *l)
 {
     for (size_t i = 0; i < l->count; i++) {
         const StateTensor *t = &l->items[i];
-        const float *x = t->data;
+        const float *x = t->host;
         size_t n = t->type == STATE_F32 ? t->bytes / sizeof(float) : 0, bad = 0;
         for (size_t j = 0; j < n; j++)
             bad += !isfinite(x[j]);
@@ -152,7 +171,7 @@ static int write_state(Run *run, const StateList *l, const Progression *p, int k
         for (size_t i = 0; i < l->count; i++) {
             const StateTensor *t = &l->items[i];
             out[i] = (StoredTensor){ .name = t->name, .dtype = t->type == STATE_F32 ? STORED_F32 : STORED_I64,
-                                     .ndim = t->ndim, .data = t->data, .bytes = t->bytes };
+                                     .ndim = t->ndim, .data = t->host, .bytes = t->bytes };
             for (int d = 0; d < t->ndim; d++)
                 out[i].shape[d] = t->shape[d];
         }
@@ -176,9 +195,10 @@ int saving_write(Run *run, Student *s, Teach *t, Progression *p, int keep)
     int64_t k = prototypes(s);
     if (k < 0 || teach_state_open(t, &ts))
         return -1;
-    int rc = teach_save(t, &ts) || list_state(s, &ts, k, &l) || all_finite(&l) ? -1 : 0;
+    int rc = teach_save(t, &ts) || list_state(s, &ts, k, &l) || state_fetch(&l) || all_finite(&l) ||
+                     make_digest(s, &ts, p->digest)
+                 ? -1 : 0;
     if (!rc) {
-        make_digest(s, &ts, p->digest);
         student_rest(s); /* for what the transaction holds in memory */
         rc = write_state(run, &l, p, keep);
     }
@@ -199,7 +219,7 @@ static int fill(const StoredTensor *got, StateTensor *found)
     found->ndim = got->ndim;
     for (int d = 0; d < got->ndim; d++)
         found->shape[d] = got->shape[d];
-    found->data = (void *)(uintptr_t)got->data; /* state_load only reads it */
+    found->host = got->data;
     found->bytes = got->bytes;
     return 0;
 }
@@ -237,8 +257,8 @@ int saving_read(Run *run, Student *s, Teach *t, Progression *p)
                  ? -1 : 0;
     if (!rc) {
         char digest[17];
-        make_digest(s, &ts, digest);
-        rc = strcmp(digest, p->digest)
+        rc = make_digest(s, &ts, digest) ? -1
+             : strcmp(digest, p->digest)
                  ? err_set(ERR_DATA, "checkpoint of step %" PRId64 ": digest %s, not %s: damaged", p->step,
                            digest, p->digest)
                  : teach_load(t, &ts);

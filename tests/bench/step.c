@@ -147,10 +147,10 @@ int main(int argc, char **argv)
         if (student_forward(s, &v, &r) || (o.overlap && !(q = teach_targets(t, &d))))
             die();
         mark[2] = log_seconds();
-        if (student_backward(s, q, &r, &report))
+        if (student_backward(s, q))
             die();
         mark[3] = log_seconds();
-        if (student_update(s, &r) || teach_update(t, &r))
+        if (student_update(s, &r, &report) || teach_update(t, &r))
             die();
         mark[4] = log_seconds();
         loss = report.loss;

@@ -294,13 +294,13 @@ static void one_step(Golden *g, const TrainConfig *c, Student *s, Teacher *t, in
     if (!step_views(g, c, k, &views, &pixels))
         goto out;
     if (teacher_targets(t, &views, r->teacher_temp, q, &d) || student_forward(s, &views, r) ||
-        student_backward(s, q, r, &report)) {
+        student_backward(s, q)) {
         golden_fail(g, "step %d: %s", k, err_text());
         goto out;
     }
     snprintf(name, sizeof name, "grad.step%d.param.", k);
     check_grads(g, params, name);
-    if (student_update(s, r) || teacher_update(t, student_flat(s), r->momentum)) {
+    if (student_update(s, r, &report) || teacher_update(t, student_flat(s), r->momentum)) {
         golden_fail(g, "step %d: %s", k, err_text());
         goto out;
     }
@@ -313,12 +313,12 @@ static void one_step(Golden *g, const TrainConfig *c, Student *s, Teacher *t, in
         golden_check_scalar(g, name, report.term_head);
     }
     StateList state = { 0 };
-    if (teacher_state(t, &state))
+    if (teacher_state(t, &state) || state_fetch(&state))
         golden_fail(g, "%s", err_text());
     for (size_t i = 0; i < state.count; i++)
         if (!strcmp(state.items[i].name, "center")) {
             snprintf(name, sizeof name, "out.step%d.center", k);
-            golden_check(g, name, state.items[i].data);
+            golden_check(g, name, state.items[i].host);
         }
     state_free(&state);
     snprintf(name, sizeof name, "out.step%d.student.", k);

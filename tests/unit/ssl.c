@@ -176,21 +176,14 @@ static int saved_lookup(void *arg, const char *name, StateTensor *found)
 static void save(Saved *saved, Student *s, Teacher *t)
 {
     *saved = (Saved){ 0 };
-    if (student_state(s, &saved->list) || teacher_state(t, &saved->list))
+    if (student_state(s, &saved->list) || teacher_state(t, &saved->list) || state_fetch(&saved->list))
         diag("%s", err_text());
     for (size_t i = 0; i < saved->list.count; i++) {
         StateTensor *x = &saved->list.items[i];
-        void *copy = malloc(x->bytes);
-        memcpy(copy, x->data, x->bytes);
-        x->data = copy;
+        if (!x->copy && (x->copy = malloc(x->bytes)))
+            memcpy(x->copy, x->host, x->bytes);
+        x->host = x->copy;
     }
-}
-
-static void saved_free(Saved *saved)
-{
-    for (size_t i = 0; i < saved->list.count; i++)
-        free(saved->list.items[i].data);
-    state_free(&saved->list);
 }
 
 static void test_resume(void)
@@ -236,7 +229,7 @@ static void test_resume(void)
     network_free(n);
     saved.list.items[2].shape[0]++;
     ok(state_load(&l, saved_lookup, &saved) == -1 && err_code() == ERR_SHAPE, "another shape is refused");
-    saved_free(&saved);
+    state_free(&saved.list);
     state_free(&l);
     student_free(s);
     student_free(s2);
