@@ -11,6 +11,7 @@
 #include "stream/stage.h"
 #include "train/badimages.h"
 #include "train/claim.h"
+#include "train/device.h"
 #include "train/journal.h"
 #include "train/measure.h"
 #include "train/saving.h"
@@ -26,7 +27,8 @@ static struct {
     bool follow, curve, json, check;
     int64_t every, step, batch, threads, wait;
     OptAmount max_bad;
-} o = { .every = 10, .step = -1, .batch = 64, .wait = 0, .max_bad = { 100, false } };
+    DeviceOptions device;
+} o = { .device = DEVICE_DEFAULT, .every = 10, .step = -1, .batch = 64, .wait = 0, .max_bad = { 100, false } };
 
 static const Opt opts[] = {
     OPT_FLAG("follow", 'f', &o.follow, "watch the training of RUN, which may begin later"),
@@ -39,6 +41,7 @@ static const Opt opts[] = {
     OPT_INT("step", 0, &o.step, -1, 9e15, "N", "with DATASET: checkpoint of step N (-1: the last)"),
     OPT_INT("batch-size", 0, &o.batch, 1, 65536, "N", "with DATASET: images at a time"),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "with DATASET: threads (0: one a processor)"),
+    DEVICE_OPTS(&o.device),
     BAD_OPT(&o.max_bad),
     OPT_END
 };
@@ -76,6 +79,8 @@ static int over_dataset(const char *run_file, const char *dataset)
         die_with("%s: %s, so there is no discrepancy", run_file,
                  c.discrepancy ? "trained without an auxiliary head" : "trained with --no-discrepancy");
     threads_use((int)o.threads);
+    if (!(c.device = device_name(&o.device, "fp32")))
+        die();
     Teacher *t = saving_teacher(run, o.step, &c, &p);
     Dataset *ds = t ? dataset_open(dataset) : NULL;
     if (!ds)

@@ -10,6 +10,7 @@
 #include "eval/knn.h"
 #include "store/safetensors.h"
 #include "train/badimages.h"
+#include "train/device.h"
 #include "train/features.h"
 #include "train/threads.h"
 #include "util/err.h"
@@ -24,7 +25,8 @@ static struct {
     OptAmount max_bad;
     double temperature;
     bool random_init, pixels, leave_out, json, progress;
-} o = { .which = "teacher", .features = "base", .k = "10,20,100,200", .step = -1, .batch = 64,
+    DeviceOptions device;
+} o = { .device = DEVICE_DEFAULT, .which = "teacher", .features = "base", .k = "10,20,100,200", .step = -1, .batch = 64,
         .memory = INT64_C(1) << 30, .max_bad = { 100, false }, .temperature = 0.07, .leave_out = true,
         .progress = true };
 
@@ -44,6 +46,7 @@ static const Opt opts[] = {
     OPT_INT("batch-size", 0, &o.batch, 1, 65536, "N", "images in a forward pass"),
     OPT_SIZE("memory", 'm', &o.memory, 1 << 20, 1e15, "BYTES", "bound for queries and their neighbours"),
     OPT_INT("threads", 'j', &o.threads, 0, 1024, "N", "threads (0: one a processor)"),
+    DEVICE_OPTS(&o.device),
     BAD_OPT(&o.max_bad),
     OPT_STR("dump", 0, &o.dump, "FILE", "write features and labels of the test images to FILE (safetensors)"),
     OPT_FLAG("json", 0, &o.json, "print one JSON object"),
@@ -250,7 +253,7 @@ static int classify_round(Work *w, KnnConfig c, int64_t first)
 static int classify(Work *w)
 {
     KnnConfig c = { .queries = w->tests, .dim = extractor_dim(w->ex), .classes = dataset_classes(w->train),
-                    .nearest = w->list[w->ks - 1], .temperature = o.temperature, .device = "cpu" };
+                    .nearest = w->list[w->ks - 1], .temperature = o.temperature, .device = o.device.name };
     int64_t bank = (int64_t)dataset_count(w->train);
 
     if (c.nearest > bank)
@@ -383,8 +386,10 @@ static void open_inputs(Work *w, const char *run)
     FeatureConfig c = { .run = run, .step = o.step, .student = !strcmp(o.which, "student"),
                         .aux = !strcmp(o.features, "head"), .random_init = o.random_init, .pixels = o.pixels,
                         .image_size = (int)o.image_size, .resize = (int)o.resize, .batch = (int)o.batch,
-                        .device = "cpu" };
+                        .device = device_name(&o.device, "fp32") };
 
+    if (!c.device)
+        die();
     w->train = dataset_open(o.train);
     if (w->train)
         w->test = o.test && !same_file(o.train, o.test) ? dataset_open(o.test) : w->train;

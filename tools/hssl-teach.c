@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "stream/stage.h"
+#include "train/device.h"
 #include "train/teach.h"
 #include "train/threads.h"
 #include "util/err.h"
@@ -14,10 +15,12 @@
 
 static struct {
     int64_t threads, every, parent;
-} o = { .every = 10 };
+    DeviceOptions device;
+} o = { .every = 10, .device = DEVICE_DEFAULT };
 
 static const Opt opts[] = {
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "work in N threads (0: as many as the trainer)"),
+    DEVICE_OPTS(&o.device),
     OPT_INT("every", 0, &o.every, 0, 1000000, "N", "publish whole logits every N steps (0: never)"),
     OPT_INT("child-of", 0, &o.parent, 0, 1 << 30, "PID", "end with process PID, which started this one"),
     OPT_END
@@ -53,7 +56,7 @@ int main(int argc, char **argv)
     if (stop_install())
         die();
     TeachServer server = { .every = o.every, .threads = (int)o.threads };
-    if (!(server.trainer = link_listen("teacher")))
+    if (!(server.device = device_name(&o.device, "bf16")) || !(server.trainer = link_listen("teacher")))
         die();
     if (!(server.published = link_publish("targets")))
         log_warn("nobody can watch: %s", err_text());

@@ -14,13 +14,16 @@
 #include "stream/batch.h"
 #include "stream/gauges.h"
 #include "stream/stage.h"
+#include "tensor/backend.h"
 #include "train/badimages.h"
 #include "train/claim.h"
+#include "train/device.h"
 #include "train/estimate.h"
 #include "train/journal.h"
 #include "train/saving.h"
 #include "train/teach.h"
 #include "train/threads.h"
+#include "train/uploads.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
@@ -28,11 +31,12 @@
 
 static TrainConfig config;
 static struct {
-    const char *output, *init_from, *teacher, *medium, *log;
+    const char *output, *init_from, *teacher, *teacher_device, *medium, *log;
+    DeviceOptions device;
     int64_t threads, save_every, keep, log_every;
     OptAmount max_bad;
     bool force, resume, overlap, print_config;
-} o = { .medium = "shm", .keep = 2, .log_every = 10, .max_bad = { 1000, false } };
+} o = { .device = DEVICE_DEFAULT, .medium = "auto", .keep = 2, .log_every = 10, .max_bad = { 1000, false } };
 
 static const Opt own_opts[] = {
     OPT_STR("output", 'o', &o.output, "RUN", "write the run to file RUN"),
@@ -46,10 +50,13 @@ static const Opt own_opts[] = {
     OPT_INT("log-every", 0, &o.log_every, 1, 1000000, "STEPS", "log each so many steps"),
     OPT_STR("log", 0, &o.log, "FILE", "append the log, JSON lines, to FILE as well (-: standard error)"),
     BAD_OPT(&o.max_bad),
+    DEVICE_OPTS(&o.device),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "compute in N threads (0: one a processor)"),
     OPT_STR("teacher", 0, &o.teacher, "TICKET", "use the hssl-teach of this ticket; else one is started"),
-    OPT_CHOICE("teacher-medium", 0, &o.medium, "shm|inline", "share memory with the teacher, or send all"),
-    OPT_FLAG("overlap", 0, &o.overlap, "let teacher and student compute at once, for devices of their own"),
+    OPT_STR("teacher-device", 0, &o.teacher_device, "cpu|cuda[:N]", "--device of the teacher that is started"),
+    OPT_CHOICE("teacher-medium", 0, &o.medium, "auto|ipc|shm|inline",
+               "how weights and batches get to the teacher"),
+    OPT_FLAG("overlap", 0, &o.overlap, "let teacher and student compute at once (default on GPUs)"),
     OPT_FLAG("print-config", 0, &o.print_config, "print every setting and where it comes from, and exit"),
     OPT_END
 };
@@ -71,6 +78,8 @@ typedef struct {
     Batches *batches;
     BadImages bad;
     const BatchShape *shape;
+    Backend *be;
+    Uploads *uploads;
     Teach *teach;
     Student *student;
     Progression at;
@@ -116,6 +125,7 @@ static void adopt_run_settings(Run *run)
         else if (strcmp(opt_format(&before[i], a, sizeof a), opt_format(&now[i], b, sizeof b)))
             opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings", now[i].name, a,
                       o.output, b);
+    stored.device = config.device;
     config = stored;
 }
 
@@ -173,9 +183,9 @@ static void describe(const Training *t)
     if (s->locals)
         snprintf(locals, sizeof locals, " + %d x %d", s->locals, s->local_size);
     log_info("%s, %s/%" PRId64 "%s, K %" PRId64 "; %" PRId64 " epochs of %" PRId64 " steps of %" PRId64
-             " images, views 2 x %d%s; %d threads",
+             " images, views 2 x %d%s; %s, %d threads",
              config.method, config.arch, config.patch_size, layers, config.out_dim, config.epochs,
-             t->at.steps_per_epoch, config.batch_size, s->global_size, locals, t->threads);
+             t->at.steps_per_epoch, config.batch_size, s->global_size, locals, config.device, t->threads);
     log_info("lr %.4g = %.4g * %" PRId64
              " / 256; %.3g M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
              config.lr * (double)config.batch_size / 256, config.lr, config.batch_size,
@@ -192,7 +202,8 @@ static int log_start(Training *t)
     journal_int(line, "steps", t->total);
     journal_int(line, "threads", t->threads);
     journal_text(line, "version", HSSL_VERSION);
-    journal_text(line, "teacher", teach_shares(t->teach) ? "shm" : "inline");
+    journal_text(line, "device", config.device);
+    journal_text(line, "teacher", medium_name(teach_medium(t->teach)));
     journal_text(line, "dataset", message_text(w, "dataset", ""));
     journal_text(line, "recipe", message_text(w, "recipe", ""));
     journal_text(line, "init_from", o.init_from ? o.init_from : "");
@@ -269,28 +280,43 @@ static int save(Training *t)
 
 /* ---------------------------------------------------------------- one step */
 
+static ViewBatch views_shape(const BatchShape *s)
+{
+    return (ViewBatch){ .batch = s->batch_size, .globals = s->globals, .locals = s->locals, .global_size = s->global_size,
+                        .local_size = s->local_size };
+}
+
+/* Send the next batch up, if it is there already, while the device is at work. */
+static int send_ahead(Training *t)
+{
+    const Batch *next = batches_peek(t->batches);
+    return next ? uploads_begin(t->uploads, next->number, next->global, next->local) : 0;
+}
+
+/* Teacher and student on one batch. Two processes that compute at once on the same processors hinder each other: there
+ * they take turns. The device is waited for in student_update alone. */
+static int learn(Training *t, Batch *batch, const StepRates *r, StudentReport *report, Discrepancy *d)
+{
+    ViewBatch views;
+    TeachViews global = { &views, batch->global, batches_block(t->batches), batch->offset_global };
+    const float *q = NULL;
+    return uploads_take(t->uploads, batch->number, batch->global, batch->local, &views) ||
+                   teach_step(t->teach, &global, r) || (!o.overlap && !(q = teach_targets(t->teach, d))) ||
+                   student_forward(t->student, &views, r) || (o.overlap && !(q = teach_targets(t->teach, d))) ||
+                   student_backward(t->student, q) || send_ahead(t) || student_update(t->student, r, report) ||
+                   teach_update(t->teach, r)
+               ? -1
+               : 0;
+}
+
 static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d)
 {
     StepRates r;
-    const BatchShape *s = t->shape;
-    const float *q = NULL;
     if (t->at.step == t->begun)
         log_debug("train", "first step begins");
     config_rates(&config, t->at.steps_per_epoch, t->at.step, &r);
-    ViewBatch views = { .batch = s->batch_size, .globals = s->globals, .locals = s->locals,
-                        .global_size = s->global_size, .local_size = s->local_size, .global = batch->global,
-                        .local = batch->local };
-    /* Two processes that compute at once on the same processors hinder each other: by default they take
-     * turns. */
-    int rc = teach_step(t->teach, &views, batches_block(t->batches), batch->offset_global, &r) ||
-                     (!o.overlap && !(q = teach_targets(t->teach, d))) ||
-                     student_forward(t->student, &views, &r) ||
-                     (o.overlap && !(q = teach_targets(t->teach, d))) ||
-                     student_finish(t->student, q, &r, report) || teach_update(t->teach, &r)
-                 ? -1
-                 : 0;
-    if (rc)
-        return rc;
+    if (learn(t, batch, &r, report, d))
+        return -1;
     t->at.step++;
     t->at.position = batch->next;
     t->at.images += config.batch_size;
@@ -381,6 +407,7 @@ static void open_stream(Training *t)
 static void leave(Training *t)
 {
     teach_close(&t->teach);
+    uploads_free(t->uploads);
     batches_close(&t->batches);
     student_free(t->student);
     if (t->run) {
@@ -416,10 +443,24 @@ static void give_up(Training *t)
     exit(status);
 }
 
+/* A teacher of its own gets this program's device, unless it has got one of its own. */
+static void open_teacher(Training *t)
+{
+    TeachConfig c = { .ticket = o.teacher, .be = t->be, .best = MEDIUM_IPC, .device = o.device.device,
+                      .precision = o.device.precision };
+    if (o.teacher_device) {
+        c.device = o.teacher_device;
+        if (!strcmp(c.device, "cpu"))
+            c.precision = "auto";
+    }
+    if (!strcmp(o.medium, "auto") || !medium_find(o.medium, &c.best))
+        t->teach = teach_open(&c);
+}
+
 static void set_up(Training *t, bool resuming)
 {
     char pid[32];
-    t->teach = teach_open(&(TeachConfig){ .ticket = o.teacher, .inline_only = !strcmp(o.medium, "inline") });
+    open_teacher(t);
     if (!t->teach || !(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, t->run != NULL))
         give_up(t);
     t->at.steps_per_epoch = (int64_t)t->shape->batches_per_epoch;
@@ -442,7 +483,11 @@ static void set_up(Training *t, bool resuming)
             give_up(t);
         log_info("base model from %s%s", o.init_from, rest ? " (which holds other tensors too)" : "");
     }
-    if (teach_start(t->teach, &config, t->threads))
+    ViewBatch views = views_shape(t->shape);
+    if (!(t->uploads = uploads_new(t->be, &views, batches_block(t->batches))))
+        give_up(t);
+    void *memory_of_views = uploads_memory(t->uploads, &bytes);
+    if (teach_start(t->teach, &config, t->threads, memory_of_views, bytes))
         give_up(t);
     /* Not before everything else is there: a start that fails leaves no run, and an old one as it was. */
     if (!t->run) {
@@ -544,6 +589,10 @@ int main(int argc, char **argv)
     signal(SIGUSR1, on_save_signal);
     signal(SIGUSR2, on_save_signal);
     t.threads = threads_use((int)o.threads);
+    if (!(config.device = device_name(&o.device, "bf16")) || !(t.be = backend_open(config.device)))
+        die();
+    if (!opt_given(opts, "overlap"))
+        o.overlap = !t.be->mapped;
 
     bool resuming = false;
     if (o.resume) {

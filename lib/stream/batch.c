@@ -462,6 +462,15 @@ Batch *batches_next(Batches *b)
     return batch && !report_bad(b, &b->slot[batch->slot]) ? batch : NULL;
 }
 
+const Batch *batches_peek(Batches *b)
+{
+    pthread_mutex_lock(&b->guard);
+    const Slot *s = b->shaped && !b->failed ? &b->slot[b->next % (uint64_t)b->slots] : NULL;
+    bool ready = s && s->state == SLOT_READY && s->number == b->next;
+    pthread_mutex_unlock(&b->guard);
+    return ready ? &s->batch : NULL;
+}
+
 bool batches_ended(const Batches *b)
 {
     return b->ended;

@@ -86,6 +86,8 @@ const ShmBlock *batches_block(Batches *b);
  * (a signal: util/stop.h), ERR_DATA (a batch without a good image), or what the callback `bad` said. */
 Batch *batches_next(Batches *b);
 bool batches_ended(const Batches *b);
+/* What batches_next() would give at once, to read ahead from; NULL where it would wait. */
+const Batch *batches_peek(Batches *b);
 /* The caller has done with the batch (and so has everybody it shared it with). In any order. */
 void batches_release(Batches *b, Batch *batch);
 

@@ -1,15 +1,15 @@
 /* The protocol between a trainer and its teacher, two processes joined by a link; see hssl-stream(7).
  *
- *     trainer -> teacher  start    config, threads; tensors params, targets    -> started (or fail)
- *                         step     step, temp; tensor global                   -> targets: d, d_role
- *                         update   step, momentum; tensor params where inline
+ *     trainer -> teacher  start    config, threads, medium; params, targets    -> started (or fail)
+ *                         step     step, temp; global                          -> targets: d, d_role
+ *                         update   step, momentum; params where inline
  *                         save     tensor state                                -> saved
  *                         load     tensor state                                -> loaded
  *                         bye
  *
- * The tensors lie in memory that the trainer owns and shares: the student's weights and the batch are read in
- * place, the targets written in place. Where the teacher cannot map them they travel inside the messages. The
- * bits are the same either way.
+ * The tensors lie in memory that the trainer owns and shares (train/area.h): the student's weights and the batch are read
+ * in place, the targets written in place, on a GPU too. Where the teacher cannot map them they travel inside the
+ * messages. The bits are the same either way. The two agree on the best medium that both have.
  *
  * The trainer must not change the student's weights between teach_update() and the answer to the teach_step()
  * or teach_save() that follows, and must keep the batch until the targets are there.
@@ -24,6 +24,7 @@
 #include "ssl/views.h"
 #include "stream/link.h"
 #include "stream/shm.h"
+#include "train/area.h"
 
 #include <sys/types.h>
 
@@ -34,30 +35,41 @@ typedef struct Teach Teach;
 typedef struct {
     const char *program; /* path of hssl-teach; NULL: the one beside this program */
     const char *ticket;  /* a teacher that runs already, its ticket's line; NULL: start program */
-    bool inline_only;    /* send everything inside the messages */
+    const char *device, *precision; /* for a teacher that is started: its own --device and --precision; NULL: none given */
+    Backend *be;         /* where the student is */
+    Medium best;         /* try this one first, then those below */
 } TeachConfig;
 
 /* Start or connect to the teacher. Returns at once: the teacher gets ready meanwhile. */
 Teach *teach_open(const TeachConfig *c);
 
-/* Memory for the student's flat parameters, shared with the teacher where that is possible; it lives as long
- * as t. bytes: student_bytes(). NULL on failure. */
+/* Memory of the device for the student's flat parameters, shared with the teacher where that is possible; it lives as
+ * long as t. bytes: student_bytes(). NULL on failure. */
 float *teach_memory(Teach *t, size_t bytes);
 
 /* Hand over the configuration and the student's initial weights, in teach_memory(), and wait for the
- * teacher's word that it has a copy. */
-int teach_start(Teach *t, const TrainConfig *c, int threads);
+ * teacher's word that it has a copy. views: memory of the device, `bytes` of it, where the views of all steps will lie;
+ * NULL where the device works on the host's memory. */
+int teach_start(Teach *t, const TrainConfig *c, int threads, void *views, size_t bytes);
 /* Ticket of what the teacher publishes, after teach_start(). */
 const char *teach_published(const Teach *t);
-/* Whether weights, batches and targets are shared in place. */
-bool teach_shares(const Teach *t);
+/* What the two agreed on for weights, batches and targets. */
+Medium teach_medium(const Teach *t);
 /* The teacher's process if it is a child of this one, else 0. */
 pid_t teach_pid(const Teach *t);
 
-/* Ask for the targets of step. The views' globals lie offset bytes into block, or anywhere when block is
- * NULL. */
-int teach_step(Teach *t, const ViewBatch *views, const ShmBlock *block, size_t offset, const StepRates *r);
-/* Wait for them: [2B, K], good until the next teach_step(). d is NaN where there is no discrepancy. */
+/* The global views of a step: on the device, and the same bytes on the host, `offset` bytes into block, or anywhere when
+ * block is NULL. */
+typedef struct {
+    const ViewBatch *views;
+    const uint8_t *host;
+    const ShmBlock *block;
+    size_t offset;
+} TeachViews;
+
+/* Ask for the targets of step. */
+int teach_step(Teach *t, const TeachViews *v, const StepRates *r);
+/* Wait for them: [2B, K] on the device, good until the next teach_step(). d is NaN where there is no discrepancy. */
 const float *teach_targets(Teach *t, Discrepancy *d);
 /* The student has new weights: fold them in. Does not wait. */
 int teach_update(Teach *t, const StepRates *r);
@@ -83,6 +95,7 @@ void teach_close(Teach **t);
 typedef struct {
     Link *trainer;   /* link_listen() */
     Link *published; /* link_publish(), or NULL */
+    const char *device; /* where the teacher computes, for backend_open */
     int threads;     /* 0: as the trainer says */
     int64_t every;   /* the logits are published each so many steps, the figures at every step */
 } TeachServer;

@@ -22,46 +22,20 @@ extern char **environ;
 
 enum { END_PATIENCE_MS = 3000, ANSWER_PATIENCE_MS = 60000 };
 
-/* Floats that the teacher may map, or of this process alone. */
-typedef struct {
-    ShmBlock *block;
-    float *mem;
-    size_t floats;
-} Floats;
-
 struct Teach {
-    bool wants_sharing, shares;
+    Backend *be;
+    Medium medium; /* the best there may be; after teach_start what was agreed on */
     pid_t pid;
     int life_out, life_in; /* the child's standard input and output */
     char line[TICKET_MAX_LINE];
     Link *link;
-    Floats params, targets;
+    Area params, targets;
+    const char *views; /* device memory of the views, or NULL */
     int64_t rows, k;
     bool measures;
     int64_t step; /* asked for */
     char *published;
 };
-
-static int floats_new(Floats *f, size_t floats, bool share)
-{
-    size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
-    f->floats = floats;
-    f->block = share ? shm_create(bytes) : NULL;
-    f->mem = f->block ? f->block->mem : aligned_alloc(64, bytes);
-    if (!f->mem)
-        return err_set(ERR_MEMORY, "no memory for %zu bytes", bytes);
-    if (!f->block)
-        memset(f->mem, 0, bytes);
-    return 0;
-}
-
-static void floats_free(Floats *f)
-{
-    if (!f->block)
-        free(f->mem);
-    shm_free(&f->block);
-    *f = (Floats){ 0 };
-}
 
 /* ---------------------------------------------------------------- the process */
 
@@ -78,12 +52,12 @@ static int beside(const char *name, char *path, size_t size)
     return 0;
 }
 
-static int start_process(Teach *t, const char *program)
+static int start_process(Teach *t, const TeachConfig *c)
 {
     char path[4096], parent[32];
     int in[2], out[2];
-    if (program)
-        snprintf(path, sizeof path, "%s", program);
+    if (c->program)
+        snprintf(path, sizeof path, "%s", c->program);
     else if (beside("hssl-teach", path, sizeof path))
         return -1;
     if (pipe2(in, O_CLOEXEC))
@@ -94,8 +68,19 @@ static int start_process(Teach *t, const char *program)
         return err_system("pipe");
     }
     snprintf(parent, sizeof parent, "%d", (int)getpid());
-    char option[] = "--child-of";
-    char *argv[] = { path, option, parent, NULL };
+    char child_of[] = "--child-of", device[] = "--device", precision[] = "--precision";
+    char *argv[8] = { path };
+    int argc = 1;
+    if (c->device) {
+        argv[argc++] = device;
+        argv[argc++] = (char *)(uintptr_t)c->device;
+    }
+    if (c->precision) {
+        argv[argc++] = precision;
+        argv[argc++] = (char *)(uintptr_t)c->precision;
+    }
+    argv[argc++] = child_of;
+    argv[argc++] = parent;
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_adddup2(&files, in[0], STDIN_FILENO);
@@ -139,18 +124,19 @@ Teach *teach_open(const TeachConfig *c)
         return NULL;
     }
     t->life_in = t->life_out = -1;
-    t->wants_sharing = !c->inline_only;
+    t->be = c->be;
+    t->medium = c->best;
     t->step = -1;
     if (c->ticket)
         snprintf(t->line, sizeof t->line, "%s", c->ticket);
-    else if (start_process(t, c->program))
+    else if (start_process(t, c))
         teach_close(&t);
     return t;
 }
 
 float *teach_memory(Teach *t, size_t bytes)
 {
-    return floats_new(&t->params, bytes / sizeof(float), t->wants_sharing) ? NULL : t->params.mem;
+    return area_new(&t->params, t->be, bytes, t->medium > MEDIUM_INLINE) ? NULL : t->params.device;
 }
 
 /* ---------------------------------------------------------------- messages */
@@ -182,12 +168,10 @@ static int await(Teach *t, const char *op, Message *m, int patience_ms)
     return -1;
 }
 
-static int add_floats(Teach *t, Message *m, const char *name, const Floats *f, bool contents)
+/* The bytes of an area, where they travel inside the message. */
+static int add_contents(Message *m, const char *name, const Area *a)
 {
-    int64_t shape[] = { (int64_t)f->floats };
-    if (t->shares && f->block)
-        return message_add_shared(m, name, MSG_F32, 1, shape, f->block, 0);
-    return contents ? message_add_copy(m, name, MSG_F32, 1, shape, f->mem) : 0;
+    return message_add_copy(m, name, MSG_F32, 1, (int64_t[]){ (int64_t)(a->bytes / sizeof(float)) }, a->host);
 }
 
 static int post(Teach *t, Message *m, int built)
@@ -224,13 +208,26 @@ static int connect_teacher(Teach *t)
     return 0;
 }
 
-static int send_start(Teach *t, const char *config, int threads)
+/* Everything that the teacher needs to map is announced; 1 where this medium is not to be had here. */
+static int send_start(Teach *t, Medium medium, const char *config, int threads, size_t views_bytes)
 {
     Message m;
+    Area views = { .be = t->be, .device = (void *)(uintptr_t)t->views, .bytes = views_bytes };
+    if (area_prepare(&t->params, medium) || area_prepare(&t->targets, medium))
+        return medium == MEDIUM_INLINE ? -1 : 1;
+    if (area_down(&t->params))
+        return -1;
     int rc = note_begin(&m, "start") || message_set_int(&m, "protocol", TEACH_PROTOCOL) ||
              message_set_text(&m, "config", config) || message_set_int(&m, "threads", threads) ||
-             add_floats(t, &m, "params", &t->params, true) ||
-             add_floats(t, &m, "targets", &t->targets, false);
+             message_set_text(&m, "medium", medium_name(medium)) || area_announce(&t->params, medium, &m, "params") ||
+             area_announce(&t->targets, medium, &m, "targets") ||
+             (medium == MEDIUM_INLINE && add_contents(&m, "params", &t->params)) ||
+             (medium == MEDIUM_IPC && (message_set_int(&m, "views_bytes", (int64_t)views_bytes) ||
+                                       area_announce(&views, medium, &m, "views")));
+    if (rc && medium > MEDIUM_INLINE) {
+        message_clear(&m);
+        return 1;
+    }
     return post(t, &m, rc);
 }
 
@@ -239,26 +236,42 @@ bool teach_measures(const TrainConfig *c)
     return c->discrepancy && strcmp(c->aux, "none") != 0;
 }
 
-int teach_start(Teach *t, const TrainConfig *c, int threads)
+/* Down from the best medium, until one is there at both ends. */
+static int agree(Teach *t, const char *config, int threads, size_t views_bytes, Message *answer)
+{
+    for (;; t->medium--) {
+        bool last = t->medium == MEDIUM_INLINE;
+        int rc = send_start(t, t->medium, config, threads, views_bytes);
+        char why[256];
+        snprintf(why, sizeof why, "%s", err_text());
+        if (rc < 0 || (!rc && await(t, "started", answer, ANSWER_PATIENCE_MS)))
+            return -1;
+        if (!rc && !strcmp(message_text(answer, "medium", ""), medium_name(t->medium)))
+            return 0;
+        if (!rc) {
+            snprintf(why, sizeof why, "%s", message_text(answer, "why", "no reason given"));
+            message_clear(answer);
+        }
+        if (last)
+            return err_set(ERR_PEER, "teacher: no medium for weights and batches: %s", why);
+        log_info("weights and batches cannot go to the teacher by %s (%s)", medium_name(t->medium), why);
+    }
+}
+
+int teach_start(Teach *t, const TrainConfig *c, int threads, void *views, size_t views_bytes)
 {
     Message m;
     t->rows = 2 * c->batch_size;
     t->k = c->out_dim;
     t->measures = teach_measures(c);
-    if (floats_new(&t->targets, (size_t)t->rows * (size_t)t->k, t->wants_sharing) || connect_teacher(t))
+    t->views = views;
+    if (t->medium == MEDIUM_IPC && (!t->be->lend || !views))
+        t->medium = MEDIUM_SHM;
+    if (area_new(&t->targets, t->be, (size_t)t->rows * (size_t)t->k * sizeof(float), t->medium > MEDIUM_INLINE) ||
+        connect_teacher(t))
         return -1;
     char *config = config_to_json(c);
-    if (!config)
-        return -1;
-    t->shares = t->params.block && t->targets.block;
-    int rc = send_start(t, config, threads) || await(t, "started", &m, ANSWER_PATIENCE_MS);
-    if (!rc && t->shares && !message_int(&m, "shared", 0)) {
-        log_info("the teacher cannot map this process's memory (%s): weights and batches are sent",
-                 message_text(&m, "why", "no reason given"));
-        message_clear(&m);
-        t->shares = false;
-        rc = send_start(t, config, threads) || await(t, "started", &m, ANSWER_PATIENCE_MS);
-    }
+    int rc = config ? agree(t, config, threads, views_bytes, &m) : -1;
     free(config);
     if (rc)
         return -1;
@@ -273,9 +286,9 @@ const char *teach_published(const Teach *t)
     return t->published ? t->published : "";
 }
 
-bool teach_shares(const Teach *t)
+Medium teach_medium(const Teach *t)
 {
-    return t->shares;
+    return t->medium;
 }
 
 pid_t teach_pid(const Teach *t)
@@ -283,16 +296,19 @@ pid_t teach_pid(const Teach *t)
     return t->pid;
 }
 
-int teach_step(Teach *t, const ViewBatch *v, const ShmBlock *block, size_t offset, const StepRates *r)
+int teach_step(Teach *t, const TeachViews *in, const StepRates *r)
 {
     Message m;
+    const ViewBatch *v = in->views;
     int64_t shape[] = { v->globals, v->batch, v->global_size, v->global_size, 3 };
     int rc = note_begin(&m, "step") || message_set_int(&m, "step", r->step) ||
              message_set_int(&m, "epoch", r->epoch) || message_set_real(&m, "temp", r->teacher_temp);
-    if (!rc && t->shares && block)
-        rc = message_add_shared(&m, "global", MSG_U8, 5, shape, block, offset);
+    if (!rc && t->medium == MEDIUM_IPC)
+        rc = message_set_int(&m, "views_at", (const char *)v->global - t->views);
+    else if (!rc && t->medium == MEDIUM_SHM && in->block)
+        rc = message_add_shared(&m, "global", MSG_U8, 5, shape, in->block, in->offset);
     else if (!rc)
-        rc = message_add_copy(&m, "global", MSG_U8, 5, shape, v->global);
+        rc = message_add_copy(&m, "global", MSG_U8, 5, shape, in->host);
     t->step = r->step;
     return post(t, &m, rc);
 }
@@ -307,37 +323,52 @@ const float *teach_targets(Teach *t, Discrepancy *d)
     if (message_int(&m, "step", -1) != t->step) {
         err_set(ERR_PEER, "teacher: targets of another step");
         good = false;
-    } else if (!t->shares && (good = (q = note_floats(&m, "targets", t->targets.floats)) && q->data)) {
-        memcpy(t->targets.mem, q->data, q->bytes);
+    } else if (t->medium == MEDIUM_INLINE &&
+               (good = (q = note_floats(&m, "targets", t->targets.bytes / sizeof(float))) && q->data)) {
+        memcpy(t->targets.host, q->data, q->bytes);
     }
     *d = (Discrepancy){ message_real(&m, "d", NAN), message_real(&m, "d_role", NAN) };
     message_clear(&m);
-    return good ? t->targets.mem : NULL;
+    return good && !area_up(&t->targets) ? t->targets.device : NULL;
 }
 
 int teach_update(Teach *t, const StepRates *r)
 {
     Message m;
+    if (area_down(&t->params))
+        return -1;
     int rc = note_begin(&m, "update") || message_set_int(&m, "step", r->step) ||
-             message_set_real(&m, "momentum", r->momentum);
-    if (!rc && !t->shares)
-        rc = add_floats(t, &m, "params", &t->params, true);
+             message_set_real(&m, "momentum", r->momentum) ||
+             (t->medium == MEDIUM_INLINE && add_contents(&m, "params", &t->params));
     return post(t, &m, rc);
 }
 
+/* ---------------------------------------------------------------- state */
+
 int teach_state_open(Teach *t, TeachState *s)
 {
-    Floats f;
-    size_t k = (size_t)t->k;
-    *s = (TeachState){ 0 };
-    if (floats_new(&f, t->params.floats + (t->measures ? 2 * k : k), t->shares))
-        return -1;
-    *s = (TeachState){
-        .params = f.mem, .center = f.mem + t->params.floats, .floats = f.floats, .block = f.block
-    };
+    size_t k = (size_t)t->k, params = t->params.bytes / sizeof(float), floats = params + (t->measures ? 2 * k : k);
+    size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+    *s = (TeachState){ .floats = floats };
+    s->block = t->medium > MEDIUM_INLINE ? shm_create(bytes) : NULL;
+    s->params = s->block ? s->block->mem : aligned_alloc(64, bytes);
+    if (!s->params)
+        return err_set(ERR_MEMORY, "no memory for %zu bytes", bytes);
+    if (!s->block)
+        memset(s->params, 0, bytes);
+    s->center = s->params + params;
     if (t->measures)
         s->center_base = s->center + k;
     return 0;
+}
+
+/* In place, or inside the message. */
+static int add_state(Message *m, const TeachState *s, bool contents)
+{
+    int64_t shape[] = { (int64_t)s->floats };
+    if (s->block)
+        return message_add_shared(m, "state", MSG_F32, 1, shape, s->block, 0);
+    return contents ? message_add_copy(m, "state", MSG_F32, 1, shape, s->params) : 0;
 }
 
 void teach_state_close(TeachState *s)
@@ -352,12 +383,11 @@ int teach_save(Teach *t, TeachState *s)
 {
     Message m;
     const MsgTensor *got;
-    Floats f = { s->block, s->params, s->floats };
-    if (post(t, &m, note_begin(&m, "save") || add_floats(t, &m, "state", &f, false)) ||
+    if (post(t, &m, note_begin(&m, "save") || add_state(&m, s, false)) ||
         await(t, "saved", &m, -1))
         return -1;
     int rc = 0;
-    if (!(t->shares && s->block)) {
+    if (!s->block) {
         got = note_floats(&m, "state", s->floats);
         if (got && got->data)
             memcpy(s->params, got->data, got->bytes);
@@ -371,8 +401,7 @@ int teach_save(Teach *t, TeachState *s)
 int teach_load(Teach *t, const TeachState *s)
 {
     Message m;
-    Floats f = { s->block, s->params, s->floats };
-    if (post(t, &m, note_begin(&m, "load") || add_floats(t, &m, "state", &f, true)) ||
+    if (post(t, &m, note_begin(&m, "load") || add_state(&m, s, true)) ||
         await(t, "loaded", &m, -1))
         return -1;
     message_clear(&m);
@@ -413,8 +442,9 @@ void teach_close(Teach **teach)
         return;
     if (t->link) {
         Message m;
-        if (!note_begin(&m, "bye"))
-            link_send(t->link, &m);
+        bool said = !note_begin(&m, "bye") && !link_send(t->link, &m);
+        if (said && t->published && t->medium == MEDIUM_IPC && !await(t, "bye", &m, END_PATIENCE_MS))
+            message_clear(&m);
         link_close(&t->link);
     } else {
         close_life(t);
@@ -424,8 +454,8 @@ void teach_close(Teach **teach)
     close_life(t);
     if (t->life_in >= 0)
         close(t->life_in);
-    floats_free(&t->params);
-    floats_free(&t->targets);
+    area_close(&t->params);
+    area_close(&t->targets);
     free(t->published);
     free(t);
     *teach = NULL;

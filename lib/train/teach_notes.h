@@ -4,7 +4,7 @@
 
 #include "stream/message.h"
 
-enum { TEACH_PROTOCOL = 1 };
+enum { TEACH_PROTOCOL = 2 };
 
 /* Kinds of ticket. */
 #define TEACH_KIND "teacher"

@@ -18,13 +18,18 @@ enum { MAX_THREADS = 1024 };
 typedef struct {
     const TeachServer *io;
     TrainConfig config;
+    Backend *be;
     Teacher *teacher;
     size_t floats; /* of the parameters */
-    bool shares, measures;
-    ShmBlock *params, *targets, *pixels; /* the trainer's, where shared */
-    float *own_params, *own_targets;     /* copies, where not */
-    uint8_t *own_pixels;
-    float *centers; /* [2][K]: as they stood before the step, for those who watch */
+    bool measures;
+    Medium medium;
+    Area params, targets, views; /* the trainer's, or copies of theirs; views over ipc only */
+    ShmBlock *pixels;            /* the trainer's batches, where shared on the host */
+    bool pixels_pinned;
+    uint8_t *own_pixels; /* of one batch, on the device */
+    size_t own_bytes;
+    float *centers; /* [2][K], host: as they stood before the step, for those who watch */
+    float *logits;  /* [2B][K], host */
 } Session;
 
 static int reply(Session *s, Message *m, int built)
@@ -40,19 +45,28 @@ static ShmBlock *attach(const MsgTensor *t, bool writable)
     return shm_attach(t->shared.pid, t->shared.fd, t->shared.size, writable);
 }
 
+static void forget_pixels(Session *s)
+{
+    if (s->pixels && s->pixels_pinned)
+        s->be->unpin(s->be, s->pixels->mem);
+    shm_free(&s->pixels);
+    s->pixels_pinned = false;
+}
+
 static void forget(Session *s)
 {
     teacher_free(s->teacher);
     s->teacher = NULL;
-    shm_free(&s->params);
-    shm_free(&s->targets);
-    shm_free(&s->pixels);
-    free(s->own_params);
-    free(s->own_targets);
-    free(s->own_pixels);
-    free(s->centers);
-    s->own_params = s->own_targets = s->centers = NULL;
+    forget_pixels(s);
+    area_close(&s->params);
+    area_close(&s->targets);
+    area_close(&s->views);
+    if (s->own_pixels)
+        s->be->release(s->be, s->own_pixels, s->own_bytes);
     s->own_pixels = NULL;
+    free(s->centers);
+    free(s->logits);
+    s->centers = s->logits = NULL;
 }
 
 static float *floats_alloc(size_t n)
@@ -65,6 +79,33 @@ static float *floats_alloc(size_t n)
 
 /* ---------------------------------------------------------------- notes */
 
+/* The student's weights to where the teacher reads them. */
+static int take_params(Session *s, const Message *in)
+{
+    if (s->medium == MEDIUM_INLINE) {
+        const MsgTensor *p = note_floats(in, "params", s->floats);
+        if (!p || !p->data)
+            return p ? err_set(ERR_DATA, "%s: no weights", note_op(in)) : -1;
+        memcpy(s->params.host, p->data, p->bytes);
+    }
+    return area_up(&s->params);
+}
+
+/* Map what the trainer announced; 1, with an error, where this medium is refused. */
+static int find_areas(Session *s, const Message *in, size_t params, size_t targets)
+{
+    if (medium_find(message_text(in, "medium", ""), &s->medium))
+        return -1;
+    int64_t views = message_int(in, "views_bytes", 0);
+    if (s->medium == MEDIUM_IPC && views <= 0)
+        return err_set(ERR_DATA, "start: no views_bytes");
+    if (area_open(&s->params, s->be, params, s->medium, in, "params", false) ||
+        area_open(&s->targets, s->be, targets, s->medium, in, "targets", true) ||
+        (s->medium == MEDIUM_IPC && area_open(&s->views, s->be, (size_t)views, s->medium, in, "views", false)))
+        return s->medium == MEDIUM_INLINE || err_code() == ERR_DATA ? -1 : 1;
+    return take_params(s, in);
+}
+
 static int on_start(Session *s, const Message *in)
 {
     Message out;
@@ -76,6 +117,9 @@ static int on_start(Session *s, const Message *in)
                        TEACH_PROTOCOL);
     if (!config || config_from_json(&s->config, config))
         return config ? -1 : err_set(ERR_DATA, "start: no configuration");
+    s->config.device = s->io->device;
+    if (!(s->be = backend_open(s->io->device)))
+        return -1;
     if (s->io->threads > 0)
         threads = s->io->threads;
     if (threads > 0)
@@ -86,32 +130,19 @@ static int on_start(Session *s, const Message *in)
         return -1;
     s->floats = bytes / sizeof(float);
     s->measures = teach_measures(&s->config);
-    const MsgTensor *params = note_floats(in, "params", s->floats);
-    if (!params)
+    int rc = find_areas(s, in, bytes, rows * k * sizeof(float));
+    if (rc < 0)
         return -1;
-    s->shares = params->medium == MSG_SHARED;
-    const float *initial;
-    if (s->shares) {
-        const MsgTensor *q = note_floats(in, "targets", rows * k);
-        if (!q || q->medium != MSG_SHARED || q->shared.offset || params->shared.offset)
-            return err_set(ERR_DATA, "start: weights and targets are not shared alike");
-        if (!(s->params = attach(params, false)) || !(s->targets = attach(q, true))) {
-            int rc = note_begin(&out, "started") || message_set_int(&out, "shared", 0) ||
-                     message_set_text(&out, "why", err_text());
-            forget(s);
-            return reply(s, &out, rc);
-        }
-        initial = s->params->mem;
-    } else {
-        if (!(s->own_params = floats_alloc(s->floats)) || !(s->own_targets = floats_alloc(rows * k)))
-            return -1;
-        memcpy(s->own_params, params->data, bytes);
-        initial = s->own_params;
+    if (rc) {
+        rc = note_begin(&out, "started") || message_set_text(&out, "medium", "") ||
+             message_set_text(&out, "why", err_text());
+        forget(s);
+        return reply(s, &out, rc);
     }
-    if (!(s->teacher = teacher_new(&s->config, initial)))
+    if (!(s->teacher = teacher_new(&s->config, s->params.device)))
         return -1;
-    int rc = note_begin(&out, "started") || message_set_int(&out, "shared", s->shares) ||
-             message_set_text(&out, "published", s->io->published ? link_ticket(s->io->published) : "");
+    rc = note_begin(&out, "started") || message_set_text(&out, "medium", medium_name(s->medium)) ||
+         message_set_text(&out, "published", s->io->published ? link_ticket(s->io->published) : "");
     return reply(s, &out, rc);
 }
 
@@ -131,21 +162,29 @@ static int find_centers(Session *s, float **head, float **base)
     return rc ? rc : *head ? 0 : err_set(ERR_ABSENT, "the teacher keeps no centre");
 }
 
+static int add_logits(Session *s, Message *m, const char *name, bool head)
+{
+    int64_t shape[] = { 2 * s->config.batch_size, s->config.out_dim };
+    size_t n = (size_t)(shape[0] * shape[1]);
+    const float *z = teacher_logits(s->teacher, head);
+    if (!z || (!s->logits && !(s->logits = floats_alloc(n))) || s->be->read(s->be, s->logits, z, n * sizeof *z))
+        return -1;
+    return message_add_copy(m, name, MSG_F32, 2, shape, s->logits);
+}
+
 /* Figures at every step, logits and centres now and then; all for those who watch, and they are not waited
  * for. */
 static void publish(Session *s, int64_t step, int64_t epoch, double temp, const Discrepancy *d, bool whole)
 {
     Message m;
-    int64_t rows = 2 * s->config.batch_size, k = s->config.out_dim, logits[] = { rows, k }, center[] = { k };
+    int64_t k = s->config.out_dim, center[] = { k };
     int rc = note_begin(&m, "step") || message_set_int(&m, "step", step) ||
              message_set_int(&m, "epoch", epoch) || message_set_real(&m, "temp", temp) ||
              message_set_real(&m, "student_temp", s->config.student_temp);
     if (!rc && s->measures)
         rc = message_set_real(&m, "d", d->d) || message_set_real(&m, "d_role", d->d_role);
-    const float *head = teacher_logits(s->teacher, true), *base = teacher_logits(s->teacher, false);
-    if (!rc && whole && s->measures && head && base)
-        rc = message_add_copy(&m, "head", MSG_F32, 2, logits, head) ||
-             message_add_copy(&m, "base", MSG_F32, 2, logits, base) ||
+    if (!rc && whole)
+        rc = add_logits(s, &m, "head", true) || add_logits(s, &m, "base", false) ||
              message_add_copy(&m, "center_head", MSG_F32, 1, center, s->centers) ||
              message_add_copy(&m, "center_base", MSG_F32, 1, center, s->centers + k);
     if (rc)
@@ -154,27 +193,45 @@ static void publish(Session *s, int64_t step, int64_t epoch, double temp, const 
         link_send(s->io->published, &m);
 }
 
+/* Pixels on the host, to the device. */
+static int put_pixels(Session *s, const void *host, size_t bytes, ViewBatch *v)
+{
+    if (!s->own_pixels && !(s->own_pixels = s->be->alloc(s->be, s->own_bytes = bytes)))
+        return -1;
+    v->global = s->own_pixels;
+    return s->be->write(s->be, s->own_pixels, host, bytes);
+}
+
 static int take_pixels(Session *s, const Message *in, ViewBatch *v)
 {
     const MsgTensor *g = message_tensor(in, "global");
     const TrainConfig *c = &s->config;
+    *v = (ViewBatch){ .batch = c->batch_size, .globals = 2, .global_size = c->global_size };
+    if (s->medium == MEDIUM_IPC) {
+        int64_t at = message_int(in, "views_at", -1), bytes = 2 * c->batch_size * c->global_size * c->global_size * 3;
+        if (at < 0 || at > (int64_t)s->views.bytes - bytes)
+            return err_set(ERR_DATA, "step: views_at lies outside of the views' memory");
+        v->global = (const uint8_t *)s->views.device + at;
+        return 0;
+    }
     if (!g || g->dtype != MSG_U8 || g->ndim != 5 || g->shape[0] != 2 || g->shape[1] != c->batch_size ||
         g->shape[2] != c->global_size || g->shape[3] != c->global_size || g->shape[4] != 3)
         return err_set(ERR_DATA, "step: tensor global is not u8[2,%" PRId64 ",%" PRId64 ",%" PRId64 ",3]",
                        c->batch_size, c->global_size, c->global_size);
-    *v = (ViewBatch){ .batch = c->batch_size, .globals = 2, .global_size = c->global_size };
-    if (g->medium == MSG_SHARED) {
-        if (s->pixels && (s->pixels->pid != g->shared.pid || s->pixels->size != g->shared.size))
-            shm_free(&s->pixels);
-        if (!s->pixels && !(s->pixels = attach(g, false)))
+    if (g->medium != MSG_SHARED)
+        return put_pixels(s, g->data, g->bytes, v);
+    if (s->pixels && (s->pixels->pid != g->shared.pid || s->pixels->size != g->shared.size))
+        forget_pixels(s);
+    if (!s->pixels) {
+        if (!(s->pixels = attach(g, false)))
             return -1;
-        v->global = (const uint8_t *)s->pixels->mem + g->shared.offset;
-        return 0;
+        s->be->pin(s->be, s->pixels->mem, s->pixels->size);
+        s->pixels_pinned = true;
     }
-    if (!s->own_pixels && !(s->own_pixels = malloc(g->bytes)))
-        return err_set(ERR_MEMORY, "no memory for %zu bytes of pixels", g->bytes);
-    memcpy(s->own_pixels, g->data, g->bytes);
-    v->global = s->own_pixels;
+    const uint8_t *host = (const uint8_t *)s->pixels->mem + g->shared.offset;
+    if (!s->be->mapped)
+        return put_pixels(s, host, g->bytes, v);
+    v->global = host;
     return 0;
 }
 
@@ -197,17 +254,17 @@ static int on_step(Session *s, const Message *in)
         float *head, *base;
         if ((!s->centers && !(s->centers = floats_alloc(2 * k))) || find_centers(s, &head, &base))
             return -1;
-        memcpy(s->centers, head, k * sizeof(float));
-        memcpy(s->centers + k, base ? base : head, k * sizeof(float));
+        if (s->be->read(s->be, s->centers, head, k * sizeof(float)) ||
+            s->be->read(s->be, s->centers + k, base ? base : head, k * sizeof(float)))
+            return -1;
     }
-    float *q = s->shares ? s->targets->mem : s->own_targets;
-    if (teacher_targets(s->teacher, &v, temp, q, &d))
+    if (teacher_targets(s->teacher, &v, temp, s->targets.device, &d) || area_down(&s->targets))
         return -1;
     int rc = note_begin(&out, "targets") || message_set_int(&out, "step", step);
     if (!rc && s->measures && isfinite(d.d) && isfinite(d.d_role))
         rc = message_set_real(&out, "d", d.d) || message_set_real(&out, "d_role", d.d_role);
-    if (!rc && !s->shares)
-        rc = message_add_copy(&out, "targets", MSG_F32, 1, shape, q);
+    if (!rc && s->medium == MEDIUM_INLINE)
+        rc = message_add_copy(&out, "targets", MSG_F32, 1, shape, s->targets.host);
     if (reply(s, &out, rc))
         return -1;
     if (watched)
@@ -220,13 +277,7 @@ static int on_update(Session *s, const Message *in)
     double m = message_real(in, "momentum", -1);
     if (!(m >= 0 && m <= 1))
         return err_set(ERR_DATA, "update: no proper momentum");
-    if (!s->shares) {
-        const MsgTensor *p = note_floats(in, "params", s->floats);
-        if (!p || !p->data)
-            return p ? err_set(ERR_DATA, "update: no weights") : -1;
-        memcpy(s->own_params, p->data, p->bytes);
-    }
-    return teacher_update(s->teacher, s->shares ? s->params->mem : s->own_params, m);
+    return take_params(s, in) ? -1 : teacher_update(s->teacher, s->params.device, m);
 }
 
 /* Copy the state to, or with load from, one array: parameters, centre, base centre. */
@@ -241,13 +292,11 @@ static int move_state(Session *s, float *state, bool load)
     for (int i = 0; i < 3; i++) {
         if (!part[i])
             continue;
-        if (load)
-            memcpy(part[i], state, bytes[i]);
-        else
-            memcpy(state, part[i], bytes[i]);
+        if (load ? s->be->write(s->be, part[i], state, bytes[i]) : s->be->read(s->be, state, part[i], bytes[i]))
+            return -1;
         state += bytes[i] / sizeof(float);
     }
-    return 0;
+    return s->be->sync(s->be); /* the state is the message's, which ends */
 }
 
 static int on_state(Session *s, const Message *in, bool load)
@@ -317,6 +366,11 @@ int teach_serve(const TeachServer *io)
     int rc;
     while ((rc = link_recv(io->trainer, &m, -1)) == 1) {
         bool bye = !strcmp(note_op(&m), "bye");
+        if (bye && s.medium == MEDIUM_IPC) { /* the trainer frees its memory when nobody maps it any more */
+            Message done;
+            forget(&s);
+            reply(&s, &done, note_begin(&done, "bye"));
+        }
         if (!bye && (rc = handle(&s, &m)) < 0)
             refuse(&s);
         message_clear(&m);

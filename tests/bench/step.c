@@ -11,8 +11,11 @@
 #include <unistd.h>
 
 #include "ssl/student.h"
+#include "tensor/backend.h"
+#include "train/device.h"
 #include "train/teach.h"
 #include "train/threads.h"
+#include "train/uploads.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
@@ -22,13 +25,15 @@ static TrainConfig config;
 static struct {
     int64_t steps, warmup, threads;
     bool overlap, in_line;
-} o = { .steps = 5, .warmup = 2 };
+    DeviceOptions device;
+} o = { .device = DEVICE_DEFAULT, .steps = 5, .warmup = 2 };
 
-static Opt opts[CONFIG_OPTIONS + 6];
+static Opt opts[CONFIG_OPTIONS + 8];
 static const Opt own[] = {
     OPT_INT("steps", 0, &o.steps, 1, 100000, "N", "timed steps"),
     OPT_INT("warmup", 0, &o.warmup, 0, 100000, "N", "steps before them"),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "threads (0: one a processor)"),
+    DEVICE_OPTS(&o.device),
     OPT_FLAG("overlap", 0, &o.overlap, "teacher and student at once"),
     OPT_FLAG("inline", 0, &o.in_line, "share no memory"),
     OPT_END
@@ -108,25 +113,33 @@ int main(int argc, char **argv)
     ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
     self[len > 0 ? len : 0] = 0;
     snprintf(teacher, sizeof teacher, "%s/../hssl-teach", dirname(self));
+    if (!(config.device = device_name(&o.device, "bf16")))
+        die();
+    if (!opt_given(opts, "overlap"))
+        o.overlap = !backend_open(config.device)->mapped;
 
     size_t g = (size_t)(config.batch_size * config.global_size * config.global_size * 3);
     size_t l = (size_t)(config.batch_size * config.local_size * config.local_size * 3);
     ShmBlock *pixels = shm_create(2 * g + (size_t)config.local_crops * l);
-    Teach *t = teach_open(&(TeachConfig){ .program = teacher, .inline_only = o.in_line });
+    Backend *be = backend_open(config.device);
+    Teach *t = teach_open(&(TeachConfig){ .program = teacher, .be = be, .best = o.in_line ? MEDIUM_INLINE : MEDIUM_IPC,
+                                          .device = o.device.device, .precision = o.device.precision });
     size_t bytes = student_bytes(&config);
     float *memory = t && bytes && pixels ? teach_memory(t, bytes) : NULL;
     Student *s = memory ? student_new(&config, memory) : NULL;
-    if (!s || teach_start(t, &config, threads))
-        die();
-    fill(pixels->mem, pixels->size);
     ViewBatch v = { .batch = config.batch_size,
                     .globals = 2,
                     .locals = config.local_crops,
                     .global_size = config.global_size,
-                    .local_size = config.local_size,
-                    .global = pixels->mem };
-    if (config.local_crops)
-        v.local = v.global + 2 * g;
+                    .local_size = config.local_size };
+    Uploads *uploads = s ? uploads_new(be, &v, pixels) : NULL;
+    size_t upload_bytes = 0;
+    void *views = uploads ? uploads_memory(uploads, &upload_bytes) : NULL;
+    if (!uploads || teach_start(t, &config, threads, views, upload_bytes))
+        die();
+    fill(pixels->mem, pixels->size);
+    const uint8_t *global = pixels->mem, *local = config.local_crops ? global + 2 * g : NULL;
+    TeachViews seen = { &v, global, pixels, 0 };
 
     double *time[PARTS];
     for (int i = 0; i < PARTS; i++)
@@ -141,13 +154,14 @@ int main(int argc, char **argv)
         const float *q = NULL;
         config_rates(&config, 1000, 20000 + i, &r);
         mark[0] = log_seconds();
-        if (teach_step(t, &v, pixels, 0, &r) || (!o.overlap && !(q = teach_targets(t, &d))))
+        uint64_t number = (uint64_t)(i + o.warmup);
+        if (uploads_take(uploads, number, global, local, &v) || teach_step(t, &seen, &r) || (!o.overlap && !(q = teach_targets(t, &d))))
             die();
         mark[1] = log_seconds();
         if (student_forward(s, &v, &r) || (o.overlap && !(q = teach_targets(t, &d))))
             die();
         mark[2] = log_seconds();
-        if (student_backward(s, q))
+        if (student_backward(s, q) || uploads_begin(uploads, number + 1, global, local))
             die();
         mark[3] = log_seconds();
         if (student_update(s, &r, &report) || teach_update(t, &r))
@@ -178,6 +192,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < PARTS; i++)
         free(time[i]);
     teach_close(&t);
+    uploads_free(uploads);
     student_free(s);
     shm_free(&pixels);
     return 0;

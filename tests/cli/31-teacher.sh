@@ -11,7 +11,7 @@ views() {
 }
 await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
 start() { views | sh -c 'echo $$ >$0.pid; exec hssl-train "$@"' "$@" 2>"$1.err"; echo $? >"$1.rc"; }
-child() { processes | sed -n "s/^\([0-9]*\) .*hssl-teach --child-of $1\$/\1/p"; }
+child() { processes | sed -n "s/^\([0-9]*\) .*hssl-teach .*--child-of $1\$/\1/p"; }
 
 start a.db $tiny --epochs 1000 --log a.jsonl -o a.db &
 await a.jsonl '"kind":"checkpoint"'

@@ -38,7 +38,7 @@ static pid_t teacher_process(char *line, size_t size)
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
-        TeachServer s = { .trainer = link_listen(TEACH_KIND), .every = 1 };
+        TeachServer s = { .trainer = link_listen(TEACH_KIND), .device = "cpu", .every = 1 };
         const char *ticket = s.trainer ? link_ticket(s.trainer) : "";
         close(out[0]);
         if (write(out[1], ticket, strlen(ticket)) < 0)
@@ -57,12 +57,13 @@ static pid_t teacher_process(char *line, size_t size)
     return pid;
 }
 
-static int add_start(Message *m, const TrainConfig *c, size_t floats)
+static int add_start(Message *m, const TrainConfig *c, size_t floats, const char *medium)
 {
     char *text = config_to_json(c);
     float *zero = calloc(floats ? floats : 1, sizeof *zero);
     int rc = note_begin(m, "start") || message_set_int(m, "protocol", TEACH_PROTOCOL) ||
              message_set_text(m, "config", text) || message_set_int(m, "threads", 1) ||
+             message_set_text(m, "medium", medium) ||
              message_add_copy(m, "params", MSG_F32, 1, (int64_t[]){ (int64_t)floats }, zero);
     free(zero);
     free(text);
@@ -72,6 +73,7 @@ static int add_start(Message *m, const TrainConfig *c, size_t floats)
 enum {
     NO_START = 1,
     SHORT_PARAMS,
+    NO_MEDIUM,
     NO_PIXELS,
     WRONG_PIXELS,
     NO_TEMP,
@@ -85,6 +87,7 @@ enum {
 static const char *const case_names[] = { "",
                                           "a step before the start",
                                           "too few weights",
+                                          "a medium that nobody knows",
                                           "no pixels",
                                           "pixels of another size",
                                           "no temperature",
@@ -103,9 +106,10 @@ static int send_case(Link *l, int which, const TrainConfig *c)
     int64_t side = which == WRONG_PIXELS ? 4 : 8, shape[] = { 2, 2, side, side, 3 };
     int rc = 0;
     if (which != NO_START) {
-        if (add_start(&m, c, which == SHORT_PARAMS ? floats - 1 : floats) || link_send(l, &m))
+        if (add_start(&m, c, which == SHORT_PARAMS ? floats - 1 : floats, which == NO_MEDIUM ? "pigeon" : "inline") ||
+            link_send(l, &m))
             return -1;
-        if (which == SHORT_PARAMS)
+        if (which == SHORT_PARAMS || which == NO_MEDIUM)
             return 0;
         if (link_recv(l, &reply, 20000) != 1)
             return -1;
