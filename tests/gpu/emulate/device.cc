@@ -2,6 +2,8 @@
  * are cuBLASLt's and cuDNN's, by the CPU backend in F32. Loaded in place of the CUDA backend (HSSL_BACKEND). */
 #include "tensor/cuda/cuda.h"
 
+#include "memory.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,27 +22,6 @@ namespace {
 Backend *cpu()
 {
     return backend_cpu();
-}
-
-/* Memory is poisoned, so that what nobody wrote shows: all ones is not a number in F32 and BF16. */
-void *take(Backend *, size_t bytes)
-{
-    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    if (!p)
-        err_set(ERR_MEMORY, "out of memory: %zu bytes wanted for tensors", bytes);
-    else
-        memset(p, 0xff, bytes);
-    return p;
-}
-
-void release(Backend *, void *p, size_t)
-{
-    free(p);
-}
-
-void rest(Backend *, void *p, size_t bytes)
-{
-    memset(p, 0xff, bytes);
 }
 
 int put(Backend *, void *to, const void *from, size_t bytes)
@@ -185,7 +166,7 @@ int conv_backward(Backend *be, const ConvArgs *a)
     return 0;
 }
 
-CudaDevice device;
+CudaDevice devices[2]; /* F32, BF16 */
 
 } // namespace
 
@@ -198,8 +179,8 @@ void *cuda_scratch(Backend *be, int slot, size_t bytes)
 {
     CudaDevice *d = (CudaDevice *)be;
     if (d->scratch[slot].bytes < bytes) {
-        free(d->scratch[slot].p);
-        d->scratch[slot].p = take(be, bytes);
+        memory_release(be, d->scratch[slot].p, d->scratch[slot].bytes);
+        d->scratch[slot].p = memory_take(be, bytes);
         d->scratch[slot].bytes = bytes;
     }
     return d->scratch[slot].p;
@@ -207,14 +188,18 @@ void *cuda_scratch(Backend *be, int slot, size_t bytes)
 
 extern "C" Backend *hssl_backend(const char *name)
 {
-    Backend *be = &device.table;
-    device.processors = 1;
+    bool bf16 = strstr(name, ",bf16") != NULL;
+    CudaDevice *d = &devices[bf16];
+    Backend *be = &d->table;
+    if (be->name)
+        return be;
+    d->processors = 1;
     be->name = "emulated";
-    be->real = strstr(name, ",bf16") ? DT_BF16 : DT_F32;
+    be->real = bf16 ? DT_BF16 : DT_F32;
     be->chunk = (size_t)1 << 20;
-    be->alloc = take;
-    be->release = release;
-    be->rest = rest;
+    be->alloc = memory_take;
+    be->release = memory_release;
+    be->rest = memory_rest;
     be->write = be->read = be->move = put;
     be->zero = zero;
     be->sync = sync;
@@ -223,6 +208,9 @@ extern "C" Backend *hssl_backend(const char *name)
     be->unpin = unpin;
     be->upload = put;
     be->uploaded = sync;
+    be->lend = memory_lend;
+    be->borrow = memory_borrow;
+    be->give_back = memory_give_back;
     be->matmul = matmul;
     be->attention = attention;
     be->attention_backward = attention_backward;
@@ -234,5 +222,6 @@ extern "C" Backend *hssl_backend(const char *name)
     cuda_reduce_table(be);
     cuda_loss_table(be);
     cuda_train_table(be);
+    memory_guard(be);
     return be;
 }

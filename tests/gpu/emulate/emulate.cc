@@ -1,21 +1,58 @@
 /* Fibers for the threads of a block. */
 #include <cuda_runtime.h>
 
-#include <setjmp.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <ucontext.h>
 
+#include <typeindex>
+#include <unordered_set>
 #include <vector>
 
 enum { STACK = 64 * 1024, MOST_THREADS = 1024, WARP = 32 };
 
 thread_local dim3 gridDim, blockDim, blockIdx, threadIdx;
 
+/* Where a fiber goes on: swapcontext would ask the kernel for its signals each time. */
+#ifdef __x86_64__
+typedef void *Place; /* its stack pointer, above the registers that a call keeps */
+
+extern "C" void emulate_switch(Place *here, Place *to);
+asm(".text\n.globl emulate_switch\n.hidden emulate_switch\n.type emulate_switch, @function\nemulate_switch:\n"
+    "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\nmov %rsp, (%rdi)\nmov (%rsi), %rsp\n"
+    "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+
+static void begin_at(Place *p, char *stack, size_t bytes, void (*run)())
+{
+    void **top = (void **)((uintptr_t)(stack + bytes) / 16 * 16);
+    *--top = NULL;
+    *--top = (void *)run;
+    *p = top - 6;
+}
+#else
+typedef ucontext_t Place;
+
+static void emulate_switch(Place *here, Place *to)
+{
+    swapcontext(here, to);
+}
+
+static void begin_at(Place *p, char *stack, size_t bytes, void (*run)())
+{
+    getcontext(p);
+    p->uc_stack.ss_sp = stack;
+    p->uc_stack.ss_size = bytes;
+    p->uc_link = NULL;
+    makecontext(p, run, 0);
+}
+#endif
+
 namespace {
 
+/* A fiber is made once and runs one thread after the other. */
 struct Fiber {
-    ucontext_t context;
+    Place place;
     dim3 index;
     enum { READY, AT_WARP, AT_BLOCK, DONE } state;
     double value;
@@ -23,22 +60,30 @@ struct Fiber {
 };
 
 thread_local std::vector<Fiber> fibers(MOST_THREADS);
-thread_local ucontext_t scheduler;
+thread_local Place scheduler;
 thread_local unsigned current, threads;
 thread_local const std::function<void()> *body;
+thread_local bool plain, met; /* threads follow one another without fibers; some thread came to a barrier */
 
-void begin()
+void live()
 {
-    (*body)();
-    fibers[current].state = Fiber::DONE;
-    swapcontext(&fibers[current].context, &scheduler);
+    for (;;) {
+        (*body)();
+        fibers[current].state = Fiber::DONE;
+        emulate_switch(&fibers[current].place, &scheduler);
+    }
 }
 
 void wait_at(decltype(Fiber::state) where)
 {
+    if (plain) {
+        fprintf(stderr, "emulated kernel: its first block has no barrier, another one has\n");
+        abort();
+    }
+    met = true;
     Fiber &f = fibers[current];
     f.state = where;
-    swapcontext(&f.context, &scheduler);
+    emulate_switch(&f.place, &scheduler);
     threadIdx = f.index;
 }
 
@@ -57,18 +102,25 @@ bool release(unsigned from, unsigned to, decltype(Fiber::state) where)
     return some;
 }
 
+/* Threads that meet nobody may follow one another. */
+void run_plain()
+{
+    for (unsigned i = 0; i < threads; i++) {
+        threadIdx = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
+        (*body)();
+    }
+}
+
 void run_block()
 {
     for (unsigned i = 0; i < threads; i++) {
         Fiber &f = fibers[i];
-        f.stack.resize(STACK);
+        if (f.stack.empty()) {
+            f.stack.resize(STACK);
+            begin_at(&f.place, f.stack.data(), STACK, live);
+        }
         f.index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
         f.state = Fiber::READY;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data();
-        f.context.uc_stack.ss_size = f.stack.size();
-        f.context.uc_link = NULL;
-        makecontext(&f.context, begin, 0);
     }
     for (;;) {
         bool ran = false;
@@ -76,7 +128,7 @@ void run_block()
             if (fibers[current].state == Fiber::READY) {
                 ran = true;
                 threadIdx = fibers[current].index;
-                swapcontext(&scheduler, &fibers[current].context);
+                emulate_switch(&scheduler, &fibers[current].place);
             }
         for (unsigned i = 0; i < threads; i += WARP)
             ran |= release(i, i + WARP < threads ? i + WARP : threads, Fiber::AT_WARP);
@@ -120,10 +172,23 @@ void emulate(dim3 grid, dim3 block, const std::function<void()> &kernel)
     blockDim = block;
     threads = block.x * block.y * block.z;
     body = &kernel;
+    /* What the first block of a kernel does at barriers, the others do. */
+    static thread_local std::unordered_set<std::type_index> without;
+    std::type_index who(kernel.target_type());
+    plain = without.count(who) > 0;
+    met = false;
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
                 blockIdx = dim3(x, y, z);
-                run_block();
+                if (plain)
+                    run_plain();
+                else
+                    run_block();
+                if (!plain && !met) {
+                    plain = true;
+                    without.insert(who);
+                }
             }
+    plain = false;
 }

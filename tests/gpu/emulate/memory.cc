@@ -1,0 +1,217 @@
+#include "memory.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <map>
+#include <mutex>
+
+extern "C" {
+#include "util/err.h"
+}
+
+namespace {
+
+enum { PAGE = 4096 };
+const size_t SPACE = (size_t)4 << 30; /* address space; the kernel backs what is used */
+
+struct Handle {
+    char magic[8];
+    int64_t pid, fd;
+    uint64_t offset, bytes;
+};
+const char MAGIC[8] = { 'e', 'm', 'u', 'l', 'a', 't', 'e', 'd' };
+
+std::recursive_mutex guard;
+char *space;
+int file = -1;
+std::map<size_t, size_t> holes; /* free bytes, by offset */
+std::map<char *, size_t> borrowed;
+int depth; /* of calls of the table */
+bool guarded;
+
+size_t pages(size_t bytes)
+{
+    return (bytes + PAGE) / PAGE * PAGE;
+}
+
+bool make_space()
+{
+    if (space)
+        return true;
+    file = memfd_create("emulated-gpu", MFD_CLOEXEC);
+    if (file < 0 || ftruncate(file, SPACE))
+        return false;
+    void *p = mmap(NULL, SPACE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+    if (p == MAP_FAILED)
+        return false;
+    space = (char *)p;
+    holes[0] = SPACE;
+    return true;
+}
+
+void protect(int how)
+{
+    if (space)
+        mprotect(space, SPACE, how);
+    for (auto &b : borrowed)
+        mprotect(b.first, b.second, how);
+}
+
+/* While one of these lives, the memory can be reached. */
+struct Reach {
+    Reach()
+    {
+        guard.lock();
+        if (guarded && depth++ == 0)
+            protect(PROT_READ | PROT_WRITE);
+    }
+    ~Reach()
+    {
+        if (guarded && --depth == 0)
+            protect(PROT_NONE);
+        guard.unlock();
+    }
+};
+
+void caught(int, siginfo_t *info, void *)
+{
+    char *p = (char *)info->si_addr;
+    if (space && p >= space && p < space + SPACE) {
+        static const char text[] = "emulated GPU: its memory was touched from outside of the table\n";
+        if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+            _exit(139);
+    }
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+}
+
+} // namespace
+
+void *memory_take(Backend *, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    size_t want = pages(bytes);
+    if (make_space())
+        for (auto h = holes.begin(); h != holes.end(); ++h)
+            if (h->second >= want) {
+                size_t at = h->first, left = h->second - want;
+                holes.erase(h);
+                if (left)
+                    holes[at + want] = left;
+                memset(space + at, 0xff, want);
+                return space + at;
+            }
+    err_set(ERR_MEMORY, "out of GPU memory: %zu bytes wanted", bytes);
+    return NULL;
+}
+
+void memory_release(Backend *, void *p, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    if (!p)
+        return;
+    size_t at = (size_t)((char *)p - space), n = pages(bytes);
+    auto next = holes.lower_bound(at);
+    if (next != holes.end() && next->first == at + n) {
+        n += next->second;
+        next = holes.erase(next);
+    }
+    if (next != holes.begin() && (--next)->first + next->second == at)
+        next->second += n;
+    else
+        holes[at] = n;
+}
+
+void memory_rest(Backend *, void *p, size_t bytes)
+{
+    memset(p, 0xff, bytes);
+}
+
+int memory_lend(Backend *, const void *p, BackendHandle *out)
+{
+    Handle h = { {}, getpid(), file, (uint64_t)((const char *)p - space), 0 };
+    memcpy(h.magic, MAGIC, sizeof MAGIC);
+    memset(out, 0, sizeof *out);
+    memcpy(out->bytes, &h, sizeof h);
+    return getenv("HSSL_EMULATE_NO_IPC") ? err_set(ERR_PEER, "emulated: this container refuses IPC") : 0;
+}
+
+void *memory_borrow(Backend *, const BackendHandle *handle, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    Handle h;
+    char path[64];
+    memcpy(&h, handle->bytes, sizeof h);
+    if (memcmp(h.magic, MAGIC, sizeof MAGIC) || h.offset % PAGE || h.offset + bytes > SPACE) {
+        err_set(ERR_PEER, "emulated: not a handle");
+        return NULL;
+    }
+    snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)h.pid, (long long)h.fd);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)h.offset);
+    if (fd >= 0)
+        close(fd);
+    if (p == MAP_FAILED) {
+        err_system("emulated: memory of process %lld", (long long)h.pid);
+        return NULL;
+    }
+    borrowed[(char *)p] = pages(bytes);
+    return p;
+}
+
+void memory_give_back(Backend *, void *p, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    borrowed.erase((char *)p);
+    munmap(p, pages(bytes));
+}
+
+/* ---- each function of a table, with the memory within its reach */
+
+namespace {
+
+Backend inner;
+
+template <auto Function> struct Guarded;
+template <typename R, typename... A, R (*Backend::*Function)(Backend *, A...)> struct Guarded<Function> {
+    static R call(Backend *be, A... a)
+    {
+        Reach reach;
+        return (inner.*Function)(be, a...);
+    }
+};
+
+template <auto... Function> void guard_all(Backend *be)
+{
+    ((be->*Function = be->*Function ? Guarded<Function>::call : NULL), ...);
+}
+
+} // namespace
+
+void memory_guard(Backend *be)
+{
+    if (!getenv("HSSL_EMULATE_GUARD"))
+        return;
+    typedef Backend B;
+    inner = *be;
+    guarded = true;
+    guard_all<&B::alloc, &B::release, &B::rest, &B::write, &B::read, &B::move, &B::zero, &B::upload, &B::borrow,
+              &B::give_back, &B::matmul, &B::colsum, &B::mlp, &B::mlp_backward, &B::attention, &B::attention_backward,
+              &B::conv, &B::conv_backward, &B::patches, &B::patches_backward, &B::normalize_u8, &B::cast, &B::copy,
+              &B::reduce, &B::transpose, &B::tokens, &B::resize, &B::resize_backward, &B::add, &B::mul, &B::gelu,
+              &B::gelu_backward, &B::add_scalar, &B::residual, &B::layer_norm, &B::layer_norm_backward, &B::l2_normalize,
+              &B::l2_normalize_backward, &B::weight_norm, &B::weight_norm_backward, &B::softmax, &B::softmax_backward,
+              &B::log_softmax, &B::log_softmax_backward, &B::dino_loss, &B::dino_loss_backward, &B::soft_ce,
+              &B::soft_ce_backward, &B::hard_ce, &B::hard_ce_backward, &B::kl, &B::kl_backward, &B::norms, &B::adamw,
+              &B::ema, &B::targets, &B::center, &B::discrepancy, &B::all_finite>(be);
+    struct sigaction a = {};
+    a.sa_sigaction = caught;
+    a.sa_flags = SA_SIGINFO;
+    sigaction(SIGSEGV, &a, NULL);
+}
