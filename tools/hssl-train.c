@@ -52,6 +52,7 @@ static const Opt own_opts[] = {
     BAD_OPT(&o.max_bad),
     DEVICE_OPTS(&o.device),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "compute in N threads (0: one a processor)"),
+    OPT_FLAG("recompute", 0, &config.recompute, "keep the outputs of layers only, and compute the rest twice"),
     OPT_STR("teacher", 0, &o.teacher, "TICKET", "use the hssl-teach of this ticket; else one is started"),
     OPT_STR("teacher-device", 0, &o.teacher_device, "cpu|cuda[:N]", "--device of the teacher that is started"),
     OPT_CHOICE("teacher-medium", 0, &o.medium, "auto|ipc|shm|inline",
@@ -126,6 +127,7 @@ static void adopt_run_settings(Run *run)
             opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings", now[i].name, a,
                       o.output, b);
     stored.device = config.device;
+    stored.recompute = config.recompute;
     config = stored;
 }
 

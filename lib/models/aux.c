@@ -64,12 +64,34 @@ static void convnext_add(AuxLayer *l, Params *params, const AuxSpec *s, const ch
     linear_add(params, c, 4 * c, name, &l->convnext.fc2_w, &l->convnext.fc2_b);
 }
 
+static Tensor *convnext_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, int cols, bool shortcut,
+                              const Pass *pass, int place);
+
+/* A call of convnext_layer that can be repeated. */
+typedef struct {
+    const AuxLayer *layer;
+    int rows, cols, place;
+    bool shortcut;
+    Pass pass;
+} ConvnextCall;
+
+static Tensor *repeat_convnext(Tape *t, Tensor *z, const void *arg)
+{
+    const ConvnextCall *c = arg;
+    return convnext_layer(c->layer, t, z, c->rows, c->cols, c->shortcut, &c->pass, c->place);
+}
+
 /* y = z + W2 gelu(W1 LN(dwconv7(z))) [Liu 2022], channels last throughout. */
 static Tensor *convnext_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, int cols, bool shortcut,
                               const Pass *pass, int place)
 {
     if (!z)
         return NULL;
+    if (pass && pass->recompute) {
+        ConvnextCall again = { l, rows, cols, place, shortcut, *pass };
+        again.pass.recompute = false;
+        return tape_recompute(t, z, repeat_convnext, &again, sizeof again);
+    }
     int64_t batch = z->shape[0], n = z->shape[1], c = z->shape[2];
     float scales[DROP_PATH_BATCH];
     if (pass && pass->rate > 0 && batch > DROP_PATH_BATCH) {

@@ -30,8 +30,12 @@ int drop_path_scales(const Pass *pass, int layer, int branch, int64_t batch, flo
     float rate = pass->rate * (float)layer / (float)(pass->total - 1), keep = 1 - rate;
     uint32_t key = pass->group << 16 | (uint32_t)layer << 1 | (uint32_t)branch;
     Rng r = rng_make(pass->seed, RNG_DROP_PATH, pass->step, key);
-    for (int64_t b = 0; b < batch; b++)
-        scales[b] = floorf(keep + rng_uniform(&r)) / keep;
+    int64_t ranks = pass->ranks ? pass->ranks : 1;
+    for (int64_t b = 0; b < batch * ranks; b++) {
+        float scale = floorf(keep + rng_uniform(&r)) / keep;
+        if (b % ranks == pass->rank)
+            scales[b / ranks] = scale;
+    }
     return 1;
 }
 
@@ -61,10 +65,29 @@ void block_add(Block *b, Params *params, int dim, int heads, const char *prefix)
 #undef SUB
 }
 
+/* A call of block_forward that can be repeated. */
+typedef struct {
+    const Block *block;
+    bool shortcut;
+    Pass pass;
+    int layer;
+} BlockCall;
+
+static Tensor *repeat_block(Tape *t, Tensor *x, const void *arg)
+{
+    const BlockCall *c = arg;
+    return block_forward(c->block, t, x, c->shortcut, &c->pass, c->layer);
+}
+
 Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer)
 {
     if (!x)
         return NULL;
+    if (pass && pass->recompute) {
+        BlockCall again = { b, shortcut, *pass, layer };
+        again.pass.recompute = false;
+        return tape_recompute(t, x, repeat_block, &again, sizeof again);
+    }
     int64_t batch = x->shape[0];
     float scales[DROP_PATH_BATCH];
     if (pass && pass->rate > 0 && batch > DROP_PATH_BATCH) {

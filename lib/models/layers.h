@@ -17,12 +17,16 @@ typedef struct {
  *
  * Drop path: layer l of `total` has the rate rate * l / (total - 1); each residual branch of a layer draws
  * for itself, a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). rate 0:
- * none. */
+ * none. Where a batch is shared by ranks, sample i of this one is number i * ranks + rank of all.
+ *
+ * recompute: of a layer only the output is kept for the backward pass (tape_recompute). */
 typedef struct {
     float rate;
     int total;
     uint64_t seed, step;
     uint32_t group;
+    int rank, ranks; /* ranks 0 counts as 1 */
+    bool recompute;
     Probe *probe; /* or NULL */
 } Pass;
 

@@ -42,7 +42,9 @@ typedef struct {
     double beta1, beta2, adam_eps;
     double clip_grad; /* each tensor's own norm; 0: none */
     int64_t seed;
-    const char *device; /* for tape_new; not an option and not stored: a run may go on elsewhere */
+    /* how it is computed: not stored, for a run may go on another way */
+    const char *device; /* for tape_new */
+    bool recompute;     /* compute the inside of layers twice, to save memory */
 } TrainConfig;
 
 /* The defaults. */

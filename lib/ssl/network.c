@@ -124,7 +124,7 @@ bool network_has_aux(const Network *n)
     return n->aux != NULL;
 }
 
-int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkDrop *drop, NetworkOut *out)
+int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkPass *how, NetworkOut *out)
 {
     *out = (NetworkOut){ 0 };
     if (!x)
@@ -135,13 +135,16 @@ int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkD
     if (x->dtype == DT_U8)
         x = op_image_normalize(t, x);
     Pass pass = { 0 };
-    if (drop)
-        pass = (Pass){ .rate = drop->on ? n->drop_path : 0,
+    if (how)
+        pass = (Pass){ .rate = how->drop ? n->drop_path : 0,
                        .total = n->layers,
-                       .seed = drop->seed,
-                       .step = drop->step,
-                       .group = drop->group,
-                       .probe = drop->probe };
+                       .seed = how->seed,
+                       .step = how->step,
+                       .group = how->group,
+                       .rank = how->rank,
+                       .ranks = how->ranks,
+                       .recompute = how->recompute,
+                       .probe = how->probe };
     probe_see(&pass, t, x, "views");
     BackboneOut base;
     if (backbone_forward(n->backbone, t, x, want_aux, false, &pass, &base))

@@ -21,13 +21,15 @@ enum { /* parts to build */
     NETWORK_ALL = 3,
 };
 
-/* Drop-path draws of one forward: a pure function of these, so a resumed run repeats them. */
+/* A forward pass of the student. Its drop-path draws are a pure function of these, so a resumed run repeats them. */
 typedef struct {
-    bool on;
+    bool drop;
     uint64_t seed, step;
-    uint32_t group; /* of views: 0 global, 1 local */
-    Probe *probe;   /* or NULL; see models/layers.h */
-} NetworkDrop;
+    uint32_t group;  /* of views: 0 global, 1 local */
+    int rank, ranks; /* which of how many parts of the batch this is; ranks 0 counts as 1 */
+    bool recompute;  /* keep of each layer the output alone for the backward pass */
+    Probe *probe;    /* or NULL; see models/layers.h */
+} NetworkPass;
 
 typedef struct {
     Tensor *base, *aux;               /* image vectors [B, C]; aux NULL without a head */
@@ -49,9 +51,9 @@ Backend *network_backend(Network *n); /* its parameters are memory of this devic
 int network_dim(const Network *n); /* C */
 bool network_has_aux(const Network *n);
 
-/* Image vectors: out->base, and out->aux if want_aux and there is a head. x: [B,3,H,W] f32 normalised, or
+/* Image vectors, `how` NULL for inference: out->base, and out->aux if want_aux and there is a head. x: [B,3,H,W] f32 normalised, or
  * [B,H,W,3] u8. 0, or -1. */
-int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkDrop *drop, NetworkOut *out);
+int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkPass *how, NetworkOut *out);
 
 /* Logits of the image vectors in *out, which: NETWORK_BASE_LOGITS and/or NETWORK_AUX_LOGITS. The views of
  * several sizes are put one behind the other first, so that the projection runs once. 0, or -1. */

@@ -97,9 +97,9 @@ static int forward(Student *s, bool record, Probe *probe)
     int parts = v->locals ? 2 : 1;
     tape_begin(t, record);
     for (int i = 0; i < parts; i++) {
-        NetworkDrop drop = { .on = true, .seed = (uint64_t)s->config.seed, .step = (uint64_t)s->step,
-                             .group = (uint32_t)i, .probe = probe };
-        if (network_images(s->net, t, views_tensor(t, v, i), aux, &drop, &part[i]))
+        NetworkPass how = { .drop = true, .seed = (uint64_t)s->config.seed, .step = (uint64_t)s->step,
+                            .group = (uint32_t)i, .recompute = s->config.recompute, .probe = probe };
+        if (network_images(s->net, t, views_tensor(t, v, i), aux, &how, &part[i]))
             return -1;
     }
     s->out = part[0];

@@ -97,6 +97,13 @@ int tape_backward_from(Tape *t, int n, Tensor *const *outs, Tensor *const *gouts
 /* Keep the gradient of this result after tape_backward (until the next tape_begin). For tests and probes. */
 void tape_retain(Tape *t, Tensor *x);
 
+/* y = body(t, x, arg), of which the tape keeps y alone: backward runs the body once more for the rest, so a deep model
+ * takes the memory of its blocks' outputs and of one block, and a third more time. The same numbers come out, so the
+ * body must do the same both times; besides x it may use the caller's tensors only. arg: bytes that are copied. Where
+ * nothing is recorded it is the body alone. */
+typedef Tensor *TapeBody(Tape *t, Tensor *x, const void *arg);
+Tensor *tape_recompute(Tape *t, Tensor *x, TapeBody *body, const void *arg, size_t bytes);
+
 /* Inference: y = ..many ops..; y = tape_keep(t, mark, y) releases all that was made after the mark except
  * y, which moves down to the mark. Tensors older than the mark are untouched, younger ones but y are void.
  * While recording, returns y and releases nothing. */

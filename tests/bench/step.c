@@ -28,13 +28,14 @@ static struct {
     DeviceOptions device;
 } o = { .device = DEVICE_DEFAULT, .steps = 5, .warmup = 2 };
 
-static Opt opts[CONFIG_OPTIONS + 8];
+static Opt opts[CONFIG_OPTIONS + 9];
 static const Opt own[] = {
     OPT_INT("steps", 0, &o.steps, 1, 100000, "N", "timed steps"),
     OPT_INT("warmup", 0, &o.warmup, 0, 100000, "N", "steps before them"),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "threads (0: one a processor)"),
     DEVICE_OPTS(&o.device),
     OPT_FLAG("overlap", 0, &o.overlap, "teacher and student at once"),
+    OPT_FLAG("recompute", 0, &config.recompute, "compute the inside of layers twice"),
     OPT_FLAG("inline", 0, &o.in_line, "share no memory"),
     OPT_END
 };

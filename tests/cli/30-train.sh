@@ -27,6 +27,8 @@ views -j2 | hssl-train $tiny --teacher-medium inline --force -o b.db 2>b.err
 is 'a teacher that is sent everything: the same bits' "$(digest b.err)" "$want"
 views -j1 | hssl-train $tiny --overlap --force -o b.db 2>b.err
 is 'teacher and student at once: the same bits' "$(digest b.err)" "$want"
+views -j1 | hssl-train $tiny --recompute --force -o b.db 2>b.err
+is 'the inside of layers computed twice: the same bits' "$(digest b.err)" "$want"
 views -j1 | hssl-train $tiny --seed 1 --force -o b.db 2>b.err
 ok 'another seed: others' "[ -n '$(digest b.err)' ] && [ '$(digest b.err)' != '$want' ]"
 

@@ -125,6 +125,31 @@ static void test_names(void)
     network_free(n);
 }
 
+/* With drop path, and locals. */
+static void test_recompute(const char *aux)
+{
+    TrainConfig c = small(aux);
+    c.drop_path = 0.5;
+    Student *s[2];
+    Teacher *t[2];
+    StudentReport report[2] = { 0 };
+    Discrepancy d;
+    for (int i = 0; i < 2; i++) {
+        c.recompute = i == 1;
+        s[i] = student_new(&c, NULL);
+        t[i] = teacher_new(&c, student_flat(s[i]));
+        for (int n = 0; n < 3; n++)
+            if (step(s[i], t[i], &c, n, &report[i], &d))
+                diag("%s", err_text());
+    }
+    ok(report[0].loss == report[1].loss && !memcmp(student_flat(s[0]), student_flat(s[1]), student_bytes(&c)),
+       "head %s: layers that are computed twice give the same bits", aux);
+    for (int i = 0; i < 2; i++) {
+        student_free(s[i]);
+        teacher_free(t[i]);
+    }
+}
+
 static void test_training(const char *aux)
 {
     TrainConfig c = small(aux);
@@ -284,6 +309,9 @@ int main(void)
     test_training("none");
     test_training("vit");
     test_training("convnext");
+    test_recompute("none");
+    test_recompute("vit");
+    test_recompute("convnext");
     test_resume();
     test_nan();
     return tap_done();

@@ -152,6 +152,89 @@ static void test_sharing(Tape *t)
        "what needs no gradient gets none");
 }
 
+/* A block with an inside, of the parameters that arg points at; fails where they are NULL. */
+static Tensor *block(Tape *t, Tensor *x, const void *arg)
+{
+    Tensor *const *w = arg;
+    if (!w[0])
+        return tape_bad_shape(t, "block", "no weights", x);
+    size_t mark = tape_mark(t);
+    Tensor *y = op_layer_norm(t, x, NULL, NULL, 1e-6f);
+    y = op_gelu(t, op_linear(t, op_gelu(t, op_linear(t, y, w[0], NULL)), w[1], NULL));
+    return tape_keep(t, mark, op_residual(t, x, y, NULL));
+}
+
+static Tensor *itself(Tape *t, Tensor *x, const void *arg)
+{
+    (void)t;
+    (void)arg;
+    return x;
+}
+
+/* Blocks within blocks too. */
+static Tensor *two_blocks(Tape *t, Tensor *x, const void *arg)
+{
+    x = tape_recompute(t, x, block, arg, 2 * sizeof(Tensor *));
+    return tape_recompute(t, x, block, arg, 2 * sizeof(Tensor *));
+}
+
+/* Loss of six blocks; how: 0 as they are, 1 each recomputed, 2 pairs of them, recomputed again inside. */
+static float blocks(Tape *t, Tensor *x, Tensor **w, int how)
+{
+    float loss = NAN;
+    tape_begin(t, true);
+    Tensor *z = op_scale(t, x, 1);
+    for (int i = 0; i < 6; i += how == 2 ? 2 : 1)
+        z = how == 0   ? block(t, z, w)
+            : how == 1 ? tape_recompute(t, z, block, w, 2 * sizeof *w)
+                       : tape_recompute(t, z, two_blocks, w, 2 * sizeof *w);
+    Tensor *sum = op_sum(t, op_mul(t, z, z));
+    return tape_backward(t, sum) || tape_read(t, sum, &loss) ? NAN : loss;
+}
+
+static void test_recompute(void)
+{
+    Tensor a = parameter(0, 2, (int64_t[]){ 4 * C, C }, 0.01f), b = parameter(1, 2, (int64_t[]){ C, 4 * C }, 0.02f),
+           x = parameter(2, 2, (int64_t[]){ 64, C }, 0.1f);
+    Tensor *w[2] = { &a, &b };
+    static float want[3][4 * C * C];
+    float loss[3];
+    size_t peak[3];
+    for (int how = 0; how < 3; how++) {
+        Tape *t = tape_new(test_device());
+        for (int round = 0; round < 2; round++) {
+            memset(grads, 0, sizeof grads);
+            loss[how] = blocks(t, &x, w, how);
+        }
+        peak[how] = tape_peak_bytes(t);
+        tape_free(t);
+        if (!how)
+            for (int i = 0; i < 3; i++)
+                memcpy(want[i], grads[i], sizeof want[i]);
+        else
+            ok(loss[how] == loss[0] && !memcmp(want[0], grads[0], sizeof want[0]) &&
+                   !memcmp(want[1], grads[1], sizeof want[1]) && !memcmp(want[2], grads[2], sizeof want[2]),
+               "blocks that are computed twice%s: the same bits", how == 2 ? ", and again inside" : "");
+    }
+    ok(peak[1] < peak[0] * 2 / 3, "they take less memory: %zu instead of %zu", peak[1], peak[0]);
+
+    Tape *t = tape_new(test_device());
+    memset(grads, 0, sizeof grads);
+    x.needs_grad = false;
+    ok(blocks(t, &x, w, 1) == loss[0] && !memcmp(want[0], grads[0], sizeof want[0]) && !grads[2][0],
+       "an input without gradient gets none, the parameters theirs");
+    x.needs_grad = true;
+    tape_begin(t, true);
+    Tensor *y = op_scale(t, &x, 2);
+    ok(tape_recompute(t, y, itself, w, sizeof w) == y, "a body that does nothing");
+    Tensor *none[2] = { NULL, NULL };
+    tape_begin(t, true);
+    ok(!tape_recompute(t, op_scale(t, &x, 2), block, none, sizeof none) && tape_failed(t), "a body that fails");
+    tape_begin(t, false);
+    ok(tape_recompute(t, &x, block, w, sizeof w) && !tape_failed(t), "without a record it is the body alone");
+    tape_free(t);
+}
+
 static void test_errors(Tape *t)
 {
     Tensor w = parameter(0, 2, (int64_t[]){ 3, 4 }, 1), x = parameter(1, 2, (int64_t[]){ 2, 5 }, 1);
@@ -242,6 +325,7 @@ int main(void)
     test_memory(t);
     test_rest(t);
     test_sharing(t);
+    test_recompute();
     test_errors(t);
     test_adamw(t);
     tape_free(t);
