@@ -10,6 +10,7 @@
 #   WERROR=1      warnings are errors        PREFIX= DESTDIR=   for install
 #   CUDA=0        leave the CUDA backend out, though the toolkit is there
 #   CUDA_ARCHS="80 90"   GPUs to compile for; PTX of the last one is added
+#   MPI=0         leave the sums over ranks by MPI out, though mpicc is there
 
 VERSION := 0.1.0
 SAN     ?= 0
@@ -23,6 +24,8 @@ CXX     := $(if $(findstring clang,$(CC)),clang++,g++)
 NVCC    := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA    ?= $(if $(NVCC),1,0)
 CUDA_ARCHS ?= 80 90
+MPICC   := $(shell command -v mpicc)
+MPI     ?= $(if $(MPICC),1,0)
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Objects of different compilers or flags never mix: build, build/san, build/clang, build/clang-san ...
@@ -61,7 +64,8 @@ ISA_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
 
 SIMDSRC  := $(wildcard lib/*/simd/*.c lib/*/*/simd/*.c)
 CUDASRC  := $(wildcard lib/tensor/cuda/*.c lib/tensor/cuda/*.cu)
-LIBSRC   := $(filter-out $(SIMDSRC) $(CUDASRC),$(wildcard lib/*/*.c lib/*/*/*.c))
+MPISRC   := $(wildcard lib/dist/mpi/*.c)
+LIBSRC   := $(filter-out $(SIMDSRC) $(CUDASRC) $(MPISRC),$(wildcard lib/*/*.c lib/*/*/*.c))
 TOOLSRC  := $(wildcard tools/hssl-*.c)
 TOOLS    := $(TOOLSRC:tools/%.c=$B/%)
 UNITSRC  := $(wildcard tests/unit/*.c)
@@ -72,6 +76,7 @@ BENCHES  := $(BENCHSRC:tests/bench/%.c=$B/bench/%)
 FUZZSRC  := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(FUZZSRC:tests/fuzz/%.c=$B/fuzz/%)
 FUZZOBJ  := $B/obj/tests/fuzz/input.o $B/obj/tests/fuzz/damage.o
+MPI_SO   := $(if $(filter 1,$(MPI)),$B/hssl-mpi.so)
 CUDA_SO  := $(if $(filter 1,$(SAN) $(FUZZ)),,$(if $(filter 1,$(CUDA)),$B/hssl-cuda.so))
 MANUALS  := $(wildcard man/man*/*.[157])
 
@@ -85,7 +90,7 @@ TAP      := $B/obj/tests/tap.o
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(TOOLS)  ## build the tools into build/
+all: $(TOOLS) $(CUDA_SO) $(MPI_SO)  ## build the tools into build/
 
 help:  ## show the targets
 	@echo 'make [TARGET] [CC=clang] [SAN=1] [DEBUG=1] [WERROR=1]'
@@ -155,7 +160,14 @@ $B/obj/%.o: %.cu Makefile
 $B/obj/lib/tensor/cuda/%.o: CFLAGS += -fPIC -fvisibility=hidden -isystem $(CUDA_HOME)/include
 
 $B/hssl-cuda.so: $(patsubst %.c,$B/obj/%.o,$(CUDASRC:%.cu=%.c))
-	$(CXX) -shared $(LDFLAGS) -o $@ $^ -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcudnn
+	$(CXX) -shared $(LDFLAGS) -o $@ $^ -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcudnn -lnccl
+
+# So are sums over ranks, where mpirun started them (lib/dist/group.c).
+$B/obj/lib/dist/mpi/%.o: CFLAGS += -fPIC -fvisibility=hidden \
+    $(patsubst -I%,-isystem %,$(if $(filter 1,$(MPI)),$(shell mpicc --showme:compile 2>/dev/null || mpicc -compile_info)))
+
+$B/hssl-mpi.so: $(MPISRC:%.c=$B/obj/%.o)
+	OMPI_CC="$(CC)" MPICH_CC="$(CC)" $(MPICC) -shared $(SANFLAGS) -o $@ $^
 
 # Its kernels once more for the processor: tests run them where there is no GPU.
 EMULATED := $(patsubst lib/%.cu,$B/obj/emulated/%.o,$(filter %.cu,$(CUDASRC))) \
@@ -196,7 +208,7 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory check-run
 
 .PHONY: check-build
-check-build: $(TOOLS) $(CUDA_SO) $B/tests/emulated-cuda.so $(UNITS) $(FUZZERS) $(FAULTS) \
+check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(UNITS) $(FUZZERS) $(FAULTS) \
              $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:
@@ -224,9 +236,11 @@ fuzz:  ## attack the parsers with clang's libFuzzer, each for SECONDS=60 [TARGET
 .PHONY: fuzz fuzz-build
 fuzz-build: $(FUZZERS) $B/fuzz/seeds
 
-install: $(TOOLS)  ## install tools, manual pages and completions below PREFIX
+install: all  ## install tools, manual pages and completions below PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(TOOLS) $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/lib/hssl
+	for f in $(CUDA_SO) $(MPI_SO); do install -m 755 $$f $(DESTDIR)$(PREFIX)/lib/hssl || exit 1; done
 	for s in 1 5 7; do \
 	    install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
 	    install -m 644 man/man$$s/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit 1; \

@@ -281,6 +281,8 @@ typedef struct {
     unsigned char bytes[64];
 } BackendHandle;
 
+enum { BACKEND_TICKET = 128 };
+
 struct Backend {
     const char *name;
     bool mapped;  /* the host reads and writes memory of the device in place, as soon as sync has returned */
@@ -312,6 +314,17 @@ struct Backend {
     int (*lend)(Backend *, const void *p, BackendHandle *out);
     void *(*borrow)(Backend *, const BackendHandle *handle, size_t bytes);
     void (*give_back)(Backend *, void *p, size_t bytes);
+
+    /* Devices of several processes that add up; NULL where the device does not do so by itself. One process makes a
+     * ticket, BACKEND_TICKET bytes, with which all join. `sum` begins to add x up in place, after the work issued so far
+     * and beside what is issued from here on; after `summed` what is issued sees the sums. `abandon` ends all waits for
+     * sums, from any thread. */
+    int (*ticket)(Backend *, void *bytes);
+    int (*join)(Backend *, const void *bytes, int rank, int world);
+    int (*sum)(Backend *, float *x, int64_t n);
+    int (*summed)(Backend *);
+    void (*abandon)(Backend *);
+    void (*leave)(Backend *);
 
     /* Linear algebra. */
     int (*matmul)(Backend *, const MatmulArgs *);

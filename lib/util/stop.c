@@ -12,11 +12,13 @@ static int stop_pipe[2] = { -1, -1 };
 
 static void on_signal(int signal_number)
 {
+    static volatile sig_atomic_t came;
     int saved = errno;
-    if (stop_seen == signal_number) { /* asked twice: end at once, as the signal does */
+    if (came == signal_number) { /* asked twice: end at once, as the signal does */
         signal(signal_number, SIG_DFL);
         raise(signal_number);
     }
+    came = signal_number;
     stop_request(signal_number);
     errno = saved;
 }

@@ -29,6 +29,7 @@ typedef struct {
     struct { void *p; size_t bytes; } scratch[CUDA_SCRATCH_SLOTS];
     struct Blas *blas; /* blaslt.c */
     struct Dnn *dnn;   /* graph.c */
+    struct Ranks *ranks; /* collective.c; NULL where this device adds up with no others */
 } CudaDevice;
 
 static inline cudaStream_t cuda_stream(Backend *be)

@@ -261,5 +261,6 @@ Backend *hssl_backend(const char *name)
     cuda_linear_table(be);
     cuda_attention_table(be);
     cuda_conv_table(be);
+    cuda_collective_table(be);
     return be;
 }

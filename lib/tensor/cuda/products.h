@@ -11,6 +11,7 @@ void products_close(CudaDevice *d);
 void cuda_linear_table(Backend *be);    /* blaslt.c */
 void cuda_attention_table(Backend *be); /* sdpa.c */
 void cuda_conv_table(Backend *be);      /* convolution.c */
+void cuda_collective_table(Backend *be); /* collective.c */
 
 /* ---- cuDNN: graph.c */
 
