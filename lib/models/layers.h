@@ -27,6 +27,8 @@ typedef struct {
     uint32_t group;
     int rank, ranks; /* ranks 0 counts as 1 */
     bool recompute;
+    int (*reached)(void *arg); /* on the way back, before each block of the base model; or NULL */
+    void *reached_arg;
     Probe *probe; /* or NULL */
 } Pass;
 

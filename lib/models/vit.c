@@ -77,6 +77,8 @@ static int vit_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want
     z = tape_keep(t, mark, op_tokens(t, z, v->cls, positions(v, t, height, width)));
     probe_see(pass, t, z, "tokens of %d x %d patches", out->rows, out->cols);
     for (int i = 0; i < b->spec.dims.depth; i++) {
+        if (pass && pass->reached)
+            z = tape_milestone(t, z, pass->reached, pass->reached_arg);
         z = tape_keep(t, mark, block_forward(&v->blocks[i], t, z, true, pass, i));
         probe_see(pass, t, z, "output of backbone.blocks.%d", i);
     }

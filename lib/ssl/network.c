@@ -144,6 +144,8 @@ int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkP
                        .rank = how->rank,
                        .ranks = how->ranks,
                        .recompute = how->recompute,
+                       .reached = how->reached,
+                       .reached_arg = how->reached_arg,
                        .probe = how->probe };
     probe_see(&pass, t, x, "views");
     BackboneOut base;

@@ -28,6 +28,8 @@ typedef struct {
     uint32_t group;  /* of views: 0 global, 1 local */
     int rank, ranks; /* which of how many parts of the batch this is; ranks 0 counts as 1 */
     bool recompute;  /* keep of each layer the output alone for the backward pass */
+    int (*reached)(void *arg); /* see models/layers.h; or NULL */
+    void *reached_arg;
     Probe *probe;    /* or NULL; see models/layers.h */
 } NetworkPass;
 

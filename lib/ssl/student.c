@@ -13,6 +13,8 @@
 
 /* What a step reports, side by side on the device. */
 enum { LOSS, TERM_BASE, TERM_HEAD, FIGURES };
+/* Gradients are added up over ranks so many floats at a time at least, while backward goes on. */
+enum { BUCKET = 2 << 20, MOST_BLOCKS = 64 };
 
 struct Student {
     TrainConfig config;
@@ -23,6 +25,11 @@ struct Student {
     Backend *be;
     float *figures; /* [FIGURES] */
     int logits;
+    Group *group; /* or NULL */
+    size_t unsummed; /* floats at the beginning of the gradients that aren't being added up yet */
+    int blocks_left; /* of the base model, on the way back */
+    size_t block_at[MOST_BLOCKS]; /* where their gradients begin */
+    int blocks;
     /* between forward and backward */
     NetworkOut out;
     ViewBatch views;
@@ -87,6 +94,36 @@ const float *student_flat(const Student *s)
     return params_flat(network_params(s->net));
 }
 
+void student_join(Student *s, Group *g)
+{
+    Params *params = network_params(s->net);
+    char name[64];
+    s->group = g;
+    for (s->blocks = 0; s->blocks < MOST_BLOCKS; s->blocks++) {
+        snprintf(name, sizeof name, "backbone.blocks.%d.norm1.weight", s->blocks);
+        const Param *p = params_find(params, name);
+        if (!p)
+            break;
+        s->block_at[s->blocks] = p->offset;
+    }
+}
+
+static int sum_from(Student *s, size_t from)
+{
+    size_t n = s->unsummed - from;
+    s->unsummed = from;
+    return group_sum(s->group, params_flat_grad(network_params(s->net)) + from, (int64_t)n);
+}
+
+/* The way back has left another block of the base behind, and with it all that lies behind it in the layout: the global
+ * views went first, so they come last. */
+static int block_done(void *arg)
+{
+    Student *s = arg;
+    size_t at = s->block_at[--s->blocks_left];
+    return s->unsummed - at >= BUCKET ? sum_from(s, at) : 0;
+}
+
 /* The image vectors of both groups of views, one behind the other, and their logits. */
 static int forward(Student *s, bool record, Probe *probe)
 {
@@ -98,7 +135,12 @@ static int forward(Student *s, bool record, Probe *probe)
     tape_begin(t, record);
     for (int i = 0; i < parts; i++) {
         NetworkPass how = { .drop = true, .seed = (uint64_t)s->config.seed, .step = (uint64_t)s->step,
-                            .group = (uint32_t)i, .recompute = s->config.recompute, .probe = probe };
+                            .group = (uint32_t)i, .rank = group_rank(s->group), .ranks = group_world(s->group),
+                            .recompute = s->config.recompute, .probe = probe };
+        if (!i && record && s->blocks) {
+            how.reached = block_done;
+            how.reached_arg = s;
+        }
         if (network_images(s->net, t, views_tensor(t, v, i), aux, &how, &part[i]))
             return -1;
     }
@@ -172,24 +214,30 @@ int student_backward(Student *s, const float *q)
         terms[1] = s->method->term(t, &s->config, &term);
         loss = op_scale(t, op_add(t, terms[0], terms[1]), (float)s->config.hssl_weight);
     }
-    if (!loss || s->be->zero(s->be, s->figures, FIGURES * sizeof(float)) || note_figure(s, LOSS, loss) ||
+    Tensor *mean = group_world(s->group) > 1 ? op_scale(t, loss, 1 / (float)group_world(s->group)) : loss;
+    if (!mean || s->be->zero(s->be, s->figures, FIGURES * sizeof(float)) || note_figure(s, LOSS, loss) ||
         note_figure(s, TERM_BASE, terms[0]) || (terms[1] && note_figure(s, TERM_HEAD, terms[1])))
         return -1;
-    return tape_backward(t, loss);
+    s->unsummed = params_bytes(network_params(s->net)) / sizeof(float);
+    s->blocks_left = s->blocks;
+    if (tape_backward(t, mean))
+        return -1;
+    return group_world(s->group) > 1 ? sum_from(s, 0) || group_sum(s->group, s->figures, FIGURES) ? -1 : 0 : 0;
 }
 
 int student_update(Student *s, const StepRates *r, StudentReport *report)
 {
     float figures[FIGURES];
     int worst, rc;
-    if (adamw_norms(s->adamw, s->figures + LOSS) ||
+    if ((s->group && group_settle(s->group)) || adamw_norms(s->adamw, s->figures + LOSS) ||
         adamw_step(s->adamw, r->lr, r->weight_decay, s->config.clip_grad, r->freeze_last) ||
         (rc = adamw_settle(s->adamw, &report->grad_norm, &worst)) < 0 ||
         s->be->read(s->be, figures, s->figures, sizeof figures))
         return -1;
-    report->loss = figures[LOSS];
-    report->term_base = figures[TERM_BASE];
-    report->term_head = figures[TERM_HEAD];
+    double ranks = group_world(s->group);
+    report->loss = figures[LOSS] / ranks;
+    report->term_base = figures[TERM_BASE] / ranks;
+    report->term_head = figures[TERM_HEAD] / ranks;
     if (!rc)
         return 0;
     if (!isfinite(report->loss))

@@ -9,6 +9,7 @@
 #ifndef HSSL_SSL_STUDENT_H
 #define HSSL_SSL_STUDENT_H
 
+#include "dist/group.h"
 #include "ssl/views.h"
 #include "ssl/config.h"
 #include "ssl/network.h"
@@ -29,11 +30,16 @@ Student *student_new(const TrainConfig *c, void *memory);
 size_t student_bytes(const TrainConfig *c);
 void student_free(Student *s);
 
+/* From now on this student is one of several on parts of one batch: gradients and figures are those of the whole batch,
+ * drop path is drawn for it, and all students stay the same. c->batch_size is the part's. The group outlives the student. */
+void student_join(Student *s, Group *g);
+
 /* The forward pass; the activations are held until student_backward or the next student_forward, and so must
  * the views. 0 or -1. */
 int student_forward(Student *s, const ViewBatch *views, const StepRates *rates);
 
-/* Loss and gradients, then the update; student_finish does both. Only student_update waits for the device, at its end.
+/* Loss and gradients, then the update; student_finish does both. Only student_update waits for the device, at its end
+ * (and in a group for the sums, before anything changes).
  * Between the two the gradients can be looked at (student_network, params_at).
  *
  * q: targets [2B, K], memory of the device. A loss or gradient that is not finite: student_update gives -1 with ERR_MATH,

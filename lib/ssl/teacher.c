@@ -19,6 +19,7 @@ struct Teacher {
     size_t bytes;
     float *center, *center_base; /* [K]; center_base only where D is measured */
     float *figures;              /* [2] on the device: D, D_role */
+    float *means;                /* [2][K], or NULL: see teacher_defer */
     const float *head_logits, *base_logits; /* of the last step, in the tape's arena */
     bool aux, measures;
 };
@@ -108,6 +109,30 @@ static int read_figures(Teacher *t, Discrepancy *d)
     return 0;
 }
 
+void teacher_defer(Teacher *t, float *means)
+{
+    t->means = means;
+}
+
+int teacher_center(Teacher *t, const float *means)
+{
+    int64_t k = t->config.out_dim;
+    double m = t->config.center_momentum;
+    return t->method->center(t->tape, t->center, means, m, 1, k) ||
+                   (t->measures && t->method->center(t->tape, t->center_base, means + k, m, 1, k))
+               ? -1
+               : 0;
+}
+
+static int take_in(Teacher *t, int which, const float *z, int64_t rows)
+{
+    int64_t k = t->config.out_dim;
+    if (!t->means)
+        return t->method->center(t->tape, which ? t->center_base : t->center, z, t->config.center_momentum, rows, k);
+    return t->be->reduce(t->be, &(ReduceArgs){ .outer = 1, .reduce = rows, .n = k, .x = z, .x_outer = rows * k,
+                                               .out = t->means + which * k, .factor = 1 / (float)rows });
+}
+
 int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d)
 {
     if (d)
@@ -115,7 +140,6 @@ int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, D
     if (views_check(views))
         return -1;
     int64_t rows = views->globals * views->batch, k = t->config.out_dim;
-    double m = t->config.center_momentum;
     NetworkOut out;
     tape_begin(t->tape, false);
     if (logits(t, views_tensor(t->tape, views, 0), &out))
@@ -125,8 +149,7 @@ int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, D
     t->base_logits = out.base_logits ? out.base_logits->data : NULL;
     if (t->method->targets(t->tape, z, t->center, temp, q, rows, k) ||
         (t->measures && d && measure(t, &out, rows, temp)) ||
-        t->method->center(t->tape, t->center, z, m, rows, k) ||
-        (t->measures && t->method->center(t->tape, t->center_base, out.base_logits->data, m, rows, k)))
+        take_in(t, 0, z, rows) || (t->measures && take_in(t, 1, out.base_logits->data, rows)))
         return -1;
     return t->measures && d ? read_figures(t, d) : t->be->sync(t->be); /* the one wait for the device */
 }

@@ -28,6 +28,12 @@ void teacher_free(Teacher *t);
  * has no auxiliary head or discrepancy is off). 0 or -1. */
 int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d);
 
+/* One of several teachers on parts of one batch: the centres don't take in what teacher_targets computes, whose means over
+ * rows go to means, [2][K] of the device, the head's (or only) logits first, instead; teacher_center takes them in when
+ * they are those of the whole batch. */
+void teacher_defer(Teacher *t, float *means);
+int teacher_center(Teacher *t, const float *means);
+
 /* D over n images [n][size][size][3], memory of the host, one view each, for the centres as they stand; nothing changes. 0
  * or -1. */
 int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, double temp, Discrepancy *d);

@@ -263,3 +263,33 @@ Tensor *tape_recompute(Tape *t, Tensor *x, TapeBody *body, const void *arg, size
     memcpy(n->arg, arg, bytes);
     return y;
 }
+
+/* ---- milestones */
+
+typedef struct {
+    Node node;
+    Tensor *x;
+    int (*reached)(void *arg);
+    void *arg;
+} Milestone;
+
+static int milestone_backward(Tape *t, Node *node, const void *dy)
+{
+    Milestone *n = (Milestone *)node;
+    (void)dy;
+    return tape_grad_pass(t, n->x, node->out) || n->reached(n->arg) ? -1 : 0;
+}
+
+Tensor *tape_milestone(Tape *t, Tensor *x, int (*reached)(void *arg), void *arg)
+{
+    if (!x || t->failed || !TAPE_WANTS(t, x))
+        return t->failed ? NULL : x;
+    Tensor *y = tape_wrap(t, x->dtype, x->ndim, x->shape, x->data);
+    Milestone *n = y ? tape_record(t, sizeof *n, milestone_backward, y) : NULL;
+    if (!n)
+        return NULL;
+    n->x = x;
+    n->reached = reached;
+    n->arg = arg;
+    return y;
+}

@@ -104,6 +104,10 @@ void tape_retain(Tape *t, Tensor *x);
 typedef Tensor *TapeBody(Tape *t, Tensor *x, const void *arg);
 Tensor *tape_recompute(Tape *t, Tensor *x, TapeBody *body, const void *arg, size_t bytes);
 
+/* x itself, and a mark on the way back: where backward comes by, everything that was computed after it has been run
+ * backwards, and reached(arg) is called; a result below 0 is a failure. */
+Tensor *tape_milestone(Tape *t, Tensor *x, int (*reached)(void *arg), void *arg);
+
 /* Inference: y = ..many ops..; y = tape_keep(t, mark, y) releases all that was made after the mark except
  * y, which moves down to the mark. Tensors older than the mark are untouched, younger ones but y are void.
  * While recording, returns y and releases nothing. */

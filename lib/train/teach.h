@@ -2,7 +2,7 @@
  *
  *     trainer -> teacher  start    config, threads, medium; params, targets    -> started (or fail)
  *                         step     step, temp; global                          -> targets: d, d_role
- *                         update   step, momentum; params where inline
+ *                         update   step, momentum; params, means where inline
  *                         save     tensor state                                -> saved
  *                         load     tensor state                                -> loaded
  *                         bye
@@ -38,6 +38,7 @@ typedef struct {
     const char *device, *precision; /* for a teacher that is started: its own --device and --precision; NULL: none given */
     Backend *be;         /* where the student is */
     Medium best;         /* try this one first, then those below */
+    int ranks;           /* how many trainers, each with a teacher, share a batch; 0 counts as 1 */
 } TeachConfig;
 
 /* Start or connect to the teacher. Returns at once: the teacher gets ready meanwhile. */
@@ -71,6 +72,9 @@ typedef struct {
 int teach_step(Teach *t, const TeachViews *v, const StepRates *r);
 /* Wait for them: [2B, K] on the device, good until the next teach_step(). d is NaN where there is no discrepancy. */
 const float *teach_targets(Teach *t, Discrepancy *d);
+/* Of several ranks: the means over rows of this teacher's logits, `n` floats of the device, after teach_targets(). To be
+ * replaced by those of the whole batch until teach_update(), which the centres then take in. */
+float *teach_means(Teach *t, int64_t *n);
 /* The student has new weights: fold them in. Does not wait. */
 int teach_update(Teach *t, const StepRates *r);
 

@@ -29,7 +29,8 @@ struct Teach {
     int life_out, life_in; /* the child's standard input and output */
     char line[TICKET_MAX_LINE];
     Link *link;
-    Area params, targets;
+    Area params, targets, means;
+    int ranks;
     const char *views; /* device memory of the views, or NULL */
     int64_t rows, k;
     bool measures;
@@ -126,6 +127,7 @@ Teach *teach_open(const TeachConfig *c)
     t->life_in = t->life_out = -1;
     t->be = c->be;
     t->medium = c->best;
+    t->ranks = c->ranks > 1 ? c->ranks : 1;
     t->step = -1;
     if (c->ticket)
         snprintf(t->line, sizeof t->line, "%s", c->ticket);
@@ -174,6 +176,15 @@ static int add_contents(Message *m, const char *name, const Area *a)
     return message_add_copy(m, name, MSG_F32, 1, (int64_t[]){ (int64_t)(a->bytes / sizeof(float)) }, a->host);
 }
 
+static int take_contents(const Message *m, const char *name, Area *a)
+{
+    const MsgTensor *x = note_floats(m, name, a->bytes / sizeof(float));
+    if (!x || !x->data)
+        return x ? err_set(ERR_DATA, "%s: no tensor %s", note_op(m), name) : -1;
+    memcpy(a->host, x->data, x->bytes);
+    return 0;
+}
+
 static int post(Teach *t, Message *m, int built)
 {
     if (!built)
@@ -213,14 +224,16 @@ static int send_start(Teach *t, Medium medium, const char *config, int threads, 
 {
     Message m;
     Area views = { .be = t->be, .device = (void *)(uintptr_t)t->views, .bytes = views_bytes };
-    if (area_prepare(&t->params, medium) || area_prepare(&t->targets, medium))
+    if (area_prepare(&t->params, medium) || area_prepare(&t->targets, medium) ||
+        (t->ranks > 1 && area_prepare(&t->means, medium)))
         return medium == MEDIUM_INLINE ? -1 : 1;
     if (area_down(&t->params))
         return -1;
     int rc = note_begin(&m, "start") || message_set_int(&m, "protocol", TEACH_PROTOCOL) ||
              message_set_text(&m, "config", config) || message_set_int(&m, "threads", threads) ||
              message_set_text(&m, "medium", medium_name(medium)) || area_announce(&t->params, medium, &m, "params") ||
-             area_announce(&t->targets, medium, &m, "targets") ||
+             area_announce(&t->targets, medium, &m, "targets") || message_set_int(&m, "ranks", t->ranks) ||
+             (t->ranks > 1 && area_announce(&t->means, medium, &m, "means")) ||
              (medium == MEDIUM_INLINE && add_contents(&m, "params", &t->params)) ||
              (medium == MEDIUM_IPC && (message_set_int(&m, "views_bytes", (int64_t)views_bytes) ||
                                        area_announce(&views, medium, &m, "views")));
@@ -268,6 +281,7 @@ int teach_start(Teach *t, const TrainConfig *c, int threads, void *views, size_t
     if (t->medium == MEDIUM_IPC && (!t->be->lend || !views))
         t->medium = MEDIUM_SHM;
     if (area_new(&t->targets, t->be, (size_t)t->rows * (size_t)t->k * sizeof(float), t->medium > MEDIUM_INLINE) ||
+        (t->ranks > 1 && area_new(&t->means, t->be, 2 * (size_t)t->k * sizeof(float), t->medium > MEDIUM_INLINE)) ||
         connect_teacher(t))
         return -1;
     char *config = config_to_json(c);
@@ -316,30 +330,35 @@ int teach_step(Teach *t, const TeachViews *in, const StepRates *r)
 const float *teach_targets(Teach *t, Discrepancy *d)
 {
     Message m;
-    const MsgTensor *q;
     if (await(t, "targets", &m, -1))
         return NULL;
     bool good = true;
     if (message_int(&m, "step", -1) != t->step) {
         err_set(ERR_PEER, "teacher: targets of another step");
         good = false;
-    } else if (t->medium == MEDIUM_INLINE &&
-               (good = (q = note_floats(&m, "targets", t->targets.bytes / sizeof(float))) && q->data)) {
-        memcpy(t->targets.host, q->data, q->bytes);
+    } else if (t->medium == MEDIUM_INLINE) {
+        good = !take_contents(&m, "targets", &t->targets) && (t->ranks == 1 || !take_contents(&m, "means", &t->means));
     }
     *d = (Discrepancy){ message_real(&m, "d", NAN), message_real(&m, "d_role", NAN) };
     message_clear(&m);
-    return good && !area_up(&t->targets) ? t->targets.device : NULL;
+    return good && !area_up(&t->targets) && (t->ranks == 1 || !area_up(&t->means)) ? t->targets.device : NULL;
+}
+
+float *teach_means(Teach *t, int64_t *n)
+{
+    *n = (int64_t)(t->means.bytes / sizeof(float));
+    return t->means.device;
 }
 
 int teach_update(Teach *t, const StepRates *r)
 {
     Message m;
-    if (area_down(&t->params))
+    if (area_down(&t->params) || (t->ranks > 1 && area_down(&t->means)))
         return -1;
     int rc = note_begin(&m, "update") || message_set_int(&m, "step", r->step) ||
              message_set_real(&m, "momentum", r->momentum) ||
-             (t->medium == MEDIUM_INLINE && add_contents(&m, "params", &t->params));
+             (t->medium == MEDIUM_INLINE && add_contents(&m, "params", &t->params)) ||
+             (t->medium == MEDIUM_INLINE && t->ranks > 1 && add_contents(&m, "means", &t->means));
     return post(t, &m, rc);
 }
 
@@ -456,6 +475,7 @@ void teach_close(Teach **teach)
         close(t->life_in);
     area_close(&t->params);
     area_close(&t->targets);
+    area_close(&t->means);
     free(t->published);
     free(t);
     *teach = NULL;

@@ -22,8 +22,9 @@ typedef struct {
     Teacher *teacher;
     size_t floats; /* of the parameters */
     bool measures;
+    bool deferred; /* the centres wait for the means of all ranks */
     Medium medium;
-    Area params, targets, views; /* the trainer's, or copies of theirs; views over ipc only */
+    Area params, targets, means, views; /* the trainer's, or copies of theirs; views over ipc only */
     ShmBlock *pixels;            /* the trainer's batches, where shared on the host */
     bool pixels_pinned;
     uint8_t *own_pixels; /* of one batch, on the device */
@@ -60,6 +61,7 @@ static void forget(Session *s)
     forget_pixels(s);
     area_close(&s->params);
     area_close(&s->targets);
+    area_close(&s->means);
     area_close(&s->views);
     if (s->own_pixels)
         s->be->release(s->be, s->own_pixels, s->own_bytes);
@@ -79,16 +81,16 @@ static float *floats_alloc(size_t n)
 
 /* ---------------------------------------------------------------- notes */
 
-/* The student's weights to where the teacher reads them. */
-static int take_params(Session *s, const Message *in)
+/* What the trainer wrote, to where the teacher reads it. */
+static int take(Session *s, const Message *in, const char *name, Area *a)
 {
     if (s->medium == MEDIUM_INLINE) {
-        const MsgTensor *p = note_floats(in, "params", s->floats);
+        const MsgTensor *p = note_floats(in, name, a->bytes / sizeof(float));
         if (!p || !p->data)
-            return p ? err_set(ERR_DATA, "%s: no weights", note_op(in)) : -1;
-        memcpy(s->params.host, p->data, p->bytes);
+            return p ? err_set(ERR_DATA, "%s: no %s", note_op(in), name) : -1;
+        memcpy(a->host, p->data, p->bytes);
     }
-    return area_up(&s->params);
+    return area_up(a);
 }
 
 /* Map what the trainer announced; 1, with an error, where this medium is refused. */
@@ -101,9 +103,11 @@ static int find_areas(Session *s, const Message *in, size_t params, size_t targe
         return err_set(ERR_DATA, "start: no views_bytes");
     if (area_open(&s->params, s->be, params, s->medium, in, "params", false) ||
         area_open(&s->targets, s->be, targets, s->medium, in, "targets", true) ||
+        (s->deferred && area_open(&s->means, s->be, 2 * (size_t)s->config.out_dim * sizeof(float), s->medium, in, "means",
+                                  true)) ||
         (s->medium == MEDIUM_IPC && area_open(&s->views, s->be, (size_t)views, s->medium, in, "views", false)))
         return s->medium == MEDIUM_INLINE || err_code() == ERR_DATA ? -1 : 1;
-    return take_params(s, in);
+    return take(s, in, "params", &s->params);
 }
 
 static int on_start(Session *s, const Message *in)
@@ -130,6 +134,7 @@ static int on_start(Session *s, const Message *in)
         return -1;
     s->floats = bytes / sizeof(float);
     s->measures = teach_measures(&s->config);
+    s->deferred = message_int(in, "ranks", 1) > 1;
     int rc = find_areas(s, in, bytes, rows * k * sizeof(float));
     if (rc < 0)
         return -1;
@@ -141,6 +146,8 @@ static int on_start(Session *s, const Message *in)
     }
     if (!(s->teacher = teacher_new(&s->config, s->params.device)))
         return -1;
+    if (s->deferred)
+        teacher_defer(s->teacher, s->means.device);
     rc = note_begin(&out, "started") || message_set_text(&out, "medium", medium_name(s->medium)) ||
          message_set_text(&out, "published", s->io->published ? link_ticket(s->io->published) : "");
     return reply(s, &out, rc);
@@ -258,13 +265,15 @@ static int on_step(Session *s, const Message *in)
             s->be->read(s->be, s->centers + k, base ? base : head, k * sizeof(float)))
             return -1;
     }
-    if (teacher_targets(s->teacher, &v, temp, s->targets.device, &d) || area_down(&s->targets))
+    if (teacher_targets(s->teacher, &v, temp, s->targets.device, &d) || area_down(&s->targets) ||
+        (s->deferred && area_down(&s->means)))
         return -1;
     int rc = note_begin(&out, "targets") || message_set_int(&out, "step", step);
     if (!rc && s->measures && isfinite(d.d) && isfinite(d.d_role))
         rc = message_set_real(&out, "d", d.d) || message_set_real(&out, "d_role", d.d_role);
     if (!rc && s->medium == MEDIUM_INLINE)
-        rc = message_add_copy(&out, "targets", MSG_F32, 1, shape, s->targets.host);
+        rc = message_add_copy(&out, "targets", MSG_F32, 1, shape, s->targets.host) ||
+             (s->deferred && message_add_copy(&out, "means", MSG_F32, 1, (int64_t[]){ 2 * (int64_t)k }, s->means.host));
     if (reply(s, &out, rc))
         return -1;
     if (watched)
@@ -277,7 +286,11 @@ static int on_update(Session *s, const Message *in)
     double m = message_real(in, "momentum", -1);
     if (!(m >= 0 && m <= 1))
         return err_set(ERR_DATA, "update: no proper momentum");
-    return take_params(s, in) ? -1 : teacher_update(s->teacher, s->params.device, m);
+    return take(s, in, "params", &s->params) ||
+                   (s->deferred && (take(s, in, "means", &s->means) || teacher_center(s->teacher, s->means.device))) ||
+                   teacher_update(s->teacher, s->params.device, m)
+               ? -1
+               : 0;
 }
 
 /* Copy the state to, or with load from, one array: parameters, centre, base centre. */
