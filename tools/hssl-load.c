@@ -1,4 +1,5 @@
 /* hssl-load: a dataset's records, shuffled anew each epoch, handed out on demand. */
+#include "dist/place.h"
 #include "store/dataset.h"
 #include "stream/source.h"
 #include "stream/stage.h"
@@ -115,6 +116,13 @@ static int stream(Source *s, Dataset *ds, uint64_t per_epoch)
 int main(int argc, char **argv)
 {
     int operands = opt_parse(&program, argc, argv), rc = 1;
+    Place place;
+    if (!opt_given(opts, "rank") && !opt_given(opts, "world")) {
+        if (place_find(&place))
+            die();
+        o.rank = place.rank;
+        o.world = place.world;
+    }
     if (operands != 1)
         opt_usage("one DATASET is needed");
     if (o.rank >= o.world)

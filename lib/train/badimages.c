@@ -40,8 +40,9 @@ void bad_names_free(BadNames *b)
 
 static int check(const BadImages *b)
 {
-    char remedy[512];
-    snprintf(remedy, sizeof remedy, "hssl-info --bad %s lists them", run_path(b->journal->run));
+    char remedy[512] = "they are named above";
+    if (b->journal->run)
+        snprintf(remedy, sizeof remedy, "hssl-info --bad %s lists them", run_path(b->journal->run));
     return allowed(b->most, b->count, b->whole, remedy);
 }
 
@@ -70,9 +71,21 @@ static int log_one(Journal *j, const BadRecord *r)
     return journal_write(j, line);
 }
 
+/* Without a run they are named on standard error. */
+static int name_all(BadImages *b, const BadRecord *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        log_warn("image %" PRIu64 "%s%s%s: %s", list[i].id, *list[i].name ? " (" : "", list[i].name,
+                 *list[i].name ? ")" : "", list[i].why);
+    b->count += (int64_t)n;
+    return check(b);
+}
+
 int bad_take(void *arg, const BadRecord *list, size_t n)
 {
     BadImages *b = arg;
+    if (!b->journal->run)
+        return name_all(b, list, n);
     BadImage *images = calloc(n, sizeof *images);
     if (!images)
         return err_set(ERR_MEMORY, "no memory for %zu bad images", n);

@@ -27,7 +27,7 @@ void bad_names_free(BadNames *b);
 
 /* A training's: put into the run's quarantine, into the log, counted. */
 typedef struct {
-    Journal *journal; /* its run has to be there by the first call of bad_take() */
+    Journal *journal; /* its run has to be there by the first call of bad_take(); without one they are only named */
     const OptAmount *most;
     int64_t whole; /* images of the dataset */
     int64_t count; /* of the run so far */

@@ -1,0 +1,159 @@
+/* What hssl-train says: on standard error, and in the run's log. */
+#include "training.h"
+
+#include "stream/stage.h"
+#include "train/estimate.h"
+#include "util/err.h"
+#include "util/stop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+void describe(const Training *t)
+{
+    char layers[64] = "", locals[64] = "";
+    const BatchShape *s = t->shape;
+    size_t bytes = student_bytes(&config);
+    MemoryEstimate m = memory_estimate(&config, bytes);
+    if (strcmp(config.aux, "none"))
+        snprintf(layers, sizeof layers, " + %s of %" PRId64, config.aux, config.aux_depth);
+    if (s->locals)
+        snprintf(locals, sizeof locals, " + %d x %d", s->locals, s->local_size);
+    log_info("%s, %s/%" PRId64 "%s, K %" PRId64 "; %" PRId64 " epochs of %" PRId64 " steps of %" PRId64
+             " images, views 2 x %d%s; %s, %d threads",
+             config.method, config.arch, config.patch_size, layers, config.out_dim, config.epochs,
+             t->at.steps_per_epoch, config.batch_size, s->global_size, locals, config.device, t->threads);
+    log_info("lr %.4g = %.4g * %" PRId64
+             " / 256; %.3g M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
+             config.lr * (double)config.batch_size / 256, config.lr, config.batch_size,
+             (double)bytes / sizeof(float) / 1e6, (m.student + m.teacher) / 1048576, m.teacher / 1048576);
+}
+
+/* ---------------------------------------------------------------- log */
+
+int log_start(Training *t)
+{
+    json_object *line = journal_line("start");
+    const Message *w = batches_welcome(t->batches);
+    journal_int(line, "step", t->at.step);
+    journal_int(line, "steps", t->total);
+    journal_int(line, "threads", t->threads);
+    journal_text(line, "version", HSSL_VERSION);
+    journal_text(line, "device", config.device);
+    journal_text(line, "teacher", medium_name(teach_medium(t->teach)));
+    journal_text(line, "dataset", message_text(w, "dataset", ""));
+    journal_text(line, "recipe", message_text(w, "recipe", ""));
+    journal_text(line, "init_from", options.init_from ? options.init_from : "");
+    json_object_object_add(line, "config", json_tokener_parse(run_config(t->run)));
+    return journal_write(&t->journal, line);
+}
+
+int log_step(Training *t, const StepRates *r, const StudentReport *s, const Discrepancy *d)
+{
+    double now = log_seconds(), waited = batches_waited(t->batches);
+    json_object *line = journal_line("step");
+    journal_int(line, "step", r->step);
+    journal_int(line, "epoch", r->epoch);
+    journal_int(line, "images", t->at.images);
+    journal_real(line, "loss", s->loss);
+    if (strcmp(config.aux, "none")) {
+        journal_real(line, "loss_base", s->term_base);
+        journal_real(line, "loss_aux", s->term_head);
+    }
+    journal_real(line, "d", d->d);
+    journal_real(line, "d_role", d->d_role);
+    journal_real(line, "lr", r->lr);
+    journal_real(line, "weight_decay", r->weight_decay);
+    journal_real(line, "momentum", r->momentum);
+    journal_real(line, "teacher_temp", r->teacher_temp);
+    journal_real(line, "grad_norm", s->grad_norm);
+    journal_real(line, "images_per_s", ((double)t->at.images - t->images_mark) / (now - t->time_mark));
+    journal_real(line, "waited_s", waited - t->wait_mark);
+    t->images_mark = (double)t->at.images;
+    t->time_mark = now;
+    t->wait_mark = waited;
+    return journal_write(&t->journal, line);
+}
+
+int end_epoch(Training *t, int64_t epoch)
+{
+    EpochSums *e = &t->at.epoch;
+    double n = (double)e->steps;
+    json_object *line = journal_line("epoch");
+    journal_int(line, "epoch", epoch);
+    journal_int(line, "step", t->at.step);
+    journal_int(line, "steps", e->steps);
+    journal_real(line, "loss", e->loss / n);
+    journal_real(line, "d", e->d / n);
+    journal_real(line, "d_role", e->d_role / n);
+    journal_int(line, "bad", batches_bad(t->batches));
+    char d[32] = "";
+    if (isfinite(e->d))
+        snprintf(d, sizeof d, ", D %.4g", e->d / n);
+    if (is_first(t))
+        log_info("epoch %" PRId64 "/%" PRId64 ": loss %.4f%s, %.4g images/s", epoch + 1, config.epochs,
+             e->loss / n, d,
+             (double)((t->at.step - t->begun) * config.batch_size) / (log_seconds() - t->started));
+    *e = (EpochSums){ 0 };
+    return journal_write(&t->journal, line);
+}
+
+/* After the loop: what can be saved is saved, and the exit status says how it ended. */
+int finish(Training *t, int rc, bool savable)
+{
+    if (is_first(t))
+        progress_end(&t->progress);
+    bool other = group_check(t->group) != 0; /* another rank ended: it was said which */
+    if (other)
+        rc = err_code() == ERR_STOP ? 0 : -1;
+    int status = rc ? stream_status() : 0;
+    ErrCode why = rc ? err_code() : ERR_NONE;
+    if (other) {
+        status = rc ? 1 : status;
+    } else if (rc && why == ERR_PEER) { /* after Ctrl-C the producers may be gone before the signal is seen here */
+        struct pollfd p = { .fd = stop_fd(), .events = POLLIN };
+        char text[512];
+        snprintf(text, sizeof text, "%s", err_text());
+        if (poll(&p, 1, 200) > 0)
+            rc = 0;
+        else
+            log_error("%s", text);
+    } else if (rc) {
+        log_error("%s", err_text());
+    }
+    if (!rc && stop_signal())
+        status = stop_status();
+    if (!other && (rc || stop_signal()))
+        group_end(t->group, rc ? err_text() : NULL);
+    if (!is_first(t))
+        return status;
+    if (savable && save(t)) {
+        log_error("%s", err_text());
+        savable = false;
+        status = 1;
+    }
+    t->failed = rc || status == 1;
+    json_object *line = journal_line("end");
+    bool done = t->at.step == t->total && !status;
+    journal_text(line, "reason", done ? "done" : stop_signal() ? "signal" : "error");
+    journal_int(line, "step", t->at.step);
+    journal_text(line, "digest", savable ? t->at.digest : "");
+    journal_int(line, "bad", batches_bad(t->batches));
+    if (journal_write(&t->journal, line) && !t->failed)
+        log_warn("%s", err_text());
+    if (batches_bad(t->batches))
+        log_info("%" PRId64 " bad image%s replaced: hssl-info --bad %s lists them", batches_bad(t->batches),
+                 batches_bad(t->batches) == 1 ? " was" : "s were", options.output);
+    if (done)
+        log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s", t->at.step, t->at.images,
+                 t->at.digest, options.output);
+    else if (t->saved >= 0)
+        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume goes on from there",
+                 options.output, t->saved, t->total);
+    else
+        log_info("%s holds no checkpoint", options.output);
+    return status;
+}

@@ -1,0 +1,206 @@
+/* How a training gets what it needs, and leaves it. */
+#include "training.h"
+
+#include "stream/stage.h"
+#include "tensor/backend.h"
+#include "train/claim.h"
+#include "util/err.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+ViewBatch views_shape(const BatchShape *s)
+{
+    return (ViewBatch){ .batch = s->batch_size, .globals = s->globals, .locals = s->locals, .global_size = s->global_size,
+                        .local_size = s->local_size };
+}
+
+/* The stream decides the sizes of the views. */
+static int adopt_views(const BatchShape *s, bool resuming)
+{
+    const struct {
+        const char *name;
+        int64_t *value, stream;
+    } sizes[] = {
+        { "global-size", &config.global_size, s->global_size },
+        { "local-crops", &config.local_crops, s->locals },
+        { "local-size", &config.local_size, s->locals ? s->local_size : config.local_size },
+    };
+    if (s->globals != 2)
+        return err_set(ERR_USAGE, "the stream has %d global views an image; %s takes 2", s->globals,
+                       config.method);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        if (*sizes[i].value == sizes[i].stream)
+            continue;
+        if (resuming)
+            return err_set(ERR_USAGE, "%s was begun with %s %" PRId64 ", the stream has %" PRId64, options.output,
+                           sizes[i].name, *sizes[i].value, sizes[i].stream);
+        if (was_given(sizes[i].name))
+            return err_set(ERR_USAGE,
+                           "--%s %" PRId64 ": the stream has %" PRId64 " (hssl-multicrop decides it)",
+                           sizes[i].name, *sizes[i].value, sizes[i].stream);
+        *sizes[i].value = sizes[i].stream;
+    }
+    return config_check(&config);
+}
+
+/* The first record of the stream that is wanted: a run goes on with any number of ranks. */
+static uint64_t part_position(const Training *t)
+{
+    uint64_t world = (uint64_t)group_world(t->group), s = (uint64_t)t->at.steps_per_epoch, step = (uint64_t)t->at.step;
+    return s ? step / s * (t->at.records_per_epoch / world) + step % s * ((uint64_t)config.batch_size / world) : 0;
+}
+
+void open_stream(Training *t)
+{
+    Ticket ticket;
+    uint64_t *known = NULL;
+    int64_t n = 0;
+    t->bad = (BadImages){ .journal = &t->journal, .most = &options.max_bad };
+    if (t->run && (n = bad_resume(&t->bad, t->run, &known)) < 0)
+        give_up(t);
+    if (ticket_read(STDIN_FILENO, "views", &ticket))
+        give_up(t);
+    t->batches = batches_open(&ticket, &(BatchesConfig){ .program = "hssl-train",
+                                                         .batch_size = config.batch_size / group_world(t->group),
+                                                         .start = part_position(t),
+                                                         .life = STDIN_FILENO,
+                                                         .bad = bad_take,
+                                                         .arg = &t->bad,
+                                                         .known = known,
+                                                         .n_known = (size_t)n });
+    free(known);
+    if (!t->batches)
+        give_up(t);
+}
+
+void leave(Training *t)
+{
+    teach_close(&t->teach);
+    uploads_free(t->uploads);
+    batches_close(&t->batches);
+    student_free(t->student);
+    if (t->figures)
+        t->be->release(t->be, t->figures, 2 * sizeof(float));
+    if (t->run) {
+        if ((run_set(t->run, "teacher_ticket", NULL) || run_set(t->run, "trainer_pid", NULL)) && !t->failed)
+            log_warn("%s", err_text());
+        if (run_close(t->run) && !t->failed)
+            log_warn("%s", err_text());
+    }
+    if (t->journal.file && t->journal.file != stderr)
+        fclose(t->journal.file);
+    group_close(&t->group);
+}
+
+/* Two trainers of one run would each write checkpoints that the other knows nothing of. */
+int claim_run(Training *t)
+{
+    if ((t->claim = claim_take(options.output)) >= 0)
+        return 0;
+    char *pid = err_code() == ERR_EXISTS ? run_get(t->run, "trainer_pid") : NULL;
+    if (pid)
+        err_set(ERR_EXISTS, "%s: process %s trains it", options.output, pid);
+    free(pid);
+    return -1;
+}
+
+/* Errors while things are set up: say so, leave in order. */
+void give_up(Training *t)
+{
+    int status = stream_status();
+    if (group_check(t->group) == 0) { /* else that was said already */
+        if (err_code() != ERR_STOP)
+            log_error("%s", err_text());
+        group_end(t->group, err_code() == ERR_STOP ? NULL : err_text());
+    }
+    t->failed = true;
+    leave(t);
+    exit(status);
+}
+
+/* A teacher of its own gets this program's device, unless it has got one of its own. */
+static void open_teacher(Training *t)
+{
+    TeachConfig c = { .ticket = options.teacher, .be = t->be, .ranks = group_world(t->group), .best = MEDIUM_IPC, .device = options.device.device,
+                      .precision = options.device.precision };
+    if (options.teacher_device) {
+        c.device = options.teacher_device;
+        if (!strcmp(c.device, "cpu"))
+            c.precision = "auto";
+    }
+    if (!strcmp(options.medium, "auto") || !medium_find(options.medium, &c.best))
+        t->teach = teach_open(&c);
+}
+
+/* The run: not before everything else is there, for a start that fails leaves no run, and an old one as it was. */
+static int open_run(Training *t)
+{
+    char pid[32];
+    if (!t->run) {
+        char *text = config_to_json(&config);
+        int rc = !text || !(t->run = run_create(options.output, text, options.force)) || claim_run(t) ? -1 : 0;
+        free(text);
+        if (rc)
+            return -1;
+    }
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    if ((t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) || run_set(t->run, "trainer_pid", pid) ||
+        run_set(t->run, "teacher_ticket", teach_published(t->teach)))
+        return -1;
+    t->journal.run = t->run;
+    if (options.log && !(t->journal.file = strcmp(options.log, "-") ? fopen(options.log, "a") : stderr))
+        return err_system("--log %s", options.log);
+    return 0;
+}
+
+static int init_base(Training *t)
+{
+    if (!options.init_from || t->resuming || !is_first(t))
+        return 0;
+    int rest = saving_init_from(options.init_from, t->student);
+    if (rest >= 0)
+        log_info("base model from %s%s", options.init_from, rest ? " (which holds other tensors too)" : "");
+    return rest < 0 ? -1 : 0;
+}
+
+static int know_stream(Training *t)
+{
+    uint64_t records;
+    if (!(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, options.resume) || ranks_check_stream(t, &records))
+        return -1;
+    if (t->at.records_per_epoch && t->at.records_per_epoch != records)
+        return err_set(ERR_USAGE, "%s was trained on %" PRIu64 " images an epoch, the stream has %" PRIu64, options.output,
+                       t->at.records_per_epoch, records);
+    t->at.records_per_epoch = records;
+    t->at.steps_per_epoch = (int64_t)t->shape->batches_per_epoch;
+    t->total = config.epochs * t->at.steps_per_epoch;
+    return 0;
+}
+
+void set_up(Training *t)
+{
+    open_teacher(t);
+    if (!t->teach || know_stream(t))
+        give_up(t);
+    if (is_first(t))
+        describe(t);
+    TrainConfig part = ranks_part(t);
+    size_t bytes = student_bytes(&part);
+    float *memory = bytes ? teach_memory(t->teach, bytes) : NULL;
+    if (!memory || !(t->student = student_new(&part, memory)) || init_base(t))
+        give_up(t);
+    if (group_world(t->group) > 1)
+        student_join(t->student, t->group);
+    ViewBatch views = views_shape(t->shape);
+    if (!(t->uploads = uploads_new(t->be, &views, batches_block(t->batches))))
+        give_up(t);
+    void *views_memory = uploads_memory(t->uploads, &bytes);
+    if (teach_start(t->teach, &part, t->threads, views_memory, bytes) || (is_first(t) && open_run(t)) ||
+        ((t->resuming || options.init_from) && ranks_share_state(t)) || bad_begin(&t->bad, batches_welcome(t->batches)) ||
+        (is_first(t) && log_start(t)))
+        give_up(t);
+}

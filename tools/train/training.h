@@ -1,0 +1,103 @@
+/* hssl-train in parts: what is asked of it, a training in progress, and who does what to it. */
+#ifndef HSSL_TRAIN_TRAINING_H
+#define HSSL_TRAIN_TRAINING_H
+
+#include "dist/group.h"
+#include "ssl/config.h"
+#include "ssl/student.h"
+#include "store/run.h"
+#include "stream/batch.h"
+#include "train/badimages.h"
+#include "train/device.h"
+#include "train/journal.h"
+#include "train/saving.h"
+#include "train/teach.h"
+#include "train/uploads.h"
+#include "util/log.h"
+
+typedef struct {
+    const char *output, *init_from, *teacher, *teacher_device, *medium, *log;
+    DeviceOptions device;
+    int64_t threads, save_every, keep, log_every;
+    OptAmount max_bad;
+    bool force, resume, overlap, print_config;
+} TrainOptions;
+
+/* The command line's; hssl-train.c. */
+extern TrainConfig config;
+extern TrainOptions options;
+/* Whether an option of this name was given. */
+bool was_given(const char *name);
+
+/* Everything of a training in progress. Of several ranks only the first has a run, and speaks. */
+typedef struct {
+    Group *group;
+    Run *run;
+    int claim; /* descriptor that keeps other trainers off the run */
+    Journal journal;
+    Batches *batches;
+    BadImages bad;
+    const BatchShape *shape;
+    Backend *be;
+    Uploads *uploads;
+    Teach *teach;
+    Student *student;
+    float *figures; /* see ranks.c */
+    Progression at;
+    int64_t total, saved; /* steps; step of the last checkpoint, -1: none */
+    int64_t begun;        /* step at which this process started */
+    int threads;
+    bool resuming; /* from a checkpoint */
+    bool failed;   /* why was said already: what can't be put away in order is no news */
+    double started, images_mark, time_mark, wait_mark; /* for the rate between log lines */
+    Progress progress;
+} Training;
+
+static inline bool is_first(const Training *t)
+{
+    return group_rank(t->group) == 0;
+}
+
+/* ---- setup.c: each ends the program where it fails */
+
+void open_stream(Training *t);
+void set_up(Training *t);
+int claim_run(Training *t);
+void leave(Training *t);
+/* Say what went wrong, leave in order, exit. */
+void give_up(Training *t) __attribute__((noreturn));
+ViewBatch views_shape(const BatchShape *s);
+
+/* ---- ranks.c; all do nothing where there is one rank only. 0, or -1 */
+
+/* Meet the other ranks. */
+int ranks_meet(Training *t);
+/* The first rank's settings, and how far its run has got, go to all; *complete: so far that nothing is left to do. */
+int ranks_agree(Training *t, bool *complete);
+/* The configuration for this rank's part of each batch. */
+TrainConfig ranks_part(const Training *t);
+/* What the stream must be, and how many images an epoch has for all ranks together. */
+int ranks_check_stream(const Training *t, uint64_t *records_per_epoch);
+/* The first rank's student and teacher go to all. */
+int ranks_share_state(Training *t);
+/* Begin to add up the means of the teachers' logits and D; then, when the student has waited for it, put it in place. */
+int ranks_sum(Training *t, const Discrepancy *d);
+int ranks_summed(Training *t, Discrepancy *d);
+
+/* ---- step.c */
+
+/* Step by step. 0: all done, or a signal asked to stop; -1. *savable: what is there is that of whole steps. */
+int train_loop(Training *t, bool *savable);
+int save(Training *t);
+void on_save_signal(int signal_number);
+
+/* ---- report.c: messages, and lines of the log */
+
+void describe(const Training *t);
+int log_start(Training *t);
+int log_step(Training *t, const StepRates *r, const StudentReport *s, const Discrepancy *d);
+int end_epoch(Training *t, int64_t epoch);
+/* After the loop: what can be saved is saved; the exit status says how it ended. */
+int finish(Training *t, int rc, bool savable);
+
+#endif
