@@ -110,9 +110,8 @@ int ranks_check_stream(const Training *t, uint64_t *records_per_epoch)
         return 0;
     int64_t of = message_int(w, "world", 1), which = message_int(w, "rank", 0), all = message_int(w, "dataset_count", 0);
     if (of != world || which != rank || all / world != (int64_t)t->shape->records_per_epoch)
-        return err_set(ERR_USAGE, "rank %d of %d: the stream is part %" PRId64 " of %" PRId64
-                                  ": start hssl-load in each rank's pipeline, or give it --rank and --world", rank, world,
-                       which, of);
+        return err_set(ERR_USAGE, "the stream is part %" PRId64 " of %" PRId64 ", this is rank %d of %d: start hssl-load in each "
+                                  "rank's pipeline, or give it --rank and --world", which, of, rank, world);
     *records_per_epoch = (uint64_t)all;
     return 0;
 }

@@ -112,10 +112,15 @@ int claim_run(Training *t)
 void give_up(Training *t)
 {
     int status = stream_status();
-    if (group_check(t->group) == 0) { /* else that was said already */
-        if (err_code() != ERR_STOP)
-            log_error("%s", err_text());
-        group_end(t->group, err_code() == ERR_STOP ? NULL : err_text());
+    bool asked = err_code() == ERR_STOP;
+    char why[512];
+    snprintf(why, sizeof why, "%s", err_text());
+    if (group_check(t->group) == 0) {
+        if (!asked)
+            log_error("%s", why);
+        group_end(t->group, asked ? NULL : why);
+    } else { /* of another rank, which was said already */
+        status = stream_status();
     }
     t->failed = true;
     leave(t);

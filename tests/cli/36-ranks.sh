@@ -1,0 +1,94 @@
+#!/bin/sh
+# Several ranks train one model: under mpirun on processors, each with a pipeline of its own.
+. "$(dirname "$0")/../tap.sh"
+cd "$T" || exit 1
+OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+ASAN_OPTIONS=${ASAN_OPTIONS:-}${ASAN_OPTIONS:+:}detect_leaks=0 # MPI's own
+export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM OMPI_MCA_rmaps_base_oversubscribe \
+    OMPI_MCA_hwloc_base_binding_policy OMPI_MCA_btl_vader_single_copy_mechanism ASAN_OPTIONS
+
+if ! command -v mpirun >/dev/null || [ ! -e "$HSSL_BIN/hssl-mpi.so" ]; then
+    skip 'several ranks' 'mpirun or hssl-mpi.so is not there'
+    done_testing
+    exit
+fi
+
+hssl-synth -n 81 -s 24 s.db 2>/dev/null || exit 1
+cat >pipeline.sh <<'EOF'
+hssl-load s.db | hssl-multicrop --global-size 16 --local 1 --local-size 8 | hssl-augment -j1 | hssl-train --threads 1 "$@"
+EOF
+tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --head-hidden 32 --head-bottleneck 16 \
+--out-dim 64 --aux convnext --aux-depth 1 --batch-size 8 --drop-path 0.2 --log-every 1"
+alone() { timeout 120 sh pipeline.sh "$@"; }
+ranks() { n=$1; shift; timeout 120 mpirun -n "$n" sh pipeline.sh "$@"; }
+losses() { sed -n 's/.*"kind":"step".*"loss":\([0-9.e+-]*\),.*"d":\([0-9.e+-]*\),.*/\1 \2/p' "$1"; }
+close_to() { # FILE FILE: as many steps, losses and D the same within 1e-4
+    losses "$1" >one
+    losses "$2" >two
+    paste -d ' ' one two | awk '{ n++; for (i = 1; i <= 2; i++) { d = $i - $(i + 2); if (!(d * d <= 1e-8 * $i * $i)) bad++ } }
+        END { print n + 0 " " bad + 0 }'
+}
+await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 600 ] || break; sleep 0.05; done; }
+rank() { # NUMBER: the trainer's process
+    for p in $(processes | sed -n 's/^\([0-9]*\) .*hssl-train.*/\1/p'); do
+        tr '\0' '\n' 2>/dev/null </proc/"$p"/environ | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$p"
+    done | head -1
+}
+
+alone $tiny --epochs 2 --log a.jsonl -o a.db 2>a.err
+ranks 2 $tiny --epochs 2 --log b.jsonl -o b.db 2>b.err
+is 'two ranks of half the batch learn what one learns of all, over 20 steps' "$(close_to a.jsonl b.jsonl)" '20 0'
+ok 'one rank speaks' "[ \$(grep -c 'done: 20 steps, 160 images' b.err) = 1 ] && [ \$(grep -c 'epoch 2/2' b.err) = 1 ]"
+ranks 4 $tiny --epochs 2 --log c.jsonl -o c.db 2>c.err
+is 'so do four' "$(close_to a.jsonl c.jsonl)" '20 0'
+ranks 2 $tiny --epochs 2 --teacher-medium inline --recompute --log d.jsonl -o d.db 2>d.err
+is 'and two with their teachers by messages' "$(close_to b.jsonl d.jsonl)" '20 0'
+hssl-export b.db b.safetensors 2>/dev/null
+hssl-export a.db a.safetensors 2>/dev/null
+alone $tiny --epochs 2 --init-from b.safetensors --log e.jsonl -o e.db 2>/dev/null
+ranks 2 $tiny --epochs 2 --init-from b.safetensors --log f.jsonl -o f.db 2>/dev/null
+is 'weights from a file reach every rank' "$(close_to e.jsonl f.jsonl)" '20 0'
+
+# One run, whatever the number.
+alone $tiny --epochs 8 --log long.jsonl -o long.db 2>/dev/null
+ranks 2 $tiny --epochs 8 --save-every 5 --log g.jsonl -o g.db 2>g.err &
+await g.jsonl '"kind":"checkpoint"'
+kill -TERM "$(rank 1)" 2>/dev/null
+wait
+ok 'asked to stop, all stop, and what was learnt is saved' "grep -q 'holds a checkpoint of step' g.err"
+alone --resume --log g.jsonl --log-every 1 -o g.db 2>h.err
+is 'one goes on with the run of two' "$(close_to long.jsonl g.jsonl)" '80 0'
+alone $tiny --epochs 8 --save-every 5 --log i.jsonl -o i.db 2>i.err &
+await i.jsonl '"kind":"checkpoint"'
+kill -TERM "$(processes | sed -n 's/^\([0-9]*\) .*hssl-train.*i\.db.*/\1/p' | head -1)"
+wait
+ranks 2 --resume --log i.jsonl --log-every 1 -o i.db 2>j.err
+is 'two go on with the run of one' "$(close_to long.jsonl i.jsonl)" '80 0'
+
+# Deaths.
+ranks 2 $tiny --epochs 4000 --log k.jsonl -o k.db 2>k.err &
+await k.jsonl '"step":10,'
+dead=$(rank 1)
+began=$(date +%s)
+kill -9 "$dead"
+wait
+ok 'a rank that is killed ends the other within 30 s' "[ $(($(date +%s) - began)) -lt 30 ]"
+ok 'which names it' "grep -q 'rank 1 (host .*, process $dead) has gone' k.err"
+ok 'and saves what was learnt' "grep -q 'holds a checkpoint of step' k.err"
+ranks 2 $tiny --epochs 4000 --log l.jsonl -o l.db 2>l.err &
+await l.jsonl '"step":10,'
+began=$(date +%s)
+kill -9 "$(rank 0)"
+wait
+ok 'so does the first' "[ $(($(date +%s) - began)) -lt 30 ] && grep -q 'rank 0 has gone' l.err"
+
+fails 1 'a batch that the ranks cannot share' "ranks 2 $tiny --batch-size 9 -o x.db" 'batch-size 9.*2 ranks'
+fails 1 'a run that is there' "ranks 2 $tiny -o a.db" 'is there already'
+sed -i 's/hssl-load /hssl-load --rank 0 --world 1 /' pipeline.sh
+fails 1 'a stream that is not divided' "ranks 2 $tiny -o x.db" 'the stream is part 0 of 1'
+fails 1 'ranks on processors without mpirun' \
+    "RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=1 timeout 20 hssl-train $tiny -o x.db </dev/null" 'start them with mpirun'
+fails 1 'an environment without sense' "RANK=7 WORLD_SIZE=2 timeout 20 hssl-train $tiny -o x.db </dev/null" 'RANK=7'
+ok 'nothing is left of those' '[ ! -e x.db ]'
+done_testing
