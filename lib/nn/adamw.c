@@ -35,8 +35,10 @@ AdamW *adamw_new(Params *params, Backend *be, double beta1, double beta2, double
     }
     if (!(o->m = be->alloc(be, bytes)) || !(o->v = be->alloc(be, bytes)) ||
         !(o->norm = be->alloc(be, (n + 1) * sizeof *o->norm)) || be->zero(be, o->m, bytes) ||
-        be->zero(be, o->v, bytes))
+        be->zero(be, o->v, bytes)) {
+        err_prefix("optimiser");
         goto fail;
+    }
     for (size_t i = 0; i < n; i++) {
         const Param *q = params_at(params, i);
         o->spans[i] =

@@ -126,9 +126,11 @@ int params_commit(Params *p, Backend *be, void *memory, bool grads)
     p->be = be;
     p->own = !memory;
     p->data = memory ? memory : zeroed(be, params_bytes(p));
-    p->grads = grads && p->data ? zeroed(be, params_bytes(p)) : NULL;
-    if (!p->data || (grads && !p->grads))
-        return -1;
+    if (!p->data)
+        return err_prefix("parameters");
+    p->grads = grads ? zeroed(be, params_bytes(p)) : NULL;
+    if (grads && !p->grads)
+        return err_prefix("gradients of parameters");
     for (size_t i = 0; i < p->count; i++) {
         Entry *e = p->entries[i];
         e->tensor.data = p->data + e->param.offset;

@@ -24,8 +24,10 @@ void *arena_take(Arena *a, Backend *be, size_t bytes)
             char *base = be->alloc(be, want);
             if (!base && want > bytes)
                 base = be->alloc(be, want = round_up(bytes, 1 << 21));
-            if (!base)
+            if (!base) {
+                err_prefix("activations");
                 return NULL;
+            }
             size_t start = a->chunks ? a->chunk[a->chunks - 1].start + a->chunk[a->chunks - 1].bytes : 0;
             a->chunk[a->chunks].base = base;
             a->chunk[a->chunks].start = start;
@@ -94,6 +96,8 @@ Buffer *pool_take(Pool *p, Backend *be, size_t bytes)
         if (best)
             best->data = be->alloc(be, best->bytes = bytes);
         if (!best || !best->data) {
+            if (best)
+                err_prefix("gradients of activations");
             free(best);
             return NULL;
         }

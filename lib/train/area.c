@@ -33,7 +33,7 @@ static int take_device(Area *a)
 {
     a->device = a->be->alloc(a->be, round_up(a->bytes));
     a->own_device = a->device != NULL;
-    return a->device ? a->be->zero(a->be, a->device, a->bytes) : -1;
+    return a->device ? a->be->zero(a->be, a->device, a->bytes) : err_prefix("weights or targets");
 }
 
 static int take_host(Area *a)

@@ -35,7 +35,9 @@ typedef struct Teach Teach;
 typedef struct {
     const char *program; /* path of hssl-teach; NULL: the one beside this program */
     const char *ticket;  /* a teacher that runs already, its ticket's line; NULL: start program */
-    const char *device, *precision; /* for a teacher that is started: its own --device and --precision; NULL: none given */
+    /* for a teacher that is started: its own --device, --precision, --deterministic; device NULL: none given */
+    const char *device, *precision;
+    bool varies;
     Backend *be;         /* where the student is */
     Medium best;         /* try this one first, then those below */
     int ranks;           /* how many trainers, each with a teacher, share a batch; 0 counts as 1 */

@@ -69,8 +69,8 @@ static int start_process(Teach *t, const TeachConfig *c)
         return err_system("pipe");
     }
     snprintf(parent, sizeof parent, "%d", (int)getpid());
-    char child_of[] = "--child-of", device[] = "--device", precision[] = "--precision";
-    char *argv[8] = { path };
+    char child_of[] = "--child-of", device[] = "--device", precision[] = "--precision", varies[] = "--no-deterministic";
+    char *argv[9] = { path };
     int argc = 1;
     if (c->device) {
         argv[argc++] = device;
@@ -80,6 +80,8 @@ static int start_process(Teach *t, const TeachConfig *c)
         argv[argc++] = precision;
         argv[argc++] = (char *)(uintptr_t)c->precision;
     }
+    if (c->varies)
+        argv[argc++] = varies;
     argv[argc++] = child_of;
     argv[argc++] = parent;
     posix_spawn_file_actions_t files;

@@ -1,6 +1,7 @@
 /* The teacher's end of the link. Every message is foreign input: sizes are held against the configuration. */
 #include "ssl/student.h"
 #include "tensor/backend.h"
+#include "train/device.h"
 #include "train/teach.h"
 #include "train/teach_notes.h"
 #include "util/err.h"
@@ -10,6 +11,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -366,7 +368,9 @@ static void refuse(Session *s)
 {
     Message fail;
     message_init(&fail, MSG_FAIL);
-    if (message_set_reason(&fail, err_text()))
+    char why[640];
+    snprintf(why, sizeof why, "%s%s", err_text(), memory_remedy());
+    if (message_set_reason(&fail, why))
         message_clear(&fail);
     else
         link_send(s->io->trainer, &fail);

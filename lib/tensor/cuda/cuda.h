@@ -25,6 +25,7 @@ typedef struct {
     Backend table; /* first: a Backend * of this device is also a CudaDevice * */
     CudaPrecision precision;
     int device, processors;
+    bool varies; /* the last bits may differ from run to run, for speed */
     cudaStream_t stream, copies; /* the work; uploads beside it */
     struct { void *p; size_t bytes; } scratch[CUDA_SCRATCH_SLOTS];
     struct Blas *blas; /* blaslt.c */

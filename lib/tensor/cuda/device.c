@@ -24,9 +24,7 @@ static int out_of_memory(size_t bytes, const char *what)
     size_t left = 0, all = 0;
     cudaGetLastError();
     cudaMemGetInfo(&left, &all);
-    return err_set(ERR_MEMORY, "out of GPU memory: %zu MiB wanted for %s, %zu of %zu MiB are free; a smaller "
-                   "--batch-size, fewer --local views or --precision bf16 need less", bytes >> 20, what, left >> 20,
-                   all >> 20);
+    return err_set(ERR_MEMORY, "out of GPU memory: %zu bytes wanted%s, %zu of %zu are free", bytes, what, left, all);
 }
 
 static void *take(Backend *be, size_t bytes)
@@ -35,7 +33,7 @@ static void *take(Backend *be, size_t bytes)
     (void)be;
     if (cudaMalloc(&p, bytes ? bytes : 1) == cudaSuccess)
         return p;
-    out_of_memory(bytes, "tensors");
+    out_of_memory(bytes, "");
     return NULL;
 }
 
@@ -166,7 +164,7 @@ void *cuda_scratch(Backend *be, int slot, size_t bytes)
     d->scratch[slot].bytes = 0;
     if (cudaMalloc(&d->scratch[slot].p, bytes ? bytes : 1) != cudaSuccess) {
         d->scratch[slot].p = NULL;
-        out_of_memory(bytes, "scratch");
+        out_of_memory(bytes, " for scratch");
         return NULL;
     }
     d->scratch[slot].bytes = bytes;
@@ -186,8 +184,8 @@ static void close_device(Backend *be)
     memset(d, 0, sizeof *d);
 }
 
-/* "cuda", "cuda:1", "cuda:1,bf16" */
-static int parse(const char *name, int *device, CudaPrecision *precision)
+/* "cuda", "cuda:1", "cuda:1,bf16", "cuda:1,bf16,any": the last may give other bits each time */
+static int parse(const char *name, int *device, CudaPrecision *precision, bool *varies)
 {
     static const char *const names[] = { "fp32", "tf32", "bf16" };
     const char *comma = strchr(name, ',');
@@ -201,8 +199,9 @@ static int parse(const char *name, int *device, CudaPrecision *precision)
         *device = (int)n;
     }
     for (int i = 0; comma && i < 3; i++)
-        if (!strcmp(comma + 1, names[i])) {
+        if (!strncmp(comma + 1, names[i], 4) && (!comma[5] || !strcmp(comma + 5, ",any"))) {
             *precision = (CudaPrecision)i;
+            *varies = comma[5] != 0;
             return 0;
         }
     return comma ? err_set(ERR_USAGE, "device '%s': the precisions are fp32, tf32 and bf16", name) : 0;
@@ -235,15 +234,17 @@ static int start(CudaDevice *d, int device, CudaPrecision precision)
 
 Backend *hssl_backend(const char *name)
 {
-    static CudaDevice devices[MOST_DEVICES][3];
+    static CudaDevice devices[MOST_DEVICES][3][2];
     int device;
+    bool varies = false;
     CudaPrecision precision;
-    if (parse(name, &device, &precision))
+    if (parse(name, &device, &precision, &varies))
         return NULL;
-    CudaDevice *d = &devices[device][precision];
+    CudaDevice *d = &devices[device][precision][varies];
     Backend *be = &d->table;
     if (be->name)
         return be;
+    d->varies = varies;
     if (start(d, device, precision)) {
         close_device(be);
         return NULL;

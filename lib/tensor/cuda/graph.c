@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PARTS = 24, MOST_OPERATIONS = 4 };
+enum { MOST_PARTS = 72, MOST_OPERATIONS = 4 };
 
 struct Graph {
     Graph *next;
@@ -118,20 +118,29 @@ int graph_operation(Graph *g, int kind, int n, const GraphAttribute *a)
     return 0;
 }
 
-/* The first engine of the heuristic's list that can be planned. */
-static int plan(CudaDevice *d, Graph *g)
+/* Whether an engine gives the same bits each time. Unknown counts as not. */
+static bool repeats(Graph *g, cudnnBackendDescriptor_t config)
+{
+    enum { NOTES = 16 };
+    cudnnBackendNumericalNote_t notes[NOTES];
+    int64_t found = 0;
+    cudnnBackendDescriptor_t engine = begin(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    if (!engine ||
+        cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &found, &engine) ||
+        cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, NOTES, &found, notes))
+        return false;
+    for (int64_t i = 0; i < found && i < NOTES; i++)
+        if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
+            return false;
+    return true;
+}
+
+/* The first engine of one of the heuristic's lists that can be planned; g->plan NULL where there is none. */
+static int plan_by(CudaDevice *d, Graph *g, void *graph, cudnnBackendHeurMode_t mode)
 {
     enum { CONFIGS = 8 };
-    cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
     cudnnBackendDescriptor_t configs[CONFIGS];
-    int64_t found = 0, room = CONFIGS, bytes = 0;
-    const GraphAttribute whole[] = {
-        { CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->dnn->handle },
-        { CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->operations, g->operation },
-    };
-    void *graph = graph_describe(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, 2, whole);
-    if (!graph)
-        return -1;
+    int64_t found = 0;
     const GraphAttribute search[] = {
         { CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph },
         { CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode },
@@ -142,7 +151,7 @@ static int plan(CudaDevice *d, Graph *g)
     for (int i = 0; i < CONFIGS; i++)
         if (!(configs[i] = begin(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)))
             return -1;
-    if (dnn_check(cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, room,
+    if (dnn_check(cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS,
                                            &found, configs),
                   "no engine"))
         return -1;
@@ -151,10 +160,26 @@ static int plan(CudaDevice *d, Graph *g)
             { CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->dnn->handle },
             { CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i] },
         };
-        g->plan = graph_describe(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, 2, how);
+        if (d->varies || repeats(g, configs[i]))
+            g->plan = graph_describe(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, 2, how);
     }
+    return 0;
+}
+
+static int plan(CudaDevice *d, Graph *g)
+{
+    int64_t found = 0, bytes = 0;
+    const GraphAttribute whole[] = {
+        { CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->dnn->handle },
+        { CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->operations, g->operation },
+    };
+    void *graph = graph_describe(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, 2, whole);
+    if (!graph)
+        return -1;
+    if (plan_by(d, g, graph, CUDNN_HEUR_MODE_A) || (!g->plan && plan_by(d, g, graph, CUDNN_HEUR_MODE_FALLBACK)))
+        return -1;
     if (!g->plan)
-        return found ? -1 : err_set(ERR_SYSTEM, "cuDNN: no engine for these shapes");
+        return err_set(ERR_SYSTEM, "cuDNN: no %sengine for these shapes", d->varies ? "" : "deterministic ");
     err_clear();
     if (dnn_check(cudnnBackendGetAttribute(g->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &found,
                                            &bytes),
@@ -167,8 +192,11 @@ static int plan(CudaDevice *d, Graph *g)
 Graph *graph_find(CudaDevice *d, const GraphKey *key, GraphBuild *build, const void *args)
 {
     for (Graph *g = d->dnn->graphs; g; g = g->next)
-        if (g->build == build && !memcmp(&g->key, key, sizeof *key))
-            return g;
+        if (g->build == build && !memcmp(&g->key, key, sizeof *key)) {
+            if (!g->plan)
+                err_set(ERR_SYSTEM, "cuDNN: no engine for these shapes");
+            return g->plan ? g : NULL;
+        }
     Graph *g = calloc(1, sizeof *g);
     if (!g) {
         err_set(ERR_MEMORY, "out of memory for a graph");
@@ -176,12 +204,11 @@ Graph *graph_find(CudaDevice *d, const GraphKey *key, GraphBuild *build, const v
     }
     g->key = *key;
     g->build = build;
-    if (build(g, args) || plan(d, g)) {
-        free_graph(g);
-        return NULL;
-    }
+    if (build(g, args) || plan(d, g))
+        g->plan = NULL; /* kept, so that nobody looks for it again */
     g->next = d->dnn->graphs;
-    return d->dnn->graphs = g;
+    d->dnn->graphs = g;
+    return g->plan ? g : NULL;
 }
 
 int graph_run(CudaDevice *d, Graph *g, int n, const int64_t *uids, void *const *memory)

@@ -33,7 +33,8 @@ typedef struct {
 
 typedef struct Graph Graph;
 
-/* The plan of this kind and key, made by `build` on first use; NULL with an error where cuDNN has none. */
+/* The plan of this kind and key, made by `build` on first use; NULL with an error where cuDNN has none (of an engine that
+ * gives the same bits each time, unless the device varies). */
 typedef int GraphBuild(Graph *g, const void *args);
 Graph *graph_find(CudaDevice *d, const GraphKey *key, GraphBuild *build, const void *args);
 

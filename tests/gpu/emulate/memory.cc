@@ -40,6 +40,14 @@ size_t pages(size_t bytes)
     return (bytes + PAGE) / PAGE * PAGE;
 }
 
+/* HSSL_EMULATE_MEMORY: how many bytes the device has. */
+size_t limit()
+{
+    const char *given = getenv("HSSL_EMULATE_MEMORY");
+    size_t n = given ? (size_t)strtoull(given, NULL, 10) / PAGE * PAGE : SPACE;
+    return n < SPACE ? n : SPACE;
+}
+
 bool make_space()
 {
     if (space)
@@ -51,7 +59,7 @@ bool make_space()
     if (p == MAP_FAILED)
         return false;
     space = (char *)p;
-    holes[0] = SPACE;
+    holes[0] = limit();
     return true;
 }
 
