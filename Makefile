@@ -84,7 +84,7 @@ LIBOBJ   := $(LIBSRC:%.c=$B/obj/%.o) \
             $(foreach i,$(ISAS),$(SIMDSRC:%.c=$B/obj/%.$i.o))
 GOLDOBJ  := $(GOLDSRC:%.c=$B/obj/%.o)
 LIBHSSL  := $B/libhssl.a
-TAP      := $B/obj/tests/tap.o
+TAP      := $B/obj/tests/tap.o $B/obj/tests/device.o
 
 .PHONY: all deps check check-run demo bench install clean help completions
 .DELETE_ON_ERROR:

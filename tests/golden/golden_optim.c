@@ -5,6 +5,7 @@
 #include "nn/params.h"
 #include "nn/schedule.h"
 #include "tensor/backend.h"
+#include "../device.h"
 #include "util/err.h"
 
 #include <math.h>
@@ -30,7 +31,7 @@ static Params *params_of(Golden *g, Backend *be, const char *prefix, bool values
     }
     for (size_t i = 0; values && i < params_count(p); i++) {
         const Param *q = params_at(p, i);
-        memcpy(q->tensor->data, golden_findf(g, "%s%s", prefix, q->name)->data, q->count * sizeof(float));
+        device_set(be, q->tensor->data, golden_findf(g, "%s%s", prefix, q->name)->data, q->count * sizeof(float));
     }
     return p;
 }
@@ -84,23 +85,24 @@ static void adamw(Golden *g)
             if (off && !q->last_layer)
                 golden_fail(g, "%s: frozen, but not a last layer", q->name);
             if (d)
-                memcpy(q->tensor->grad->data, d, q->count * sizeof(float));
+                device_set(be, q->tensor->grad->data, d, q->count * sizeof(float));
         }
         if (adamw_step(o, lr[s - 1], wd[s - 1], 0, freeze))
             golden_fail(g, "step %d: %s", s, err_text());
         for (size_t i = 0; i < params_count(p); i++) {
             snprintf(name, sizeof name, "out.step%d.%s", s, params_at(p, i)->name);
-            golden_check(g, name, params_at(p, i)->tensor->data);
+            golden_check(g, name, device_floats(be, params_at(p, i)->tensor->data, params_at(p, i)->count));
         }
     }
     for (size_t i = 0; o && i < params_count(p); i++) {
         snprintf(name, sizeof name, "out.exp_avg.%s", params_at(p, i)->name);
-        golden_check(g, name, adamw_m(o, i));
+        golden_check(g, name, device_floats(be, adamw_m(o, i), params_at(p, i)->count));
         snprintf(name, sizeof name, "out.exp_avg_sq.%s", params_at(p, i)->name);
-        golden_check(g, name, adamw_v(o, i));
+        golden_check(g, name, device_floats(be, adamw_v(o, i), params_at(p, i)->count));
     }
     adamw_free(o);
     params_free(p);
+    device_done();
 }
 
 /* Clipping happens inside the optimiser's pass. With beta1 = 0 the first moment is the gradient it used. */
@@ -117,14 +119,14 @@ static void clip(Golden *g)
         golden_fail(g, "%s", err_text());
     for (size_t i = 0; o && i < params_count(p); i++) {
         const Param *q = params_at(p, i);
-        memcpy(q->tensor->grad->data, golden_findf(g, "in.grad.%s", q->name)->data, q->count * sizeof(float));
+        device_set(be, q->tensor->grad->data, golden_findf(g, "in.grad.%s", q->name)->data, q->count * sizeof(float));
     }
     if (o && (adamw_norms(o, NULL) || adamw_step(o, 0, 0, golden_real(g, "clip", 0), false) ||
               adamw_settle(o, &largest, &worst)))
         golden_fail(g, "%s", err_text());
     for (size_t i = 0; o && i < params_count(p); i++) {
         snprintf(name, sizeof name, "out.grad.%s", params_at(p, i)->name);
-        golden_check(g, name, adamw_m(o, i));
+        golden_check(g, name, device_floats(be, adamw_m(o, i), params_at(p, i)->count));
     }
     json_object *order = json_object_object_get(golden_config(g), "norms_of");
     size_t n = order ? json_object_array_length(order) : 0;
@@ -138,6 +140,7 @@ static void clip(Golden *g)
         golden_check(g, "out.norms", norms);
     adamw_free(o);
     params_free(p);
+    device_done();
 }
 
 static void ema(Golden *g)
@@ -148,18 +151,18 @@ static void ema(Golden *g)
     Backend *be = backend_open(test_device());
     if (!start || !be || steps > MAX_STEPS)
         return golden_fail(g, "no start");
-    float *teacher = be->alloc(be, start->count * sizeof *teacher);
-    memcpy(teacher, start->data, start->count * sizeof *teacher);
+    size_t bytes = start->count * sizeof(float);
+    float *teacher = device_put(be, start->data, bytes);
     for (int s = 1; s <= steps; s++) {
         char name[64];
         snprintf(name, sizeof name, "in.student%d", s);
         const float *student = golden_f32(g, name);
-        if (!student || ema_update(be, teacher, student, start->count, m[s - 1]))
+        if (!student || ema_update(be, teacher, device_put(be, student, bytes), start->count, m[s - 1]))
             golden_fail(g, "step %d: %s", s, err_text());
         snprintf(name, sizeof name, "out.step%d", s);
-        golden_check(g, name, teacher);
+        golden_check(g, name, device_floats(be, teacher, start->count));
     }
-    be->release(be, teacher, start->count * sizeof *teacher);
+    device_done();
 }
 
 static void schedules(Golden *g)

@@ -1,4 +1,5 @@
 /* Projection head, losses, discrepancy, and whole training steps. */
+#include "../device.h"
 #include "golden_tape.h"
 #include "models/aux.h"
 #include "ssl/head.h"
@@ -67,14 +68,17 @@ static void dino_loss(Golden *g)
     int steps = golden_list(g, "epoch", epochs, 16);
     const float *start = golden_f32(g, "in.center0");
     Tape *t = tape_new(test_device());
-    float *center = calloc((size_t)k, sizeof *center);
-    float *q = calloc((size_t)(2 * batch * k), sizeof *q),
-          *grad = calloc((size_t)(views * batch * k), sizeof *grad);
+    Backend *be = t ? tape_backend(t) : NULL;
+    size_t nq = (size_t)(2 * batch * k), nx = (size_t)(views * batch * k), row = (size_t)k;
+    float *center = NULL, *q = NULL, *grad = NULL;
     if (!start || !t || steps > 16 || golden_list(g, "teacher_temp_at", temps, 16) != steps) {
         golden_fail(g, "not a DINO loss");
         steps = 0;
-    } else
-        memcpy(center, start, (size_t)k * sizeof *center);
+    } else {
+        center = device_put(be, start, row * sizeof *center);
+        q = device_put(be, NULL, nq * sizeof *q);
+        grad = device_put(be, NULL, nx * sizeof *grad);
+    }
     for (int s = 1; s <= steps; s++) {
         char name[64];
         snprintf(name, sizeof name, "in.student%d", s);
@@ -92,7 +96,10 @@ static void dino_loss(Golden *g)
         config_rates(&c, 1, (int64_t)epochs[s - 1], &rates);
         if (!student || !teacher)
             break;
-        memset(grad, 0, (size_t)(views * batch * k) * sizeof *grad);
+        student = device_put(be, student, nx * sizeof *student);
+        teacher = device_put(be, teacher, nq * sizeof *teacher);
+        if (be->zero(be, grad, nx * sizeof *grad))
+            golden_fail(g, "step %d: %s", s, err_text());
         tape_begin(t, false);
         if (method_dino.targets(t, teacher, center, rates.teacher_temp, q, 2 * batch, k) ||
             !dino_term(g, t, student, q, views, batch, k, golden_real(g, "student_temp", 0), 1, &loss,
@@ -104,13 +111,11 @@ static void dino_loss(Golden *g)
         snprintf(name, sizeof name, "out.loss%d", s);
         golden_check_scalar(g, name, loss);
         snprintf(name, sizeof name, "out.center%d", s);
-        golden_check(g, name, center);
+        golden_check(g, name, device_floats(be, center, row));
         snprintf(name, sizeof name, "grad.in.student%d", s);
-        golden_check(g, name, grad);
+        golden_check(g, name, device_floats(be, grad, nx));
     }
-    free(center);
-    free(q);
-    free(grad);
+    device_done();
     tape_free(t);
 }
 
@@ -123,12 +128,15 @@ static void hssl_loss(Golden *g)
     const float *base = golden_f32(g, "in.base_cls"), *head = golden_f32(g, "in.head_cls");
     const float *teacher = golden_f32(g, "in.teacher_cls"), *start = golden_f32(g, "in.center");
     Tape *t = tape_new(test_device());
-    size_t rows = (size_t)(views * batch);
-    float *q = calloc((size_t)(2 * batch * k), sizeof *q), *center = calloc((size_t)k, sizeof *center);
-    float *grad[2] = { calloc(rows * (size_t)k, sizeof(float)), calloc(rows * (size_t)k, sizeof(float)) };
+    Backend *be = t ? tape_backend(t) : NULL;
+    size_t nq = (size_t)(2 * batch * k) * sizeof(float), nx = (size_t)(views * batch * k), row = (size_t)k;
     float value[2];
     if (base && head && teacher && start && t) {
-        memcpy(center, start, (size_t)k * sizeof *center);
+        float *q = device_put(be, NULL, nq), *center = device_put(be, start, row * sizeof *center);
+        float *grad[2] = { device_put(be, NULL, nx * sizeof(float)), device_put(be, NULL, nx * sizeof(float)) };
+        base = device_put(be, base, nx * sizeof *base);
+        head = device_put(be, head, nx * sizeof *head);
+        teacher = device_put(be, teacher, nq);
         tape_begin(t, false);
         if (method_dino.targets(t, teacher, center, golden_real(g, "teacher_temp", 0), q, 2 * batch, k) ||
             !dino_term(g, t, base, q, views, batch, k, temp, 0.5f, &value[0], grad[0]) ||
@@ -138,18 +146,15 @@ static void hssl_loss(Golden *g)
         golden_check_scalar(g, "out.cls_base", value[0]);
         golden_check_scalar(g, "out.cls_head", value[1]);
         golden_check_scalar(g, "out.loss_dino", 0.5 * ((double)value[0] + value[1]));
-        golden_check(g, "grad.in.base_cls", grad[0]);
-        golden_check(g, "grad.in.head_cls", grad[1]);
-        golden_check(g, "out.center", center);
+        golden_check(g, "grad.in.base_cls", device_floats(be, grad[0], nx));
+        golden_check(g, "grad.in.head_cls", device_floats(be, grad[1], nx));
+        golden_check(g, "out.center", device_floats(be, center, row));
     }
     golden_excuse(g, "out.patch_*", "patch terms belong to iBOT, which is not built");
     golden_excuse(g, "out.loss_ibot", "iBOT is not built");
     golden_excuse(g, "out.center2", "iBOT is not built");
     golden_excuse(g, "grad.in.*_patch", "iBOT is not built");
-    free(q);
-    free(center);
-    free(grad[0]);
-    free(grad[1]);
+    device_done();
     tape_free(t);
 }
 
@@ -162,15 +167,21 @@ static void discrepancy(Golden *g)
         .base = golden_f32(g, "in.base"), .head = golden_f32(g, "in.head"),
         .center_base = golden_f32(g, "in.center_base"), .center_head = golden_f32(g, "in.center_head"),
     };
-    float value[2], *each[2] = { calloc((size_t)rows, sizeof(float)), calloc((size_t)rows, sizeof(float)) };
+    float *value = NULL, *each[2] = { calloc((size_t)rows, sizeof(float)), calloc((size_t)rows, sizeof(float)) };
     if (!be || !a.base || !a.head || !a.center_base || !a.center_head)
         golden_fail(g, "not a discrepancy");
     else {
+        size_t n = (size_t)rows * (size_t)k * sizeof(float), row = (size_t)k * sizeof(float);
+        a.base = device_put(be, a.base, n);
+        a.head = device_put(be, a.head, n);
+        a.center_base = device_put(be, a.center_base, row);
+        a.center_head = device_put(be, a.center_head, row);
         DiscrepancyArgs all = a;
         all.rows = rows;
-        all.out = value;
+        all.out = device_put(be, NULL, 2 * sizeof(float));
         if (be->discrepancy(be, &all))
             golden_fail(g, "%s", err_text());
+        value = device_floats(be, all.out, 2);
         golden_check_scalar(g, "out.D", value[0]);
         golden_check_scalar(g, "out.D_role", value[1]);
         for (int i = 0; i < rows; i++) { /* one row at a time gives the rows' figures */
@@ -178,9 +189,10 @@ static void discrepancy(Golden *g)
             one.rows = 1;
             one.base += (size_t)i * (size_t)k;
             one.head += (size_t)i * (size_t)k;
-            one.out = value;
+            one.out = all.out;
             if (be->discrepancy(be, &one))
                 golden_fail(g, "row %d: %s", i, err_text());
+            value = device_floats(be, all.out, 2);
             each[0][i] = value[0];
             each[1][i] = value[1];
         }
@@ -190,6 +202,7 @@ static void discrepancy(Golden *g)
     golden_excuse(g, "grad.in.*", "D is measured, never trained on: no backward");
     free(each[0]);
     free(each[1]);
+    device_done();
 }
 
 /* ---------------------------------------------------------------- whole steps */
@@ -203,25 +216,26 @@ static bool key_bias(size_t i, size_t count)
     return i >= count / 3 && i < count / 3 * 2;
 }
 
-static void check_params(Golden *g, Params *params, const char *prefix)
+static void check_params(Golden *g, Backend *be, Params *params, const char *prefix)
 {
     for (size_t i = 0; i < params_count(params); i++) {
         const Param *q = params_at(params, i);
         char name[256];
         snprintf(name, sizeof name, "%s%s", prefix, q->name);
         if (golden_find(g, name))
-            golden_check_except(g, name, q->tensor->data, strstr(q->name, "qkv.bias") ? key_bias : NULL);
+            golden_check_except(g, name, device_floats(be, q->tensor->data, q->count),
+                                strstr(q->name, "qkv.bias") ? key_bias : NULL);
     }
 }
 
-static void check_grads(Golden *g, Params *params, const char *prefix)
+static void check_grads(Golden *g, Backend *be, Params *params, const char *prefix)
 {
     for (size_t i = 0; i < params_count(params); i++) {
         const Param *q = params_at(params, i);
         char name[256];
         snprintf(name, sizeof name, "%s%s", prefix, q->name);
         if (golden_find(g, name) && q->tensor->grad)
-            golden_check(g, name, q->tensor->grad->data);
+            golden_check(g, name, device_floats(be, q->tensor->grad->data, q->count));
     }
 }
 
@@ -229,6 +243,7 @@ static void step_config(const Golden *g, TrainConfig *c)
 {
     double betas[2] = { 0.9, 0.999 };
     config_init(c);
+    c->device = test_device();
     golden_list(g, "betas", betas, 2);
     c->arch = "vit_tiny";
     c->patch_size = golden_int(g, "patch", 4);
@@ -286,20 +301,25 @@ static bool step_views(Golden *g, const TrainConfig *c, int step, ViewBatch *v, 
 static void one_step(Golden *g, const TrainConfig *c, Student *s, Teacher *t, int k, const StepRates *r)
 {
     Params *params = network_params(student_network(s));
-    float *pixels = NULL, *q = malloc((size_t)(2 * c->batch_size * c->out_dim) * sizeof *q);
+    Backend *be = network_backend(student_network(s));
+    size_t nq = (size_t)(2 * c->batch_size * c->out_dim) * sizeof(float);
+    float *pixels = NULL, *q = device_put(be, NULL, nq);
     ViewBatch views;
     StudentReport report;
     Discrepancy d;
     char name[64];
     if (!step_views(g, c, k, &views, &pixels))
         goto out;
+    size_t side = (size_t)c->global_size, small = (size_t)c->local_size;
+    views.global_f32 = device_put(be, views.global_f32, 6 * (size_t)c->batch_size * side * side * sizeof(float));
+    views.local_f32 = device_put(be, views.local_f32, (size_t)(views.locals * c->batch_size) * 3 * small * small * sizeof(float));
     if (teacher_targets(t, &views, r->teacher_temp, q, &d) || student_forward(s, &views, r) ||
         student_backward(s, q)) {
         golden_fail(g, "step %d: %s", k, err_text());
         goto out;
     }
     snprintf(name, sizeof name, "grad.step%d.param.", k);
-    check_grads(g, params, name);
+    check_grads(g, be, params, name);
     if (student_update(s, r, &report) || teacher_update(t, student_flat(s), r->momentum)) {
         golden_fail(g, "step %d: %s", k, err_text());
         goto out;
@@ -322,12 +342,12 @@ static void one_step(Golden *g, const TrainConfig *c, Student *s, Teacher *t, in
         }
     state_free(&state);
     snprintf(name, sizeof name, "out.step%d.student.", k);
-    check_params(g, params, name);
+    check_params(g, be, params, name);
     snprintf(name, sizeof name, "out.step%d.teacher.", k);
-    check_params(g, network_params(teacher_network(t)), name);
+    check_params(g, be, network_params(teacher_network(t)), name);
 out:
     free(pixels);
-    free(q);
+    device_done();
 }
 
 static void whole_steps(Golden *g)
@@ -346,7 +366,9 @@ static void whole_steps(Golden *g)
     Student *s = student_new(&c, NULL);
     Teacher *t = NULL;
     if (s) {
-        golden_params(g, backend_cpu(), network_params(student_network(s)), "");
+        if (network_backend(student_network(s))->real == DT_BF16)
+            golden_allow(g, 0.05); /* gradients through all layers */
+        golden_params(g, network_backend(student_network(s)), network_params(student_network(s)), "");
         t = teacher_new(&c, student_flat(s));
     }
     if (!t)
