@@ -70,6 +70,7 @@ TOOLSRC  := $(wildcard tools/hssl-*.c)
 TOOLS    := $(TOOLSRC:tools/%.c=$B/%)
 UNITSRC  := $(wildcard tests/unit/*.c)
 UNITS    := $(UNITSRC:tests/unit/%.c=$B/tests/%)
+GPUTESTS := $(patsubst tests/gpu/%.c,$B/gpu/%,$(filter-out tests/gpu/both.c,$(wildcard tests/gpu/*.c)))
 GOLDSRC  := $(wildcard tests/golden/*.c)
 BENCHSRC := $(wildcard tests/bench/*.c)
 BENCHES  := $(BENCHSRC:tests/bench/%.c=$B/bench/%)
@@ -130,6 +131,10 @@ $B/tests/golden: $(GOLDOBJ) $(TAP) $(LIBHSSL)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $B/tests/%: $B/obj/tests/unit/%.o $(TAP) $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$B/gpu/%: $B/obj/tests/gpu/%.o $B/obj/tests/gpu/both.o $(TAP) $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -208,7 +213,7 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory check-run
 
 .PHONY: check-build
-check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(UNITS) $(FUZZERS) $(FAULTS) \
+check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(UNITS) $(GPUTESTS) $(FUZZERS) $(FAULTS) \
              $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:

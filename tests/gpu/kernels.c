@@ -1,0 +1,247 @@
+/* Every kernel of the table against the processor's: odd shapes, none at all, leading dimensions, sums onto what is
+ * there; outputs poisoned before the call. */
+#include "both.h"
+
+#include <string.h>
+
+static const int64_t sizes[] = { 0, 1, 3, 17, 65, 1000 };
+enum { SIZES = sizeof sizes / sizeof *sizes };
+static const bool both_ways[] = { false, true };
+
+static int most(void)
+{
+    return both_slow() ? SIZES - 1 : SIZES;
+}
+
+/* ---- products */
+
+static void test_matmul(void)
+{
+    static const struct {
+        int64_t m, n, k, batch;
+        bool ta, tb, bias, pre, add;
+    } cases[] = {
+        { 17, 65, 33, 0, false, true, true, false, false }, { 17, 65, 33, 0, false, true, true, true, false },
+        { 65, 17, 130, 0, true, false, false, false, true }, { 1, 1, 1, 0, false, false, false, false, false },
+        { 33, 64, 1, 0, true, true, false, false, false },  { 5, 7, 9, 3, false, true, false, false, false },
+        { 5, 7, 9, 3, true, false, false, false, true },    { 0, 65, 33, 0, false, true, true, false, false },
+        { 128, 256, 64, 0, false, true, true, true, false }, { 7, 3, 0, 0, false, false, false, false, false },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t m = cases[i].m, n = cases[i].n, k = cases[i].k, b = cases[i].batch ? cases[i].batch : 1;
+        int64_t lda = (cases[i].ta ? m : k) + 8, ldb = (cases[i].tb ? k : n) + 8, ldc = n + 8;
+        int64_t ra = cases[i].ta ? k : m, rb = cases[i].tb ? n : k;
+        for (int logits = 0; logits < 2; logits++) {
+            input(0, DT_REAL, b * ra * lda);
+            input(1, DT_REAL, b * rb * ldb);
+            input(2, DT_F32, n);
+            output(3, logits ? DT_F32 : DT_REAL, b * m * ldc, true); /* what lies between the rows must stay */
+            output(4, logits ? DT_F32 : DT_REAL, b * m * ldc, true);
+            BOTH(matmul, MatmulArgs, .type = T(0), .type_c = T(3), .m = m, .n = n, .k = k, .a = P(0), .b = P(1), .c = P(3),
+                 .lda = lda, .ldb = ldb, .ldc = ldc, .ta = cases[i].ta, .tb = cases[i].tb, .add = cases[i].add,
+                 .bias = cases[i].bias ? P(2) : NULL, .pre = cases[i].pre ? P(4) : NULL, .batch = cases[i].batch,
+                 .stride_a = ra * lda, .stride_b = rb * ldb, .stride_c = m * ldc);
+            same(3, "matmul %d%s: %dx%dx%d", (int)i, logits ? " to F32" : "", (int)m, (int)n, (int)k);
+            if (cases[i].pre)
+                same(4, "matmul %d%s: before gelu", (int)i, logits ? " to F32" : "");
+            both_clear();
+        }
+    }
+    for (int r = 0; r < most(); r++)
+        for (size_t w = 0; w < 2; w++) {
+            input(0, DT_REAL, sizes[r] * 33);
+            output(1, DT_F32, 33, both_ways[w]);
+            BOTH(colsum, ColsumArgs, .type = T(0), .rows = sizes[r], .cols = 33, .x = P(0), .out = P(1), .add = both_ways[w]);
+            same(1, "colsum of %d rows%s", (int)sizes[r], w ? ", added" : "");
+            both_clear();
+        }
+}
+
+static void test_attention(void)
+{
+    static const struct {
+        int64_t batch, tokens;
+        int heads, dim;
+    } cases[] = { { 2, 17, 3, 64 }, { 1, 65, 2, 32 }, { 3, 5, 1, 8 }, { 1, 1, 1, 64 }, { 0, 17, 2, 64 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t b = cases[i].batch, n = cases[i].tokens, h = cases[i].heads, d = cases[i].dim, c = h * d;
+        for (size_t w = 0; w < 2; w++) {
+            input(0, DT_REAL, b * n * 3 * c);
+            output(1, DT_REAL, b * n * c, false);
+            output(2, DT_F32, b * h * n, false);
+            input(3, DT_REAL, b * n * c);
+            output(4, DT_REAL, b * n * 3 * c, both_ways[w]);
+            BOTH(attention, AttentionArgs, .type = T(0), .batch = b, .tokens = n, .heads = (int)h, .dim = (int)d,
+                 .scale = 0.2f, .qkv = P(0), .y = P(1), .stat = P(2));
+            same(1, "attention %d", (int)i);
+            BOTH(attention_backward, AttentionArgs, .type = T(0), .batch = b, .tokens = n, .heads = (int)h, .dim = (int)d,
+                 .scale = 0.2f, .qkv = P(0), .y = P(1), .stat = P(2), .dy = P(3), .dqkv = P(4), .add = both_ways[w]);
+            same_within(4, 1e-3, "attention %d: gradient%s", (int)i, w ? ", added" : "");
+            both_clear();
+        }
+    }
+}
+
+static void test_conv(void)
+{
+    static const struct {
+        int64_t batch, h, w, cin, cout;
+        int k, stride, pad, depthwise;
+    } cases[] = { { 2, 9, 7, 8, 16, 3, 1, 1, 0 }, { 1, 8, 8, 3, 5, 2, 2, 0, 0 }, { 2, 14, 14, 24, 24, 7, 1, 3, 1 },
+                  { 1, 5, 3, 65, 65, 7, 1, 3, 1 }, { 0, 5, 5, 8, 8, 3, 1, 1, 0 }, { 3, 1, 1, 16, 16, 7, 1, 3, 1 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t b = cases[i].batch, h = cases[i].h, w = cases[i].w, cin = cases[i].cin, cout = cases[i].cout;
+        int k = cases[i].k, st = cases[i].stride, pad = cases[i].pad, groups = cases[i].depthwise ? (int)cin : 1;
+        int64_t ho = (h + 2 * pad - k) / st + 1, wo = (w + 2 * pad - k) / st + 1, nw = cout * cin / groups * k * k;
+        for (size_t add = 0; add < 2; add++) {
+            input(0, DT_REAL, b * h * w * cin);
+            input(1, DT_REAL, nw);
+            input(2, DT_F32, cout);
+            output(3, DT_REAL, b * ho * wo * cout, false);
+            input(4, DT_REAL, b * ho * wo * cout);
+            output(5, DT_REAL, b * h * w * cin, add);
+            output(6, DT_F32, nw, true);
+            output(7, DT_F32, cout, true);
+            for (int s = 0; s < 2; s++) {
+                ConvArgs a = { .type = T(0), .batch = b, .h = h, .w = w, .cin = cin, .cout = cout, .ho = ho, .wo = wo, .kh = k,
+                               .kw = k, .stride = st, .pad = pad, .groups = groups, .x = P(0), .weight = P(1), .bias = P(2),
+                               .y = P(3), .dy = P(4), .dx = P(5), .add = add, .dweight = P(6), .dbias = P(7) };
+                both_called(s, "conv", side[s]->conv(side[s], &a));
+                both_called(s, "conv_backward", side[s]->conv_backward(side[s], &a));
+            }
+            same(3, "convolution %d", (int)i);
+            same_within(5, 1e-3, "convolution %d: gradient%s", (int)i, add ? ", added" : "");
+            same_within(6, 1e-3, "convolution %d: of the filter", (int)i);
+            same_within(7, 1e-3, "convolution %d: of the bias", (int)i);
+            both_clear();
+        }
+    }
+}
+
+/* ---- layout */
+
+static void test_layout(void)
+{
+    for (int64_t b = 0; b < 3; b++) {
+        uint8_t pixels[3 * 5 * 7 * 3];
+        for (size_t i = 0; i < sizeof pixels; i++)
+            pixels[i] = (uint8_t)(i * 37);
+        input_bytes(0, DT_U8, b * 5 * 7 * 3, pixels);
+        output(1, DT_REAL, b * 3 * 5 * 7, false);
+        BOTH(normalize_u8, NormalizeArgs, .type = T(1), .batch = b, .h = 5, .w = 7, .x = P(0), .out = P(1));
+        same(1, "pixels of %d images", (int)b);
+        both_clear();
+        for (size_t w = 0; w < 2; w++) {
+            input(0, DT_REAL, b * 3 * 9 * 13);
+            output(1, DT_REAL, b * 2 * 3 * 48, false);
+            output(2, DT_REAL, b * 3 * 9 * 13, both_ways[w]);
+            for (int s = 0; s < 2; s++) {
+                PatchArgs a = { .type = T(0), .batch = b, .channels = 3, .h = 9, .w = 13, .patch = 4, .image = P(0),
+                                .rows = P(1), .dimage = P(2), .add = both_ways[w] };
+                both_called(s, "patches", side[s]->patches(side[s], &a));
+                both_called(s, "patches_backward", side[s]->patches_backward(side[s], &a));
+            }
+            same(1, "patches of %d images", (int)b);
+            same(2, "and back%s", w ? ", added" : "");
+            both_clear();
+            input(0, DT_REAL, b * 17 * 33);
+            output(1, DT_REAL, b * 17 * 33, both_ways[w]);
+            BOTH(transpose, TransposeArgs, .type = T(0), .batch = b, .a = 17, .b = 33, .x = P(0), .out = P(1),
+                 .add = both_ways[w]);
+            same(1, "transposed %d%s", (int)b, w ? ", added" : "");
+            both_clear();
+            input(0, DT_REAL, b * 5 * 24);
+            output(1, DT_REAL, b * 7 * 30, true); /* gaps stay */
+            BOTH(copy, CopyArgs, .type = T(0), .outer = b, .inner = 5, .n = 24, .x = P(0), .out = P(1), .x_outer = 5 * 24,
+                 .x_inner = 24, .out_outer = 7 * 30, .out_inner = 30, .add = both_ways[w]);
+            same(1, "copy of %d x 5 x 24%s", (int)b, w ? ", added" : "");
+            both_clear();
+            input(0, DT_REAL, 24);
+            output(1, DT_REAL, b * 5 * 24, both_ways[w]);
+            BOTH(copy, CopyArgs, .type = T(0), .outer = b, .inner = 5, .n = 24, .x = P(0), .out = P(1), .out_outer = 5 * 24,
+                 .out_inner = 24, .add = both_ways[w]);
+            same(1, "broadcast to %d%s", (int)b, w ? ", added" : "");
+            both_clear();
+            for (int r = 0; r < 4; r++) {
+                input(0, DT_REAL, b * 20 * 33);
+                output(1, DT_F32, b * 33, both_ways[w]);
+                BOTH(reduce, ReduceArgs, .type = T(0), .type_out = DT_F32, .outer = b, .reduce = sizes[r], .n = 33, .x = P(0),
+                     .x_outer = 20 * 33, .out = P(1), .factor = 0.5f, .add = both_ways[w]);
+                same(1, "sum over %d of %d%s", (int)sizes[r], (int)b, w ? ", added" : "");
+                both_clear();
+            }
+            input(0, DT_F32, b * 100);
+            output(1, DT_REAL, b * 100, both_ways[w]);
+            BOTH(cast, CastArgs, .from = T(0), .to = T(1), .n = b * 100, .x = P(0), .out = P(1), .add = both_ways[w]);
+            same(1, "cast of %d%s", (int)b * 100, w ? ", added" : "");
+            both_clear();
+        }
+        for (int cls = 0; cls < 2; cls++) {
+            input(0, DT_REAL, b * 9 * 24);
+            input(1, DT_F32, 24);
+            input(2, DT_F32, (9 + cls) * 24);
+            output(3, DT_REAL, b * (9 + cls) * 24, false);
+            BOTH(tokens, TokensArgs, .type = T(0), .batch = b, .tokens = 9, .dim = 24, .patches = P(0),
+                 .cls = cls ? P(1) : NULL, .pos = P(2), .out = P(3));
+            same(3, "tokens of %d%s", (int)b, cls ? " with class" : "");
+            both_clear();
+        }
+    }
+    int32_t index_r[2 * 4] = { 0, 0, 1, 2, 1, 2, 2, 2 }, index_c[3 * 4] = { 0, 0, 1, 2, 0, 1, 2, 2, 1, 2, 2, 2 };
+    input(0, DT_F32, (1 + 9) * 24);
+    output(1, DT_F32, (1 + 6) * 24, false);
+    input(2, DT_F32, 2 * 4);
+    input(3, DT_F32, 3 * 4);
+    input_bytes(4, DT_I32, 8, index_r);
+    input_bytes(5, DT_I32, 12, index_c);
+    BOTH(resize, ResizeArgs, .grid = 3, .rows = 2, .cols = 3, .dim = 24, .skip = 1, .x = P(0), .out = P(1), .weight_r = P(2),
+         .weight_c = P(3), .index_r = P(4), .index_c = P(5));
+    same(1, "positions for another grid");
+    input(6, DT_F32, (1 + 6) * 24);
+    output(7, DT_F32, (1 + 9) * 24, true);
+    BOTH(resize_backward, ResizeArgs, .grid = 3, .rows = 2, .cols = 3, .dim = 24, .skip = 1, .x = P(6), .out = P(7),
+         .weight_r = P(2), .weight_c = P(3), .index_r = P(4), .index_c = P(5));
+    same_within(7, 1e-3, "and their gradient");
+    both_clear();
+}
+
+static void test_memory(void)
+{
+    Backend *be = side[1];
+    char host[300], back[300];
+    for (size_t i = 0; i < sizeof host; i++)
+        host[i] = (char)(i * 7);
+    char *p = be->alloc(be, sizeof host);
+    ok(p && (uintptr_t)p % 64 == 0, "memory is aligned");
+    ok(!be->write(be, p, host, sizeof host) && !be->read(be, back, p, sizeof host) && !memcmp(host, back, sizeof host),
+       "up and down");
+    memmove(host + 13, host, 200);
+    ok(!be->move(be, p + 13, p, 200) && !be->read(be, back, p, sizeof host) && !memcmp(host, back, sizeof host),
+       "moved upwards onto itself");
+    memmove(host, host + 9, 200);
+    ok(!be->move(be, p, p + 9, 200) && !be->read(be, back, p, sizeof host) && !memcmp(host, back, sizeof host),
+       "and downwards");
+    memset(host + 5, 0, 100);
+    ok(!be->zero(be, p + 5, 100) && !be->read(be, back, p, sizeof host) && !memcmp(host, back, sizeof host), "zeroed");
+    be->pin(be, host, sizeof host);
+    memset(host, 3, sizeof host);
+    ok(!be->upload(be, p, host, sizeof host) && !be->uploaded(be) && !be->read(be, back, p, sizeof host) &&
+           !memcmp(host, back, sizeof host),
+       "beside the work");
+    be->unpin(be, host);
+    ok(!be->write(be, p, host, 0) && !be->read(be, host, p, 0) && !be->move(be, p, p, 0) && !be->zero(be, p, 0), "nothing");
+    be->release(be, p, sizeof host);
+    void *huge = be->alloc(be, (size_t)1 << 45);
+    ok(!huge, "more memory than there is is refused");
+}
+
+int main(void)
+{
+    both_open();
+    test_memory();
+    test_matmul();
+    test_attention();
+    test_conv();
+    test_layout();
+    return tap_done();
+}

@@ -1,0 +1,266 @@
+/* As kernels.c: what works elementwise, by rows, on losses, and what trains. */
+#include "both.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static const int64_t sizes[] = { 0, 1, 3, 17, 65, 1000 };
+static const bool both_ways[] = { false, true };
+
+static int most(void)
+{
+    return both_slow() ? 5 : 6;
+}
+
+static void test_points(void)
+{
+    for (int i = 0; i < most(); i++)
+        for (size_t w = 0; w < 2; w++) {
+            int64_t n = sizes[i] * 7;
+            const char *how = w ? ", added" : "";
+            bool add = both_ways[w];
+            input(0, DT_REAL, n);
+            input(1, DT_REAL, n);
+            for (int o = 2; o < 8; o++)
+                output(o, DT_REAL, n, add);
+            BOTH(add, PointArgs, .type = T(0), .n = n, .x = P(0), .y = P(1), .out = P(2), .factor = -0.5f, .add = add);
+            same(2, "x + f y, %d%s", (int)n, how);
+            BOTH(add, PointArgs, .type = T(0), .n = n, .x = P(0), .out = P(3), .factor = 3, .add = add);
+            same(3, "f x, %d%s", (int)n, how);
+            BOTH(mul, PointArgs, .type = T(0), .n = n, .x = P(0), .y = P(1), .out = P(4), .factor = 2, .add = add);
+            same(4, "f x y, %d%s", (int)n, how);
+            if (!add) {
+                BOTH(gelu, PointArgs, .type = T(0), .n = n, .x = P(0), .out = P(5));
+                same(5, "gelu, %d", (int)n);
+            }
+            BOTH(gelu_backward, PointArgs, .type = T(0), .n = n, .x = P(0), .y = P(1), .out = P(6), .add = add);
+            same_within(6, 1e-3, "its gradient, %d%s", (int)n, how);
+            both_clear();
+            input(0, DT_F32, 1);
+            output(1, DT_REAL, n, add);
+            BOTH(add_scalar, PointArgs, .type = T(1), .n = n, .y = P(0), .out = P(1), .factor = 0.25f, .add = add);
+            same(1, "a number in each of %d%s", (int)n, how);
+            both_clear();
+        }
+    for (int64_t samples = 0; samples < 4; samples++)
+        for (int how = 0; how < 4; how++) {
+            input(0, DT_REAL, samples * 33);
+            input(1, DT_REAL, samples * 33);
+            input(2, DT_F32, samples);
+            output(3, DT_REAL, samples * 33, false);
+            BOTH(residual, ResidualArgs, .type = T(0), .samples = samples, .stride = 33, .x = how & 1 ? P(0) : NULL, .y = P(1),
+                 .scale = how & 2 ? P(2) : NULL, .out = P(3));
+            same(3, "residual of %d, %s %s", (int)samples, how & 1 ? "with x" : "alone", how & 2 ? "scaled" : "");
+            both_clear();
+        }
+}
+
+static void test_rows(void)
+{
+    for (int r = 0; r < most(); r++)
+        for (int c = 1; c < most(); c++) {
+            int64_t rows = sizes[r], cols = sizes[c], n = rows * cols;
+            bool add = (r + c) % 2;
+            char what[64];
+            snprintf(what, sizeof what, "%d x %d%s", (int)rows, (int)cols, add ? ", added" : "");
+            if (rows > 65)
+                continue;
+            input_scaled(0, DT_REAL, n, 2, 0.5f);
+            input(1, DT_F32, cols);
+            input(2, DT_F32, cols);
+            output(3, DT_REAL, n, false);
+            output(4, DT_F32, 2 * rows, false);
+            input(5, DT_REAL, n);
+            output(6, DT_REAL, n, add);
+            output(7, DT_F32, cols, true);
+            output(8, DT_F32, cols, true);
+            for (int s = 0; s < 2; s++) {
+                RowArgs a = { .type = T(0), .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
+                              .dx = P(6), .add = add, .eps = 1e-6f, .gamma = P(1), .beta = P(2), .stat = P(4), .dgamma = P(7),
+                              .dbeta = P(8) };
+                both_called(s, "layer_norm", side[s]->layer_norm(side[s], &a));
+                both_called(s, "layer_norm_backward", side[s]->layer_norm_backward(side[s], &a));
+            }
+            if (cols > 3) { /* of one or two columns nothing is left but rounding, divided by eps */
+                same(3, "layer norm, %s", what);
+                same_within(6, 1e-3, "its gradient, %s", what);
+                same_within(7, 1e-3, "of gamma, %s", what);
+            }
+            same_within(8, 1e-3, "of beta, %s", what);
+            both_clear();
+
+            input(0, DT_REAL, n);
+            output(3, DT_REAL, n, false);
+            output(4, DT_F32, rows, false);
+            input(5, DT_REAL, n);
+            output(6, DT_REAL, n, add);
+            for (int s = 0; s < 2; s++) {
+                RowArgs a = { .type = T(0), .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
+                              .dx = P(6), .add = add, .eps = 1e-12f, .stat = P(4) };
+                both_called(s, "l2_normalize", side[s]->l2_normalize(side[s], &a));
+                both_called(s, "l2_normalize_backward", side[s]->l2_normalize_backward(side[s], &a));
+            }
+            same(3, "unit length, %s", what);
+            if (cols > 1)
+                same_within(6, 1e-3, "its gradient, %s", what);
+            both_clear();
+
+            input(0, DT_F32, n);
+            input(1, DT_F32, rows);
+            output(3, DT_REAL, n, false);
+            output(4, DT_F32, rows, false);
+            input(5, DT_REAL, n);
+            output(6, DT_F32, n, true);
+            output(7, DT_F32, rows, true);
+            for (int s = 0; s < 2; s++) {
+                RowArgs a = { .type = DT_F32, .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
+                              .dx = P(6), .add = true, .gamma = P(1), .stat = P(4), .dgamma = P(7) };
+                both_called(s, "weight_norm", side[s]->weight_norm(side[s], &a));
+                both_called(s, "weight_norm_backward", side[s]->weight_norm_backward(side[s], &a));
+            }
+            same(3, "weight norm, %s", what);
+            if (cols > 1)
+                same_within(6, 1e-3, "its gradient, %s", what);
+            same_within(7, 1e-3, "of its lengths, %s", what);
+            both_clear();
+
+            for (int log = 0; log < 2; log++) {
+                input_scaled(0, DT_REAL, n, 3, 0);
+                output(3, DT_REAL, n, false);
+                input(5, DT_REAL, n);
+                output(6, DT_REAL, n, add);
+                for (int s = 0; s < 2; s++) {
+                    RowArgs a = { .type = T(0), .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
+                                  .dx = P(6), .add = add };
+                    Backend *be = side[s];
+                    both_called(s, "softmax", log ? be->log_softmax(be, &a) : be->softmax(be, &a));
+                    both_called(s, "softmax_backward", log ? be->log_softmax_backward(be, &a) : be->softmax_backward(be, &a));
+                }
+                if (cols > 1 || !log)
+                    same(3, "%ssoftmax, %s", log ? "log " : "", what);
+                if (cols > 1)
+                    same_within(6, 1e-3, "its gradient, %s", what);
+                both_clear();
+            }
+        }
+}
+
+static void test_losses(void)
+{
+    typedef int Kernel(Backend *, const LossArgs *);
+    static const int64_t ks[] = { 1, 17, 1000 };
+    for (size_t i = 0; i < 3; i++)
+        for (int batch = 1; batch < 4; batch += 2)
+            for (int which = 0; which < 4; which++) {
+                static const char *const names[] = { "DINO's loss", "soft cross-entropy", "cross-entropy", "KL" };
+                int64_t k = ks[i], rows = which ? batch * 3 : 4 * batch, targets = which ? rows : 2 * batch;
+                int64_t labels[12];
+                for (int r = 0; r < 12; r++)
+                    labels[r] = r == 1 ? -100 : r * 5 % k;
+                input_scaled(0, DT_F32, rows * k, 2, 0);
+                input(1, DT_F32, targets * k);
+                output(9, DT_F32, targets * k, false);
+                BOTH(softmax, RowArgs, .rows = targets, .cols = k, .x = P(1), .y = P(9));
+                input_bytes(2, DT_I64, rows, labels);
+                output(3, DT_F32, rows, false);
+                output(4, DT_F32, 1, false);
+                input_scaled(5, DT_F32, 1, 0, 0.5f);
+                output(6, DT_F32, rows * k, batch > 1);
+                for (int s = 0; s < 2; s++) {
+                    Backend *be = side[s];
+                    Kernel *const forward[] = { be->dino_loss, be->soft_ce, be->hard_ce, be->kl };
+                    Kernel *const backward[] = { be->dino_loss_backward, be->soft_ce_backward, be->hard_ce_backward,
+                                                 be->kl_backward };
+                    LossArgs a = { .rows = rows, .k = k, .views = 4, .batch = batch, .logits = P(0),
+                                   .target = which == 3 ? P(1) : P(9), .label = P(2), .ignore = -100,
+                                   .temp = which < 2 ? 0.1f : 1, .stat = P(3), .loss = P(4), .gout = P(5), .dlogits = P(6),
+                                   .add = batch > 1 };
+                    both_called(s, names[which], forward[which](be, &a));
+                    both_called(s, names[which], backward[which](be, &a));
+                }
+                if (k > 1)
+                    same(4, "%s of %d x %d", names[which], (int)rows, (int)k);
+                if (k > 1 || batch > 1)
+                    same_within(6, 1e-3, "its gradient%s", batch > 1 ? ", added" : "");
+                both_clear();
+            }
+}
+
+static void test_training(void)
+{
+    enum { COUNT = 5000 };
+    static const ParamSpan spans[] = { { 0, 1000, 1, 1, false }, { 1008, 1, 0, 7, false }, { 1024, 900, 1, 3, true },
+                                       { 2000, 3000, 0, 100, false }, { 2000, 0, 0, 1, false } };
+    enum { SPANS = sizeof spans / sizeof *spans };
+    input(0, DT_F32, COUNT);
+    output(1, DT_F32, SPANS, false);
+    BOTH(norms, NormArgs, .g = P(0), .spans = spans, .nspans = SPANS, .norm = P(1));
+    same(1, "norms of spans");
+    for (int how = 0; how < 4; how++) { /* clipped; zeroing; gate open, gate shut */
+        static const char *const names[] = { "plain", "clipped", "gate open", "gate shut" };
+        input(2, DT_F32, COUNT);
+        input(3, DT_F32, COUNT);
+        input(4, DT_F32, COUNT);
+        input_scaled(5, DT_F32, COUNT, 0, 0.01f);
+        input_scaled(6, DT_F32, 1, 0, how == 3 ? NAN : 1);
+        BOTH(adamw, AdamwArgs, .p = P(2), .g = P(3), .m = P(4), .v = P(5), .spans = spans, .nspans = SPANS, .lr = 0.01,
+             .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .norm = P(1), .clip = how ? 1 : 0,
+             .zero_grad = how > 0, .gate = how > 1 ? P(6) : NULL);
+        same(2, "adamw, %s: parameters", names[how]);
+        same(3, "adamw, %s: gradients", names[how]);
+        same(4, "adamw, %s: first moments", names[how]);
+        same(5, "adamw, %s: second moments", names[how]);
+        if (how == 3) {
+            bool finite = true;
+            both_called(1, "all_finite", side[1]->all_finite(side[1], DT_F32, both_at(1, 2), COUNT, &finite));
+            ok(finite, "what the gate kept is finite");
+        }
+    }
+    both_clear();
+    for (int i = 0; i < most(); i++) {
+        int64_t n = sizes[i] * 3, k = 33, rows = sizes[i] < 65 ? sizes[i] : 65;
+        input(0, DT_F32, n);
+        output(1, DT_F32, n, true);
+        BOTH(ema, EmaArgs, .n = n, .teacher = P(1), .student = P(0), .momentum = 0.996);
+        same(1, "average of %d", (int)n);
+        both_clear();
+        input(0, DT_F32, rows * k);
+        input(1, DT_F32, k);
+        output(2, DT_F32, rows * k, false);
+        output(3, DT_F32, rows * k, false);
+        BOTH(targets, TargetsArgs, .rows = rows, .k = k, .logits = P(0), .center = P(1), .temp = 0.04, .q = P(2));
+        same(2, "targets of %d rows", (int)rows);
+        BOTH(targets, TargetsArgs, .rows = rows, .k = k, .logits = P(0), .temp = 0.07, .q = P(3));
+        same(3, "without centre");
+        BOTH(center, CenterArgs, .rows = rows, .k = k, .logits = P(0), .center = P(1), .momentum = 0.9);
+        same(1, "the centre takes in %d rows", (int)rows);
+        input(4, DT_F32, rows * k);
+        input(5, DT_F32, k);
+        output(6, DT_F32, 2, false);
+        if (rows) {
+            BOTH(discrepancy, DiscrepancyArgs, .rows = rows, .k = k, .base = P(0), .head = P(4), .center_base = P(1),
+                 .center_head = P(5), .temp = 0.1, .student_temp = 0.2, .out = P(6));
+            same(6, "D of %d rows", (int)rows);
+        }
+        both_clear();
+    }
+    for (int bad = 0; bad < 3; bad++) {
+        bool finite = bad != 0;
+        output(0, DT_REAL, 1000, true);
+        if (bad) /* poison at the end */
+            output(0, DT_REAL, 1000, false);
+        both_called(1, "all_finite", side[1]->all_finite(side[1], both_type(1, 0), both_at(1, 0), bad == 2 ? 0 : 1000, &finite));
+        ok(finite == (bad != 1), "%s", bad == 0 ? "all finite" : bad == 1 ? "not all finite" : "nothing is finite");
+        both_clear();
+    }
+}
+
+int main(void)
+{
+    both_open();
+    test_points();
+    test_rows();
+    test_losses();
+    test_training();
+    return tap_done();
+}
