@@ -87,7 +87,7 @@ GOLDOBJ  := $(GOLDSRC:%.c=$B/obj/%.o)
 LIBHSSL  := $B/libhssl.a
 TAP      := $B/obj/tests/tap.o $B/obj/tests/device.o
 
-.PHONY: all deps check check-run demo bench install clean help completions
+.PHONY: all deps check check-run check-gpu demo bench install clean help completions
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -217,8 +217,13 @@ check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(UNITS) $(
              $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:
-	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(FUZZERS) \
+	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(GPUTESTS) $(FUZZERS) \
 	    $(if $(GOLDSRC),tests/golden/run.sh) $(sort $(wildcard tests/cli/*.sh))
+
+check-gpu: deps  ## test the CUDA backend on this machine's GPU (tests/gpu/README)
+	@[ "$(CUDA)" = 1 ] || { echo 'make check-gpu: nvcc is not here: install the CUDA Toolkit with cuDNN and NCCL' >&2; exit 1; }
+	@$(MAKE) --no-print-directory -j$(JOBS) check-build
+	@HSSL_BIN=$(CURDIR)/$B sh tests/gpu/run.sh
 
 demo: deps  ## draw images, pre-train on them, evaluate, show the result
 	@$(MAKE) --no-print-directory -j$(JOBS) all

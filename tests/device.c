@@ -4,6 +4,7 @@
 #include "util/err.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct Held {
     struct Held *next;
@@ -24,6 +25,12 @@ static void *hold(Backend *be, void *p, size_t bytes)
     *h = (Held){ all, be, p, bytes };
     all = h;
     return p;
+}
+
+bool device_coarse(const Backend *be)
+{
+    const char *asked = getenv("HSSL_TEST_DEVICE");
+    return be->real == DT_BF16 || (be != backend_cpu() && asked && strstr(asked, "tf32"));
 }
 
 static void must(int rc)

@@ -10,6 +10,8 @@ void *device_put(Backend *be, const void *host, size_t bytes);
 void *device_get(Backend *be, const void *device, size_t bytes);
 /* The same for so many floats. */
 float *device_floats(Backend *be, const void *device, size_t n);
+/* The device rounds operands of products to fewer digits than F32 has: BF16 or TF32. */
+bool device_coarse(const Backend *be);
 void device_set(Backend *be, void *device, const void *host, size_t bytes);
 
 void device_done(void);

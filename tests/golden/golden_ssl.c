@@ -366,7 +366,7 @@ static void whole_steps(Golden *g)
     Student *s = student_new(&c, NULL);
     Teacher *t = NULL;
     if (s) {
-        if (network_backend(student_network(s))->real == DT_BF16)
+        if (device_coarse(network_backend(student_network(s))))
             golden_allow(g, 0.05); /* gradients through all layers */
         golden_params(g, network_backend(student_network(s)), network_params(student_network(s)), "");
         t = teacher_new(&c, student_flat(s));

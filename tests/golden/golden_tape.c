@@ -1,5 +1,7 @@
 #include "golden_tape.h"
 
+#include "../device.h"
+
 #include "tensor/backend.h"
 #include "util/err.h"
 
@@ -7,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of results and gradients in BF16, whose steps are 1/256, after some layers; relative to the largest. */
-static const double BF16_ERROR = 0.04;
+/* Of results and gradients in BF16, whose steps are 1/256, after some layers, or in TF32; relative to the largest. */
+static const double COARSE_ERROR = 0.04;
 
 GoldenRun *golden_begin(Golden *g)
 {
@@ -20,8 +22,8 @@ GoldenRun *golden_begin(Golden *g)
     }
     r->g = g;
     r->be = tape_backend(r->tape);
-    if (r->be->real == DT_BF16)
-        golden_allow(g, BF16_ERROR);
+    if (device_coarse(r->be))
+        golden_allow(g, COARSE_ERROR);
     tape_begin(r->tape, true);
     return r;
 }

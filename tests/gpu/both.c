@@ -1,5 +1,6 @@
 #include "both.h"
 
+#include "../device.h"
 #include "util/err.h"
 #include "util/rng.h"
 
@@ -158,8 +159,7 @@ const float *both_floats(int s, int i)
 static bool compare(int i, double tolerance, const char *name)
 {
     const Buf *b = &bufs[i];
-    bool coarse = side[1]->real == DT_BF16;
-    return is_close(both_floats(1, i), b->at[0], (size_t)b->n, coarse ? 0.02 : tolerance, "%s", name);
+    return is_close(both_floats(1, i), b->at[0], (size_t)b->n, device_coarse(side[1]) ? 0.02 : tolerance, "%s", name);
 }
 
 bool same(int i, const char *fmt, ...)

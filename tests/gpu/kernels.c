@@ -170,6 +170,12 @@ static void test_layout(void)
                 same(1, "sum over %d of %d%s", (int)sizes[r], (int)b, w ? ", added" : "");
                 both_clear();
             }
+            input(0, DT_REAL, b * 400);
+            output(1, DT_F32, b, both_ways[w]);
+            BOTH(reduce, ReduceArgs, .type = T(0), .type_out = DT_F32, .outer = b, .reduce = 300, .n = 1, .x = P(0),
+                 .x_outer = 400, .out = P(1), .factor = 2, .add = both_ways[w]);
+            same(1, "sums of %d rows%s", (int)b, w ? ", added" : "");
+            both_clear();
             input(0, DT_F32, b * 100);
             output(1, DT_REAL, b * 100, both_ways[w]);
             BOTH(cast, CastArgs, .from = T(0), .to = T(1), .n = b * 100, .x = P(0), .out = P(1), .add = both_ways[w]);

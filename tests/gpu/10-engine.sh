@@ -1,0 +1,9 @@
+#!/bin/sh
+# The engine on a GPU, in each precision: every kernel, the reference's numbers, training.
+. "$(dirname "$0")/../tap.sh"
+. "$(dirname "$0")/engine.sh"
+cd "$(dirname "$0")/../.." || exit 1
+for precision in fp32 tf32 bf16; do
+    engine "cuda,$precision"
+done
+done_testing
