@@ -16,9 +16,9 @@ part() {
     at=$1
     shift
     if [ "$at" = "$faulty" ]; then
-        HSSL_FAULT=$fault:$n HSSL_FAULT_HIT=$T/hit HSSL_FAULT_PROGRAM=$at LD_PRELOAD=$inject timeout 8 "$@" 2>"err.$at"
+        HSSL_FAULT=$fault:$n HSSL_FAULT_HIT=$T/hit HSSL_FAULT_PROGRAM=$at LD_PRELOAD=$inject timeout 20 "$@" 2>"err.$at"
     else
-        timeout 8 "$@" 2>"err.$at"
+        timeout 20 "$@" 2>"err.$at"
     fi
     echo $? >"rc.$at"
 }
