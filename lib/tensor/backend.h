@@ -24,7 +24,10 @@ typedef struct {
     bool ta, tb; /* a is stored [k,m], b is stored [n,k] */
     bool add;
     const float *bias; /* [n] or NULL */
-    void *pre;         /* NULL, or: store the product (+ bias) here (ldc) and gelu of it in c */
+    void *pre;         /* NULL, or: store the product (+ bias) here (ldc) and gelu of it in c; without add */
+    float *sum;        /* NULL, or [m]: the sums of op(a)'s rows, added where add_sum is set: with ta and a [k,m] without
+                          gaps, the gradient of the bias beside that of the weight */
+    bool add_sum;
     int64_t batch, stride_a, stride_b, stride_c;
 } MatmulArgs;
 

@@ -23,12 +23,16 @@ static int linear_backward(Tape *t, Node *node, const void *dy)
     }
     ColsumArgs s = { .type = type, .rows = rows, .cols = out, .x = dy };
     s.out = tape_grad(t, n->b, &s.add);
-    if (s.out && be->colsum(be, &s) < 0)
-        return -1;
     const void *d = tape_real(t, dy, type, rows * out);
     MatmulArgs w = { .type = real, .type_c = n->w->dtype, .m = out, .n = in, .k = rows, .a = d, .lda = out,
                      .ta = true, .b = n->x_operand, .ldb = in, .ldc = in };
     w.c = tape_grad(t, n->w, &w.add);
+    if (w.c && type == real) {
+        w.sum = s.out;
+        w.add_sum = s.add;
+    } else if (s.out && be->colsum(be, &s) < 0) {
+        return -1;
+    }
     if (d && w.c && be->matmul(be, &w) < 0)
         return -1;
     MatmulArgs x = { .type = real, .type_c = n->x->dtype, .m = rows, .n = in, .k = out, .a = d, .lda = out,

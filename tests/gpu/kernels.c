@@ -49,6 +49,19 @@ static void test_matmul(void)
     }
     for (int r = 0; r < most(); r++)
         for (size_t w = 0; w < 2; w++) {
+            int64_t k = sizes[r], m = 33, n = 24;
+            input(0, DT_REAL, k * m);
+            input(1, DT_REAL, k * n);
+            output(2, DT_F32, m * n, both_ways[w]);
+            output(3, DT_F32, m, both_ways[w]);
+            BOTH(matmul, MatmulArgs, .type = T(0), .type_c = DT_F32, .m = m, .n = n, .k = k, .a = P(0), .b = P(1), .c = P(2),
+                 .lda = m, .ldb = n, .ldc = n, .ta = true, .add = both_ways[w], .sum = P(3), .add_sum = both_ways[w]);
+            same_within(2, 1e-3, "gradient of a weight from %d rows%s", (int)k, w ? ", added" : "");
+            same_within(3, 1e-3, "and of the bias");
+            both_clear();
+        }
+    for (int r = 0; r < most(); r++)
+        for (size_t w = 0; w < 2; w++) {
             input(0, DT_REAL, sizes[r] * 33);
             output(1, DT_F32, 33, both_ways[w]);
             BOTH(colsum, ColsumArgs, .type = T(0), .rows = sizes[r], .cols = 33, .x = P(0), .out = P(1), .add = both_ways[w]);

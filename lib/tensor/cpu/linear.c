@@ -86,26 +86,6 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
     return failed ? -1 : 0;
 }
 
-static int matmul(Backend *be, const MatmulArgs *m)
-{
-    (void)be;
-    const float *a = m->a, *b = m->b;
-    float *to = m->c;
-    if (m->batch <= 1)
-        return product(m, a, b, to);
-    int failed = 0;
-#pragma omp parallel for schedule(static) reduction(| : failed)
-    for (int64_t i = 0; i < m->batch; i++) {
-        float *c = to + i * m->stride_c;
-        if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, a + i * m->stride_a, m->lda, b + i * m->stride_b, m->ldb,
-                     m->add, c, m->ldc) < 0)
-            failed = 1;
-        for (int64_t r = 0; m->bias && r < m->m; r++)
-            cpu.bias_residual(c + r * m->ldc, m->bias, 1, NULL, 1, m->n);
-    }
-    return failed ? -1 : 0;
-}
-
 static int colsum(Backend *be, const ColsumArgs *s)
 {
     (void)be;
@@ -126,6 +106,28 @@ static int colsum(Backend *be, const ColsumArgs *s)
     for (int i = 0; i < nth; i++)
         cpu.axpby(partial + i * s->cols, 1, NULL, 0, s->out, s->cols, true);
     return 0;
+}
+
+static int matmul(Backend *be, const MatmulArgs *m)
+{
+    ColsumArgs sum = { .type = DT_F32, .rows = m->k, .cols = m->m, .x = m->a, .out = m->sum, .add = m->add_sum };
+    if (m->sum && colsum(be, &sum) < 0)
+        return -1;
+    const float *a = m->a, *b = m->b;
+    float *to = m->c;
+    if (m->batch <= 1)
+        return product(m, a, b, to);
+    int failed = 0;
+#pragma omp parallel for schedule(static) reduction(| : failed)
+    for (int64_t i = 0; i < m->batch; i++) {
+        float *c = to + i * m->stride_c;
+        if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, a + i * m->stride_a, m->lda, b + i * m->stride_b, m->ldb,
+                     m->add, c, m->ldc) < 0)
+            failed = 1;
+        for (int64_t r = 0; m->bias && r < m->m; r++)
+            cpu.bias_residual(c + r * m->ldc, m->bias, 1, NULL, 1, m->n);
+    }
+    return failed ? -1 : 0;
 }
 
 void cpu_linear_table(Backend *be)

@@ -10,10 +10,14 @@
 
 enum { WORKSPACE = 32 << 20 };
 
+/* What a product does beside: nothing, a bias, or the sums of its first matrix. Exact GELU and its gradient are kernels of
+ * ours, since the library's are those of the approximation by tanh. */
+typedef enum { EXTRA_NONE, EXTRA_BIAS, EXTRA_SUM } Extra;
+
 /* All that the choice depends on. */
 typedef struct {
     int64_t m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c;
-    int type, type_c, ta, tb, bias;
+    int type, type_c, ta, tb, extra;
 } Shape;
 
 typedef struct Plan {
@@ -22,6 +26,7 @@ typedef struct Plan {
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algorithm;
+    bool none; /* the library has nothing for it */
 } Plan;
 
 struct Blas {
@@ -67,13 +72,15 @@ static int describe(const CudaDevice *d, Plan *p)
     const Shape *s = &p->shape;
     cublasOperation_t first = s->tb ? CUBLAS_OP_T : CUBLAS_OP_N, second = s->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasComputeType_t compute = d->precision == CUDA_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-    cublasLtEpilogue_t epilogue = s->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    cudaDataType_t bias = CUDA_R_32F;
+    /* Our first matrix is the library's second. */
+    static const cublasLtEpilogue_t epilogues[] = { CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS,
+                                                    CUBLASLT_EPILOGUE_BGRADB };
+    cudaDataType_t vector = data_type(s->type_c);
     if (blas_check(cublasLtMatmulDescCreate(&p->product, compute, CUDA_R_32F), "a product") ||
         set_product(p, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first) ||
         set_product(p, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second) ||
-        set_product(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue) ||
-        (s->bias && set_product(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias, sizeof bias)))
+        set_product(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogues[s->extra], sizeof epilogues[s->extra]) ||
+        (s->extra && set_product(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &vector, sizeof vector)))
         return -1;
     /* Stored: a [m,k] or [k,m], b [k,n] or [n,k], each row-major; read as columns their sides change places. */
     return make_layout(&p->a, s->type, s->tb ? s->k : s->n, s->tb ? s->n : s->k, s->ldb, s->batch, s->stride_b) ||
@@ -99,18 +106,15 @@ static int choose(CudaDevice *d, Plan *p)
                         "a preference") ||
              blas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                              &workspace, sizeof workspace),
-                        "a preference") ||
-             blas_check(cublasLtMatmulAlgoGetHeuristic(d->blas->handle, p->product, p->a, p->b, p->c, p->c, preference, 1,
-                                                       &result, &found),
-                        "no algorithm");
+                        "a preference");
+    if (!rc)
+        p->none = cublasLtMatmulAlgoGetHeuristic(d->blas->handle, p->product, p->a, p->b, p->c, p->c, preference, 1, &result,
+                                                 &found) != CUBLAS_STATUS_SUCCESS ||
+                  !found;
     cublasLtMatmulPreferenceDestroy(preference);
-    if (rc)
-        return -1;
-    if (!found)
-        return err_set(ERR_SYSTEM, "cuBLASLt: no algorithm for a product of %lld x %lld x %lld", (long long)p->shape.m,
-                       (long long)p->shape.n, (long long)p->shape.k);
-    p->algorithm = result.algo;
-    return 0;
+    if (!rc && !p->none)
+        p->algorithm = result.algo;
+    return rc ? -1 : 0;
 }
 
 static void free_plan(Plan *p)
@@ -145,49 +149,82 @@ static Plan *find_plan(CudaDevice *d, const Shape *shape)
     return *bucket = p;
 }
 
-/* The epilogue takes an F32 bias beside an F32 result only; a BF16 result gets its bias as a residual of rows. */
-static int add_bias(Backend *be, const MatmulArgs *m)
+/* The plan with what is wanted beside the product, or without where the library has none. */
+static Plan *find_best(CudaDevice *d, Shape *s)
 {
-    return cuda_bias(be, m->type_c, m->m, m->n, m->ldc, m->bias, m->c);
+    Plan *p = find_plan(d, s);
+    if (p && p->none && s->extra) {
+        s->extra = EXTRA_NONE;
+        p = find_plan(d, s);
+    }
+    if (p && p->none) {
+        err_set(ERR_SYSTEM, "cuBLASLt: no algorithm for a product of %lld x %lld x %lld", (long long)s->m, (long long)s->n,
+                (long long)s->k);
+        return NULL;
+    }
+    return p;
+}
+
+/* The vector that goes into the product or comes out of it, of the result's type; NULL with an error. */
+static void *vector(Backend *be, const MatmulArgs *m, Extra extra)
+{
+    if (extra == EXTRA_BIAS && m->type_c == DT_F32)
+        return (void *)(uintptr_t)m->bias;
+    if (extra == EXTRA_SUM && !m->add_sum)
+        return m->sum;
+    void *p = cuda_scratch(be, CUDA_SCRATCH_BIAS, (size_t)(extra == EXTRA_BIAS ? m->n : m->m) * sizeof(float));
+    CastArgs c = { .from = DT_F32, .to = m->type_c, .n = m->n, .x = m->bias, .out = p };
+    return p && (extra != EXTRA_BIAS || !be->cast(be, &c)) ? p : NULL;
+}
+
+static int product(Backend *be, const MatmulArgs *m, void *c, Plan *p, Extra extra)
+{
+    CudaDevice *d = (CudaDevice *)be;
+    static const float one = 1, none = 0;
+    void *workspace = cuda_scratch(be, CUDA_SCRATCH_WORKSPACE, WORKSPACE), *v = extra ? vector(be, m, extra) : NULL;
+    if (!workspace || (extra && !v) || (extra && set_product(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &v, sizeof v)) ||
+        blas_check(cublasLtMatmul(d->blas->handle, p->product, &one, m->b, p->a, m->a, p->b, m->add ? &one : &none, c, p->c, c,
+                                  p->c, &p->algorithm, workspace, WORKSPACE, d->stream),
+                   "a product"))
+        return -1;
+    PointArgs sum = { .type = DT_F32, .n = m->m, .x = v, .factor = 1, .out = m->sum, .add = true };
+    return extra == EXTRA_SUM && m->add_sum ? be->add(be, &sum) : 0;
+}
+
+static int zero_result(Backend *be, const MatmulArgs *m, void *c, int64_t batch)
+{
+    for (int64_t i = 0; !m->add && i < batch * m->m; i++)
+        if (be->zero(be, element(c, m->type_c, i / m->m * m->stride_c + i % m->m * m->ldc), (size_t)m->n * dtype_size(m->type_c)))
+            return -1;
+    return 0;
 }
 
 static int matmul(Backend *be, const MatmulArgs *m)
 {
-    CudaDevice *d = (CudaDevice *)be;
-    static const float one = 1, none = 0;
     Shape s;
     if (!m->m || !m->n)
         return 0;
+    void *c = m->pre ? m->pre : m->c;
     int64_t batch = m->batch > 1 ? m->batch : 1;
-    if (!m->k) {
-        for (int64_t i = 0; !m->add && i < batch * m->m; i++)
-            if (be->zero(be, element(m->c, m->type_c, i / m->m * m->stride_c + i % m->m * m->ldc),
-                         (size_t)m->n * dtype_size(m->type_c)))
-                return -1;
+    memset(&s, 0, sizeof s); /* also what lies between its members: it is hashed */
+    s.m = m->m, s.n = m->n, s.k = m->k, s.lda = m->lda, s.ldb = m->ldb, s.ldc = m->ldc, s.batch = batch;
+    s.stride_a = m->stride_a, s.stride_b = m->stride_b, s.stride_c = m->stride_c;
+    s.type = m->type, s.type_c = m->type_c, s.ta = m->ta, s.tb = m->tb;
+    s.extra = m->bias && batch == 1 ? EXTRA_BIAS : m->sum && m->type_c == DT_F32 ? EXTRA_SUM : EXTRA_NONE;
+    if (m->k) {
+        Plan *p = find_best((CudaDevice *)be, &s);
+        if (!p || product(be, m, c, p, (Extra)s.extra))
+            return -1;
     } else {
-        memset(&s, 0, sizeof s); /* also what lies between its members: it is hashed */
-        s.m = m->m, s.n = m->n, s.k = m->k, s.lda = m->lda, s.ldb = m->ldb, s.ldc = m->ldc, s.batch = batch;
-        s.stride_a = m->stride_a, s.stride_b = m->stride_b, s.stride_c = m->stride_c;
-        s.type = m->type, s.type_c = m->type_c, s.ta = m->ta, s.tb = m->tb;
-        s.bias = m->bias && m->type_c == DT_F32 && m->type == DT_F32;
-        Plan *p = find_plan(d, &s);
-        void *workspace = cuda_scratch(be, CUDA_SCRATCH_WORKSPACE, WORKSPACE);
-        if (!p || !workspace ||
-            (s.bias && set_product(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &m->bias, sizeof m->bias)) ||
-            blas_check(cublasLtMatmul(d->blas->handle, p->product, &one, m->b, p->a, m->a, p->b, m->add ? &one : &none,
-                                      m->c, p->c, m->c, p->c, &p->algorithm, workspace, WORKSPACE, d->stream),
-                       "a product"))
+        s.extra = EXTRA_NONE;
+        if (zero_result(be, m, c, batch))
             return -1;
     }
-    if (m->bias && !(m->k && s.bias) && add_bias(be, m))
+    ColsumArgs sum = { .type = m->type, .rows = m->k, .cols = m->m, .x = m->a, .out = m->sum, .add = m->add_sum };
+    if (m->sum && s.extra != EXTRA_SUM && be->colsum(be, &sum))
         return -1;
-    if (!m->pre)
-        return 0;
-    /* Exact GELU is a kernel of its own: the library's epilogue is the tanh approximation. */
-    CopyArgs keep = { .type = m->type_c, .outer = m->m, .inner = 1, .n = m->n, .x = m->c, .out = m->pre,
-                      .x_outer = m->ldc, .out_outer = m->ldc };
-    PointArgs g = { .type = m->type_c, .n = m->m * m->ldc, .x = m->pre, .out = m->c };
-    return be->copy(be, &keep) || be->gelu(be, &g) ? -1 : 0;
+    return cuda_bias_gelu(be, m->type_c, batch * m->m, m->n, m->ldc, s.extra == EXTRA_BIAS ? NULL : m->bias, c,
+                          m->pre ? m->c : NULL);
 }
 
 void cuda_linear_table(Backend *be)

@@ -103,7 +103,7 @@ static int conv(Backend *be, const ConvArgs *a)
     const void *w = turned_filter(be, a);
     if (!w || run(be, a, 0, a->type, a->x, w, a->y))
         return -1;
-    return a->bias ? cuda_bias(be, a->type, a->batch * a->ho * a->wo, a->cout, a->cout, a->bias, a->y) : 0;
+    return cuda_bias_gelu(be, a->type, a->batch * a->ho * a->wo, a->cout, a->cout, a->bias, a->y, NULL);
 }
 
 static int conv_backward(Backend *be, const ConvArgs *a)

@@ -15,6 +15,7 @@ enum {
     CUDA_SCRATCH_SCORES,    /* of attention; gradients to be added to others */
     CUDA_SCRATCH_FILTER,    /* with its channels last */
     CUDA_SCRATCH_MOVE,
+    CUDA_SCRATCH_BIAS,      /* in BF16; its gradient */
     CUDA_SCRATCH_WORKSPACE, /* of cuBLASLt and cuDNN */
     CUDA_SCRATCH_SLOTS
 };
@@ -49,8 +50,9 @@ void *cuda_scratch(Backend *be, int slot, size_t bytes);
 int cuda_depthwise(Backend *be, const ConvArgs *a);
 int cuda_depthwise_backward(Backend *be, const ConvArgs *a);
 
-/* x[r, c] += bias[c] for x [rows, cols] at row length ld. point.cu */
-int cuda_bias(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x);
+/* For x [rows, cols] at row length ld: x[r, c] += bias[c] unless bias is NULL, and out[r, c] = gelu(x[r, c]) unless out is
+ * NULL. point.cu */
+int cuda_bias_gelu(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x, void *out);
 /* Attention by products, softmax.cu: the scores q k^T of a head, F32 [batch, tokens, tokens], become softmax(scale
  * scores); stat: as in AttentionArgs, or NULL. */
 int cuda_scaled_softmax(Backend *be, const AttentionArgs *a, int head, float *p, float *stat);

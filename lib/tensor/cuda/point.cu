@@ -137,20 +137,30 @@ static int cast(Backend *be, const CastArgs *a)
 }
 
 template <typename T>
-__global__ void k_bias(int64_t n, int64_t cols, int64_t ld, const float *bias, T *x)
+__global__ void k_bias_gelu(int64_t rows, int64_t cols, int64_t ld, const float *bias, T *x, T *out)
 {
-    for (EACH(i, n))
-        put(x, i / cols * ld + i % cols, bias[i % cols], true);
+    int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= cols)
+        return;
+    float b = bias ? bias[c] : 0;
+    for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+        float v = get(x, r * ld + c) + b;
+        if (bias)
+            set(x, r * ld + c, v);
+        if (out)
+            set(out, r * ld + c, v * phi(v));
+    }
 }
 
-int cuda_bias(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x)
+int cuda_bias_gelu(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x, void *out)
 {
-    int64_t n = rows * cols;
-    if (!n)
+    if (!rows || !cols || (!bias && !out))
         return 0;
+    unsigned across = (unsigned)((cols + ROW_BLOCK - 1) / ROW_BLOCK);
+    dim3 grid(across, grid_for(be, rows * across, 1) / across + 1);
     return by_type(type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_bias<T>, grid_for(be, n, BLOCK), BLOCK, n, cols, ld, bias, (T *)x);
+        return LAUNCH(be, k_bias_gelu<T>, grid, ROW_BLOCK, rows, cols, ld, bias, (T *)x, (T *)out);
     });
 }
 
