@@ -1,6 +1,7 @@
 #include "util/plugin.h"
 
 #include "util/err.h"
+#include "util/log.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -28,6 +29,8 @@ void *plugin_load(const char *file, const char *variable, bool global, const cha
         void *library = dlopen(path, RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL));
         if (!library)
             err_set(ERR_USAGE, "%s", dlerror());
+        else
+            log_debug("plugin", "%s", path);
         return library;
     }
     err_set(ERR_USAGE, "this build has no %s%s%s (%s builds it)", file, given ? " at " : "", given ? given : "", made);

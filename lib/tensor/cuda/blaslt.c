@@ -18,6 +18,7 @@ typedef enum { EXTRA_NONE, EXTRA_BIAS, EXTRA_SUM } Extra;
 typedef struct {
     int64_t m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c;
     int type, type_c, ta, tb, extra;
+    uint32_t align_a, align_b, align_c, align_vector; /* bytes that the addresses are multiples of, up to 256 */
 } Shape;
 
 typedef struct Plan {
@@ -90,6 +91,11 @@ static int describe(const CudaDevice *d, Plan *p)
                : 0;
 }
 
+static int prefer(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t name, const void *value, size_t size)
+{
+    return blas_check(cublasLtMatmulPreferenceSetAttribute(p, name, value, size), "a preference");
+}
+
 static int choose(CudaDevice *d, Plan *p)
 {
     cublasLtMatmulPreference_t preference;
@@ -98,15 +104,17 @@ static int choose(CudaDevice *d, Plan *p)
     int found = 0;
     if (blas_check(cublasLtMatmulPreferenceCreate(&preference), "a preference"))
         return -1;
-    /* Sums of parts in place come in any order. */
+    /* Not sums of parts in place: that they come in a fixed order is for the library to say. */
     uint32_t schemes = d->varies ? CUBLASLT_REDUCTION_SCHEME_MASK
                                  : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
-    int rc = blas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                                             &schemes, sizeof schemes),
-                        "a preference") ||
-             blas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                             &workspace, sizeof workspace),
-                        "a preference");
+    /* Our first matrix is the library's second. */
+    const Shape *s = &p->shape;
+    int rc = prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes) ||
+             prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace) ||
+             prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &s->align_b, sizeof s->align_b) ||
+             prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &s->align_a, sizeof s->align_a) ||
+             prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &s->align_c, sizeof s->align_c) ||
+             prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &s->align_c, sizeof s->align_c);
     if (!rc)
         p->none = cublasLtMatmulAlgoGetHeuristic(d->blas->handle, p->product, p->a, p->b, p->c, p->c, preference, 1, &result,
                                                  &found) != CUBLAS_STATUS_SUCCESS ||
@@ -126,7 +134,7 @@ static void free_plan(Plan *p)
     free(p);
 }
 
-static Plan *find_plan(CudaDevice *d, const Shape *shape)
+static Plan *find_plan(CudaDevice *d, const Shape *shape, const void *vector)
 {
     uint64_t h = 14695981039346656037u;
     for (size_t i = 0; i < sizeof *shape; i++)
@@ -141,7 +149,9 @@ static Plan *find_plan(CudaDevice *d, const Shape *shape)
         return NULL;
     }
     p->shape = *shape;
-    if (describe(d, p) || choose(d, p)) {
+    /* The choice looks at the vector's address, too. */
+    if (describe(d, p) || (shape->extra && set_product(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector, sizeof vector)) ||
+        choose(d, p)) {
         free_plan(p);
         return NULL;
     }
@@ -150,12 +160,13 @@ static Plan *find_plan(CudaDevice *d, const Shape *shape)
 }
 
 /* The plan with what is wanted beside the product, or without where the library has none. */
-static Plan *find_best(CudaDevice *d, Shape *s)
+static Plan *find_best(CudaDevice *d, Shape *s, const void *vector)
 {
-    Plan *p = find_plan(d, s);
+    Plan *p = find_plan(d, s, vector);
     if (p && p->none && s->extra) {
         s->extra = EXTRA_NONE;
-        p = find_plan(d, s);
+        s->align_vector = 0;
+        p = find_plan(d, s, NULL);
     }
     if (p && p->none) {
         err_set(ERR_SYSTEM, "cuBLASLt: no algorithm for a product of %lld x %lld x %lld", (long long)s->m, (long long)s->n,
@@ -177,12 +188,12 @@ static void *vector(Backend *be, const MatmulArgs *m, Extra extra)
     return p && (extra != EXTRA_BIAS || !be->cast(be, &c)) ? p : NULL;
 }
 
-static int product(Backend *be, const MatmulArgs *m, void *c, Plan *p, Extra extra)
+static int product(Backend *be, const MatmulArgs *m, void *c, Plan *p, Extra extra, void *v)
 {
     CudaDevice *d = (CudaDevice *)be;
     static const float one = 1, none = 0;
-    void *workspace = cuda_scratch(be, CUDA_SCRATCH_WORKSPACE, WORKSPACE), *v = extra ? vector(be, m, extra) : NULL;
-    if (!workspace || (extra && !v) || (extra && set_product(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &v, sizeof v)) ||
+    void *workspace = cuda_scratch(be, CUDA_SCRATCH_WORKSPACE, WORKSPACE);
+    if (!workspace || (extra && set_product(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &v, sizeof v)) ||
         blas_check(cublasLtMatmul(d->blas->handle, p->product, &one, m->b, p->a, m->a, p->b, m->add ? &one : &none, c, p->c, c,
                                   p->c, &p->algorithm, workspace, WORKSPACE, d->stream),
                    "a product"))
@@ -199,6 +210,12 @@ static int zero_result(Backend *be, const MatmulArgs *m, void *c, int64_t batch)
     return 0;
 }
 
+static uint32_t alignment(const void *p)
+{
+    uintptr_t lowest = (uintptr_t)p & -(uintptr_t)p;
+    return lowest < 256 ? (uint32_t)lowest : 256;
+}
+
 static int matmul(Backend *be, const MatmulArgs *m)
 {
     Shape s;
@@ -212,8 +229,10 @@ static int matmul(Backend *be, const MatmulArgs *m)
     s.type = m->type, s.type_c = m->type_c, s.ta = m->ta, s.tb = m->tb;
     s.extra = m->bias && batch == 1 ? EXTRA_BIAS : m->sum && m->type_c == DT_F32 ? EXTRA_SUM : EXTRA_NONE;
     if (m->k) {
-        Plan *p = find_best((CudaDevice *)be, &s);
-        if (!p || product(be, m, c, p, (Extra)s.extra))
+        void *v = s.extra ? vector(be, m, (Extra)s.extra) : NULL;
+        s.align_a = alignment(m->a), s.align_b = alignment(m->b), s.align_c = alignment(c), s.align_vector = v ? alignment(v) : 0;
+        Plan *p = s.extra && !v ? NULL : find_best((CudaDevice *)be, &s, v);
+        if (!p || product(be, m, c, p, (Extra)s.extra, v))
             return -1;
     } else {
         s.extra = EXTRA_NONE;

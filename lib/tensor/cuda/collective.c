@@ -5,13 +5,17 @@
 
 #include <nccl.h>
 #include <stdlib.h>
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 struct Ranks {
     ncclComm_t comm;
     cudaStream_t stream;
     cudaEvent_t issued, summed;
+    pthread_mutex_t guard; /* of comm: it may be abandoned while sums are issued */
     bool abandoned;
+    bool leaving; /* in order, or abandoned: whoever comes first */
 };
 
 _Static_assert(sizeof(ncclUniqueId) == BACKEND_TICKET, "a ticket holds what NCCL's ranks meet by");
@@ -42,6 +46,9 @@ static void forget(CudaDevice *d)
         cudaEventDestroy(r->summed);
     if (r->stream)
         cudaStreamDestroy(r->stream);
+    if (r->comm)
+        ncclCommDestroy(r->comm);
+    pthread_mutex_destroy(&r->guard);
     free(r);
     d->ranks = NULL;
 }
@@ -54,6 +61,7 @@ static int join(Backend *be, const void *bytes, int rank, int world)
     if (!(d->ranks = calloc(1, sizeof *d->ranks)))
         return err_set(ERR_MEMORY, "NCCL: out of memory");
     struct Ranks *r = d->ranks;
+    pthread_mutex_init(&r->guard, NULL);
     if (nccl_check(ncclCommInitRank(&r->comm, world, id, rank), "join") ||
         cuda_check(cudaStreamCreateWithFlags(&r->stream, cudaStreamNonBlocking), "make a stream") ||
         cuda_check(cudaEventCreateWithFlags(&r->issued, cudaEventDisableTiming), "make an event") ||
@@ -67,11 +75,14 @@ static int join(Backend *be, const void *bytes, int rank, int world)
 static int sum(Backend *be, float *x, int64_t n)
 {
     struct Ranks *r = ((CudaDevice *)be)->ranks;
-    return cuda_check(cudaEventRecord(r->issued, cuda_stream(be)), "order a sum") ||
-                   cuda_check(cudaStreamWaitEvent(r->stream, r->issued, 0), "order a sum") ||
-                   nccl_check(ncclAllReduce(x, x, (size_t)n, ncclFloat, ncclSum, r->comm, r->stream), "sum")
-               ? -1
-               : 0;
+    if (cuda_check(cudaEventRecord(r->issued, cuda_stream(be)), "order a sum") ||
+        cuda_check(cudaStreamWaitEvent(r->stream, r->issued, 0), "order a sum"))
+        return -1;
+    pthread_mutex_lock(&r->guard);
+    int rc = r->abandoned ? err_set(ERR_PEER, "NCCL: another rank has ended")
+                          : nccl_check(ncclAllReduce(x, x, (size_t)n, ncclFloat, ncclSum, r->comm, r->stream), "sum");
+    pthread_mutex_unlock(&r->guard);
+    return rc;
 }
 
 static int summed(Backend *be)
@@ -83,20 +94,36 @@ static int summed(Backend *be)
                : 0;
 }
 
+/* Aborting may wait for whatever NCCL waits for, and so may a sum that holds the communicator. */
+static void *abort_sums(void *arg)
+{
+    enum { PATIENCE_S = 5 };
+    struct Ranks *r = arg;
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE_S;
+    bool locked = !pthread_mutex_timedlock(&r->guard, &until);
+    r->abandoned = true;
+    ncclCommAbort(r->comm);
+    if (locked)
+        pthread_mutex_unlock(&r->guard);
+    return NULL;
+}
+
 static void abandon(Backend *be)
 {
     struct Ranks *r = ((CudaDevice *)be)->ranks;
-    if (!r || __atomic_exchange_n(&r->abandoned, true, __ATOMIC_SEQ_CST))
-        return;
-    ncclCommAbort(r->comm);
+    pthread_t thread;
+    if (r && !__atomic_exchange_n(&r->leaving, true, __ATOMIC_SEQ_CST) && !pthread_create(&thread, NULL, abort_sums, r))
+        pthread_detach(thread);
 }
 
+/* What was abandoned stays: its thread may still use it, and the process ends. */
 static void leave(Backend *be)
 {
     CudaDevice *d = (CudaDevice *)be;
-    if (d->ranks && !d->ranks->abandoned)
-        ncclCommDestroy(d->ranks->comm);
-    forget(d);
+    if (d->ranks && !__atomic_exchange_n(&d->ranks->leaving, true, __ATOMIC_SEQ_CST))
+        forget(d);
 }
 
 void cuda_collective_table(Backend *be)

@@ -118,8 +118,8 @@ int graph_operation(Graph *g, int kind, int n, const GraphAttribute *a)
     return 0;
 }
 
-/* Whether an engine gives the same bits each time. Unknown counts as not. */
-static bool repeats(Graph *g, cudnnBackendDescriptor_t config)
+/* Whether an engine gives the same bits each time, where that is wanted, and F32 all its digits. Unknown counts as not. */
+static bool suits(const CudaDevice *d, Graph *g, cudnnBackendDescriptor_t config)
 {
     enum { NOTES = 16 };
     cudnnBackendNumericalNote_t notes[NOTES];
@@ -130,7 +130,9 @@ static bool repeats(Graph *g, cudnnBackendDescriptor_t config)
         cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, NOTES, &found, notes))
         return false;
     for (int64_t i = 0; i < found && i < NOTES; i++)
-        if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
+        if ((notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC && !d->varies) ||
+            (d->precision == CUDA_FP32 &&
+             (notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)))
             return false;
     return true;
 }
@@ -151,16 +153,15 @@ static int plan_by(CudaDevice *d, Graph *g, void *graph, cudnnBackendHeurMode_t 
     for (int i = 0; i < CONFIGS; i++)
         if (!(configs[i] = begin(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)))
             return -1;
-    if (dnn_check(cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS,
-                                           &found, configs),
-                  "no engine"))
-        return -1;
+    if (cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS, &found,
+                                 configs) != CUDNN_STATUS_SUCCESS)
+        return 0;
     for (int64_t i = 0; i < found && i < CONFIGS && !g->plan; i++) {
         const GraphAttribute how[] = {
             { CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->dnn->handle },
             { CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i] },
         };
-        if (d->varies || repeats(g, configs[i]))
+        if (suits(d, g, configs[i]))
             g->plan = graph_describe(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, 2, how);
     }
     return 0;

@@ -3,6 +3,7 @@
 #include "tensor/cuda/products.h"
 
 #include "util/err.h"
+#include "util/log.h"
 
 #include <cudnn.h>
 #include <stdio.h>
@@ -228,8 +229,11 @@ static Graph *fused_graph(Backend *be, const AttentionArgs *a, GraphBuild *build
 {
     GraphKey key = key_of(a);
     Graph *g = a->type == DT_BF16 ? graph_find((CudaDevice *)be, &key, build, a) : NULL;
-    if (!g)
+    if (!g) {
+        if (a->type == DT_BF16)
+            log_debug("cuda", "attention of %lld tokens, heads of %d, by products: %s", (long long)a->tokens, a->dim, err_text());
         err_clear();
+    }
     return g;
 }
 

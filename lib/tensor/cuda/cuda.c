@@ -4,6 +4,7 @@
 
 #include "tensor/cuda/products.h"
 #include "util/err.h"
+#include "util/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ int cuda_check(cudaError_t code, const char *what)
 {
     if (code == cudaSuccess)
         return 0;
+    cudaGetLastError(); /* or the next launch would be blamed */
     return err_set(code == cudaErrorMemoryAllocation ? ERR_MEMORY : ERR_SYSTEM, "CUDA: %s: %s", what,
                    cudaGetErrorString(code));
 }
@@ -100,8 +102,11 @@ static int zero(Backend *be, void *device, size_t bytes)
 static void pin(Backend *be, void *host, size_t bytes)
 {
     (void)be;
-    if (cudaHostRegister(host, bytes, cudaHostRegisterPortable) != cudaSuccess)
-        cudaGetLastError(); /* copies are slower then */
+    /* The teacher maps what it only reads so that it can only be read. */
+    if (cudaHostRegister(host, bytes, cudaHostRegisterPortable) != cudaSuccess &&
+        cudaHostRegister(host, bytes, cudaHostRegisterPortable | cudaHostRegisterReadOnly) != cudaSuccess)
+        log_debug("cuda", "%zu bytes stay unpinned, copies are slower: %s", bytes, cudaGetErrorString(cudaGetLastError()));
+    cudaGetLastError();
 }
 
 static void unpin(Backend *be, void *host)
@@ -151,7 +156,8 @@ static void give_back(Backend *be, void *p, size_t bytes)
 {
     (void)be;
     (void)bytes;
-    cudaIpcCloseMemHandle(p);
+    if (cudaIpcCloseMemHandle(p) != cudaSuccess)
+        cudaGetLastError();
 }
 
 void *cuda_scratch(Backend *be, int slot, size_t bytes)
