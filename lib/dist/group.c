@@ -23,6 +23,7 @@ struct Group {
     const MpiSums *mpi; /* NULL: not under mpirun */
     bool device_sums;   /* the device adds up by itself */
     bool ended;         /* by group_end */
+    void (*give_up)(void);
 };
 
 int group_rank(const Group *g)
@@ -41,17 +42,17 @@ static void other_ended(void *arg, MusterEnd how, const char *text)
     Group *g = arg;
     if (how == MUSTER_FAILED)
         log_error("%s", text);
+    stop_request(SIGTERM);
     if (g->device_sums)
         g->be->abandon(g->be);
-    stop_request(SIGTERM);
 }
 
 /* Something waits that nothing wakes. */
 static void still_here(void *arg)
 {
-    (void)arg;
+    const Group *g = arg;
     log_error("still at work long after another rank ended: given up");
-    _exit(1);
+    g->give_up();
 }
 
 /* ---------------------------------------------------------------- meeting */
@@ -134,7 +135,7 @@ static int join_devices(Group *g)
     return 0;
 }
 
-Group *group_open(const Place *p, Backend *be)
+Group *group_open(const Place *p, Backend *be, void (*give_up)(void))
 {
     Group *g = calloc(1, sizeof *g);
     if (!g) {
@@ -143,6 +144,7 @@ Group *group_open(const Place *p, Backend *be)
     }
     g->place = *p;
     g->be = be;
+    g->give_up = give_up;
     if (p->world == 1)
         return g;
     int rc = 0;
@@ -165,6 +167,8 @@ int group_sum(Group *g, float *x, int64_t n)
 {
     if (group_world(g) == 1 || !n)
         return 0;
+    if (muster_check(g->muster))
+        return -1;
     if (g->device_sums)
         return g->be->sum(g->be, x, n);
     return g->be->sync(g->be) || g->mpi->sum(x, n) ? -1 : 0;
@@ -179,14 +183,32 @@ int group_settle(Group *g)
 {
     if (group_world(g) == 1)
         return 0;
-    if (g->device_sums ? g->be->summed(g->be) : g->mpi->settle(is_over, g->muster))
+    /* A device's sums that another rank's end cut short look like any others: only once they are over is it known. */
+    if (g->device_sums ? g->be->summed(g->be) || g->be->sync(g->be) : g->mpi->settle(is_over, g->muster))
         return muster_check(g->muster) ? -1 : err_prefix("sums over ranks");
-    return 0;
+    return g->device_sums ? muster_check(g->muster) : 0;
+}
+
+int group_meet(Group *g)
+{
+    if (group_world(g) == 1)
+        return 0;
+    float *x = g->be->alloc(g->be, sizeof *x);
+    int rc = !x || g->be->zero(g->be, x, sizeof *x) || group_sum(g, x, 1) || group_settle(g) ? -1 : 0;
+    if (x)
+        g->be->release(g->be, x, sizeof *x);
+    return rc;
 }
 
 int group_share(Group *g, void *host, size_t bytes)
 {
     return group_world(g) == 1 ? 0 : muster_share(g->muster, host, bytes);
+}
+
+void group_hold(Group *g, bool hold)
+{
+    if (g && g->muster)
+        muster_hold(g->muster, hold);
 }
 
 int group_check(Group *g)

@@ -56,7 +56,7 @@ struct Muster {
 
     pthread_mutex_t guard; /* of all below, and of what is sent */
     pthread_cond_t changed;
-    bool over, closing;
+    bool over, closing, held;
     MusterEnd how;
     char text[TEXT];
     /* what muster_share waits for */
@@ -141,7 +141,11 @@ static struct addrinfo *look_up(const char *address, bool listen)
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = listen ? AI_PASSIVE : 0 }, *found = NULL;
     if (split(address, host, sizeof host, &port))
         return NULL;
-    int rc = getaddrinfo(host, port, &hints, &found);
+    /* On many systems the host's own name is that of a loopback address, which nobody else reaches: listen at all. */
+    struct in6_addr number;
+    bool given = !listen || !strcmp(host, "localhost") || inet_pton(AF_INET, host, &number) == 1 ||
+                 inet_pton(AF_INET6, host, &number) == 1;
+    int rc = getaddrinfo(given ? host : NULL, port, &hints, &found);
     if (rc)
         err_set(ERR_SYSTEM, "ranks cannot meet at %s: %s", address, gai_strerror(rc));
     return rc ? NULL : found;
@@ -292,7 +296,8 @@ static int call(Muster *m, const char *address, double until)
         return err_set(ERR_PEER, "rank 0 at %s has gone before all ranks were there", address);
     if (what == REFUSED) {
         char why[TEXT] = "";
-        return all_in(fd, why, n) ? -1 : err_set(ERR_PEER, "rank 0 at %s refuses this process: %s", address, why);
+        return all_in(fd, why, n) ? err_set(ERR_PEER, "rank 0 at %s has gone", address)
+                                  : err_set(ERR_PEER, "rank 0 at %s refuses this process: %s", address, why);
     }
     if (what != WELCOME)
         return err_set(ERR_PEER, "at %s there is somebody else than rank 0", address);
@@ -404,7 +409,7 @@ static void *watch(void *arg)
     while (p) {
         pthread_mutex_lock(&m->guard);
         double now = log_seconds();
-        bool beat = now - m->beat >= BEAT_MS / 1000.0, closing = m->closing;
+        bool beat = now - m->beat >= BEAT_MS / 1000.0, closing = m->closing, held = m->held;
         if (beat)
             m->beat = now;
         for (int i = m->first; i < m->npeers; i++) {
@@ -422,6 +427,8 @@ static void *watch(void *arg)
         pthread_mutex_unlock(&m->guard);
         if (closing)
             break;
+        if (held)
+            told_at = now;
         if (told && now - told_at > GRACE_MS / 1000.0)
             m->c.late(m->c.arg);
         if (tell) {
@@ -498,6 +505,13 @@ Muster *muster_open(const MusterConfig *c, int listening, const char *address)
         muster_close(&m);
     }
     return m;
+}
+
+void muster_hold(Muster *m, bool hold)
+{
+    pthread_mutex_lock(&m->guard);
+    m->held = hold;
+    pthread_mutex_unlock(&m->guard);
 }
 
 bool muster_over(Muster *m)

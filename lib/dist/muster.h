@@ -20,7 +20,7 @@ typedef struct {
     /* Called once, from the muster's own thread, when another rank has died, failed or stopped; text says which and why.
      * Not when it left in order. */
     void (*ended)(void *arg, MusterEnd how, const char *text);
-    void (*late)(void *arg); /* the same 15 seconds later, if the muster is still open then */
+    void (*late)(void *arg); /* the same 15 seconds later, if the muster is still open then and not on hold */
     void *arg;
 } MusterConfig;
 
@@ -35,6 +35,9 @@ int muster_share(Muster *m, void *bytes, size_t n);
 /* Whether another rank has ended; then -1 with what `ended` was told. */
 int muster_check(Muster *m);
 bool muster_over(Muster *m); /* the same, without an error, from any thread */
+
+/* `late` waits, and starts its 15 seconds anew afterwards. */
+void muster_hold(Muster *m, bool hold);
 
 /* This rank ends before its time: because of a signal (text NULL), or because of `text`. */
 void muster_end(Muster *m, const char *text);

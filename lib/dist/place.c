@@ -13,7 +13,7 @@ static const struct {
 } ways[] = {
     { "mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
       "OMPI_COMM_WORLD_LOCAL_SIZE", NULL },
-    { "mpirun", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", NULL },
+    { "mpirun", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "MPI_LOCALRANKID" }, /* srun sets the first two */
     { "torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", NULL },
     /* The shell of a batch script has these too, but it is no step of the job, or one of one task. */
     { "slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_ID" },
@@ -47,11 +47,12 @@ int place_find(Place *p)
             continue;
         p->world = world;
         p->by = ways[i].by;
-        return number(ways[i].rank, 0, world - 1, 0, &p->rank) ||
-                       number(ways[i].local, 0, world - 1, p->rank, &p->local) ||
-                       number(ways[i].local_world, 1, world, world, &p->local_world)
-                   ? -1
-                   : 0;
+        if (number(ways[i].rank, 0, world - 1, 0, &p->rank) || number(ways[i].local, 0, world - 1, p->rank, &p->local) ||
+            number(ways[i].local_world, 1, MOST_RANKS, world, &p->local_world))
+            return -1;
+        if (p->local_world > world) /* a step may have fewer tasks than its job has for each node */
+            p->local_world = world;
+        return 0;
     }
     return 0;
 }
@@ -66,10 +67,12 @@ static void first_host(const char *list, char *host, size_t size)
 
 int place_meeting(const Place *p, char *address, size_t size, char *token, size_t token_size)
 {
-    const char *given = getenv("HSSL_MUSTER"), *master = getenv("MASTER_ADDR"), *nodes = getenv("SLURM_JOB_NODELIST"),
+    const char *given = getenv("HSSL_MUSTER"), *master = getenv("MASTER_ADDR"), *nodes = getenv("SLURM_STEP_NODELIST"),
                *job = getenv("SLURM_JOB_ID"), *step = getenv("SLURM_STEP_ID"), *run = getenv("TORCHELASTIC_RUN_ID");
     char host[256];
     int port;
+    if (!nodes)
+        nodes = getenv("SLURM_JOB_NODELIST");
     snprintf(token, token_size, "%s/%s/%s", job ? job : "", step ? step : "", run ? run : "");
     if (given) {
         const char *colon = strrchr(given, ':');

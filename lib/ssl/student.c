@@ -14,7 +14,7 @@
 /* What a step reports, side by side on the device. */
 enum { LOSS, TERM_BASE, TERM_HEAD, FIGURES };
 /* Gradients are added up over ranks so many floats at a time at least, while backward goes on. */
-enum { BUCKET = 2 << 20, MOST_BLOCKS = 64 };
+enum { BUCKET = 2 << 20, MOST_BLOCKS = 256 /* as --depth has it */ };
 
 struct Student {
     TrainConfig config;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Who may include whom. A layer may include itself and what stands in its list, nothing else:
-#   util < tensor < nn < models < ssl, eval;   util < image, store, stream;   train joins them for the tools.
+#   util < tensor < nn < models < ssl, eval;   tensor < dist < ssl;   util < image, store, stream;   train joins them for the tools.
 . "$(dirname "$0")/../tap.sh"
 cd "$(dirname "$0")/../.." || exit 1
 
@@ -10,10 +10,11 @@ allowed() {
     tensor) echo util tensor ;;
     nn) echo util tensor nn ;;
     models) echo util tensor nn models ;;
-    ssl) echo util tensor nn models ssl ;;
+    dist) echo util tensor dist ;;
+    ssl) echo util tensor nn models dist ssl ;;
     eval) echo util tensor nn models eval ;;
     image | store | stream) echo util "$1" ;;
-    train) echo util tensor nn models ssl image store stream train ;;
+    train) echo util tensor nn models dist ssl image store stream train ;;
     *) echo ;;
     esac
 }

@@ -21,7 +21,7 @@ static const char *const variables[] = { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORL
                                          "OMPI_COMM_WORLD_LOCAL_SIZE", "PMI_RANK", "PMI_SIZE", "RANK", "WORLD_SIZE",
                                          "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS",
                                          "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_ID", "SLURM_JOB_ID",
-                                         "SLURM_JOB_NODELIST", "MASTER_ADDR", "MASTER_PORT", "HSSL_MUSTER",
+                                         "SLURM_JOB_NODELIST", "SLURM_STEP_NODELIST", "MASTER_ADDR", "MASTER_PORT", "HSSL_MUSTER",
                                          "TORCHELASTIC_RUN_ID", "MPI_LOCALRANKID", "MPI_LOCALNRANKS" };
 
 /* "NAME=VALUE NAME=VALUE": these alone. */
@@ -47,7 +47,9 @@ static void test_place(void)
         { "", "", 0, 1, 0 },
         { "RANK=3 WORLD_SIZE=8 LOCAL_RANK=1", "torchrun", 3, 8, 1 },
         { "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=0", "mpirun", 1, 2, 0 },
-        { "PMI_RANK=5 PMI_SIZE=6", "mpirun", 5, 6, 5 },
+        { "PMI_RANK=5 PMI_SIZE=6 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", "mpirun", 5, 6, 1 },
+        { "PMI_RANK=1 PMI_SIZE=2 SLURM_PROCID=1 SLURM_NTASKS=2 SLURM_LOCALID=0 SLURM_STEP_ID=0", "slurm", 1, 2, 0 },
+        { "SLURM_PROCID=1 SLURM_NTASKS=2 SLURM_LOCALID=1 SLURM_NTASKS_PER_NODE=8 SLURM_STEP_ID=0", "slurm", 1, 2, 1 },
         { "SLURM_PROCID=2 SLURM_NTASKS=4 SLURM_LOCALID=0 SLURM_STEP_ID=0", "slurm", 2, 4, 0 },
         { "SLURM_PROCID=0 SLURM_NTASKS=4", "", 0, 1, 0 }, /* a batch script's shell */
         { "RANK=0 WORLD_SIZE=1", "", 0, 1, 0 },
@@ -71,6 +73,7 @@ static void test_place(void)
         { "SLURM_JOB_NODELIST=node[03-07,9],x SLURM_JOB_ID=41", "node03:20041" },
         { "SLURM_JOB_NODELIST=alpha,beta SLURM_JOB_ID=20001", "alpha:20001" },
         { "SLURM_JOB_NODELIST=n[7] SLURM_JOB_ID=1", "n7:20001" },
+        { "SLURM_JOB_NODELIST=a,b SLURM_STEP_NODELIST=b SLURM_JOB_ID=1", "b:20001" },
     };
     char address[256], token[128];
     p = (Place){ .world = 2 };
@@ -279,14 +282,14 @@ static void test_alone(void)
     Place p;
     float x[2] = { 1, 2 };
     environment("");
-    Group *g = place_find(&p) ? NULL : group_open(&p, backend_cpu());
+    Group *g = place_find(&p) ? NULL : group_open(&p, backend_cpu(), abort);
     ok(g && group_rank(g) == 0 && group_world(g) == 1 && !group_sum(g, x, 2) && !group_settle(g) && x[1] == 2 &&
            !group_share(g, x, sizeof x) && !group_check(g),
        "a group of one");
     group_close(&g);
     ok(group_rank(NULL) == 0 && group_world(NULL) == 1 && !group_check(NULL), "none is one of one");
     environment("RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=1");
-    ok(!place_find(&p) && !group_open(&p, backend_cpu()) && strstr(err_text(), "mpirun"), "%s", err_text());
+    ok(!place_find(&p) && !group_open(&p, backend_cpu(), abort) && strstr(err_text(), "mpirun"), "%s", err_text());
 }
 
 int main(void)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SETTINGS = 16384 }; /* bytes of them at most */
 enum { FIGURES = 2 };        /* D, D_role: t->figures, on the device */
@@ -23,6 +24,11 @@ static void choose_gpu(const Place *p)
     options.device.device = name;
 }
 
+static void end_at_once(void)
+{
+    _exit(1);
+}
+
 int ranks_meet(Training *t)
 {
     Place p;
@@ -33,7 +39,7 @@ int ranks_meet(Training *t)
         return -1;
     if (p.world > 1 && options.teacher)
         return err_set(ERR_USAGE, "--teacher: each of %d ranks starts a teacher of its own", p.world);
-    return (t->group = group_open(&p, t->be)) ? 0 : -1;
+    return (t->group = group_open(&p, t->be, end_at_once)) ? 0 : -1;
 }
 
 /* What the first rank tells the others before they begin. */
@@ -139,7 +145,8 @@ int ranks_share_state(Training *t)
     TeachState ts;
     if (group_world(t->group) == 1)
         return 0;
-    if (teach_state_open(t->teach, &ts))
+    /* A rank that is not ready yet would leave the bytes in the line until it breaks. */
+    if (group_meet(t->group) || teach_state_open(t->teach, &ts))
         return -1;
     int rc = student_state(t->student, &l) || (is_first(t) && (state_fetch(&l) || teach_save(t->teach, &ts))) ? -1 : 0;
     for (size_t i = 0; !rc && i < l.count; i++)

@@ -25,7 +25,10 @@ int save(Training *t)
     t->at.seconds += began - t->started;
     t->started = began;
     t->begun = t->at.step;
-    if (saving_write(t->run, t->student, t->teach, &t->at, (int)options.keep))
+    group_hold(t->group, true);
+    int rc = saving_write(t->run, t->student, t->teach, &t->at, (int)options.keep);
+    group_hold(t->group, false);
+    if (rc)
         return -1;
     t->saved = t->at.step;
     json_object *line = journal_line("checkpoint");
@@ -49,13 +52,17 @@ static int learn(Training *t, Batch *batch, const StepRates *r, StudentReport *r
     ViewBatch views;
     TeachViews global = { &views, batch->global, batches_block(t->batches), batch->offset_global };
     const float *q = NULL;
-    return uploads_take(t->uploads, batch->number, batch->global, batch->local, &views) ||
-                   teach_step(t->teach, &global, r) || (!options.overlap && !(q = teach_targets(t->teach, d))) ||
-                   student_forward(t->student, &views, r) || (options.overlap && !(q = teach_targets(t->teach, d))) ||
-                   ranks_sum(t, d) || student_backward(t->student, q) || send_ahead(t) || student_update(t->student, r, report) ||
-                   ranks_summed(t, d) || teach_update(t->teach, r)
-               ? -1
-               : 0;
+    t->torn = false;
+    if (uploads_take(t->uploads, batch->number, batch->global, batch->local, &views) || teach_step(t->teach, &global, r) ||
+        (!options.overlap && !(q = teach_targets(t->teach, d))) || student_forward(t->student, &views, r) ||
+        (options.overlap && !(q = teach_targets(t->teach, d))) || ranks_sum(t, d) || student_backward(t->student, q) ||
+        send_ahead(t) || student_update(t->student, r, report))
+        return -1;
+    t->torn = true;
+    if (ranks_summed(t, d) || teach_update(t->teach, r))
+        return -1;
+    t->torn = false;
+    return 0;
 }
 
 static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d)
@@ -109,8 +116,8 @@ int train_loop(Training *t, bool *savable)
                                batch->number, t->at.step)
                      : step(t, batch, &report, &d);
         batches_release(t->batches, batch);
-        if (rc) { /* where another rank ended, nothing of this step has been done yet */
-            *savable = group_check(t->group) != 0;
+        if (rc) { /* where another rank ended, nothing of this step has been done, or all of it but the teacher's part */
+            *savable = !t->torn && group_check(t->group) != 0;
             return -1;
         }
         snprintf(note, sizeof note, "step %" PRId64 "  loss %.4f", t->at.step, report.loss);

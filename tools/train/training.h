@@ -44,6 +44,7 @@ typedef struct {
     Student *student;
     float *figures; /* see ranks.c */
     Progression at;
+    bool torn; /* a step has changed the student and not the teacher yet */
     int64_t total, saved; /* steps; step of the last checkpoint, -1: none */
     int64_t begun;        /* step at which this process started */
     int threads;

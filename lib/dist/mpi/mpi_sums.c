@@ -19,6 +19,7 @@ typedef struct {
 /* One thread makes all calls of MPI; what it is to do lies in a ring. */
 static struct {
     pthread_t thread;
+    bool started;
     pthread_mutex_t guard;
     pthread_cond_t changed;
     Job job[QUEUE];
@@ -118,6 +119,7 @@ static int open_sums(int *rank, int *world)
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     int rc = pthread_create(&s.thread, NULL, work, NULL);
+    s.started = !rc;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc)
         return err_set(ERR_SYSTEM, "cannot start a thread");
@@ -176,7 +178,8 @@ static void close_sums(bool in_order)
     s.in_order = in_order;
     pthread_cond_broadcast(&s.changed);
     pthread_mutex_unlock(&s.guard);
-    pthread_join(s.thread, NULL);
+    if (s.started)
+        pthread_join(s.thread, NULL);
 }
 
 const MpiSums hssl_mpi_sums = { open_sums, share, sum, settle, close_sums };
