@@ -174,8 +174,9 @@ $B/obj/lib/dist/mpi/%.o: CFLAGS += -fPIC -fvisibility=hidden \
 $B/hssl-mpi.so: $(MPISRC:%.c=$B/obj/%.o)
 	OMPI_CC="$(CC)" MPICH_CC="$(CC)" $(MPICC) -shared $(SANFLAGS) -o $@ $^
 
-# Its kernels once more for the processor: tests run them where there is no GPU.
+# All of it once more for the processor, over stand-ins for NVIDIA's libraries: tests run it where there is no GPU.
 EMULATED := $(patsubst lib/%.cu,$B/obj/emulated/%.o,$(filter %.cu,$(CUDASRC))) \
+            $(patsubst lib/%.c,$B/obj/emulated/%.o,$(filter-out %/collective.c,$(filter %.c,$(CUDASRC)))) \
             $(patsubst %.cc,$B/obj/%.o,$(wildcard tests/gpu/emulate/*.cc))
 CXXFLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) \
             -Itests/gpu/emulate -Ilib
@@ -183,6 +184,11 @@ CXXFLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra $(if $(fil
 $B/obj/emulated/%.o: lib/%.cu Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(CXXFLAGS) -x c++ -include cuda_runtime.h -MMD -MP -c -o $@ $<
+
+$B/obj/emulated/%.o: lib/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE -std=c11 $(OPT) $(WARN) -fPIC -fvisibility=hidden -Dhssl_backend=real_backend \
+	    -Itests/gpu/emulate -Ilib -MMD -MP -c -o $@ $<
 
 $B/obj/tests/gpu/emulate/%.o: tests/gpu/emulate/%.cc Makefile
 	@mkdir -p $(@D)

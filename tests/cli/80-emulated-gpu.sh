@@ -1,6 +1,6 @@
 #!/bin/sh
-# The CUDA backend's own kernels, run on the processor (tests/gpu/emulate), in the engine's tests: in F32 they must give the
-# reference's numbers, in BF16 the same within its digits. What NVIDIA's libraries do on a GPU is the CPU backend's here.
+# The CUDA backend, kernels and all, run on the processor over stand-ins for NVIDIA's libraries (tests/gpu/emulate), in the
+# engine's tests: in F32 it must give the reference's numbers, in BF16 the same within its digits.
 . "$(dirname "$0")/../tap.sh"
 . "$(dirname "$0")/../gpu/engine.sh"
 cd "$(dirname "$0")/../.." || exit 1
@@ -9,6 +9,16 @@ export HSSL_BACKEND HSSL_EMULATE_GUARD
 
 engine cuda
 engine cuda,bf16
+for lacks in SDPA EPILOGUE; do # libraries that cannot do what they are asked for first
+    export HSSL_EMULATE_NO_$lacks=1
+    on cuda,bf16 "without cuDNN's attention or cuBLASLt's epilogues (no $lacks): each kernel" "$HSSL_BIN/gpu/kernels"
+    on cuda,bf16 "no $lacks: those by rows" "$HSSL_BIN/gpu/kernels_rows"
+    unset HSSL_EMULATE_NO_$lacks
+done
+HSSL_EMULATE_NO_SDPA=1
+export HSSL_EMULATE_NO_SDPA
+ok 'attention by products is told' "HSSL_DEBUG=cuda HSSL_TEST_DEVICE=cuda,bf16 $HSSL_BIN/gpu/kernels 2>&1 | grep -q 'tokens, heads of .*by products'"
+unset HSSL_EMULATE_NO_SDPA
 unset HSSL_EMULATE_GUARD # these look at tensors where they lie
 on cuda 'each op against differences' "$HSSL_BIN/tests/ops"
 on cuda 'the models' "$HSSL_BIN/tests/models"

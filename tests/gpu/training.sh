@@ -28,7 +28,9 @@ interrupt() { # RUN OPTION...: stops it after its first checkpoint
         [ $i -lt 600 ] || break
         sleep 0.05
     done
-    pkill -TERM -f "hssl-train.*$1" || :
+    for p in $(pgrep -f "hssl-train.*$1"); do
+        [ "$(readlink "/proc/$p/cwd")" != "$PWD" ] || kill -TERM "$p"
+    done
     wait
 }
 discrepancy() { hssl-discrepancy "$@" s.db | sed -n 's/.*"d":\([0-9.e+-]*\),"d_role":\([0-9.e+-]*\)}.*/\1 \2/p'; }

@@ -1,11 +1,58 @@
-/* The part of CUDA C that the kernels use, on the processor: a block's threads are fibers that take turns at barriers
+/* The part of CUDA C that the backend uses, on the processor: a block's threads are fibers that take turns at barriers
  * and shuffles, blocks follow one another. So every kernel runs, slowly, in tests on machines without a GPU.
  * Stands in for the toolkit's header of this name. */
 #ifndef EMULATE_CUDA_RUNTIME_H
 #define EMULATE_CUDA_RUNTIME_H
 
-typedef enum { cudaSuccess } cudaError_t;
-typedef void *cudaStream_t;
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- what the host calls: runtime.cc */
+
+typedef enum {
+    cudaSuccess,
+    cudaErrorInvalidValue,
+    cudaErrorMemoryAllocation,
+    cudaErrorInvalidResourceHandle,
+    cudaErrorNotSupported
+} cudaError_t;
+typedef struct EmulatedStream *cudaStream_t;
+typedef enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice } cudaMemcpyKind;
+typedef enum {
+    cudaDevAttrMultiProcessorCount,
+    cudaDevAttrComputeCapabilityMajor,
+    cudaDevAttrComputeCapabilityMinor
+} cudaDeviceAttr;
+typedef struct { char reserved[64]; } cudaIpcMemHandle_t;
+enum { cudaStreamNonBlocking = 1, cudaHostRegisterPortable = 1, cudaHostRegisterReadOnly = 8, cudaIpcMemLazyEnablePeerAccess = 1 };
+
+const char *cudaGetErrorString(cudaError_t e);
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaSetDevice(int n);
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int device);
+cudaError_t cudaMalloc(void **p, size_t bytes);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t s);
+cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned flags);
+cudaError_t cudaHostUnregister(void *p);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *p);
+cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned flags);
+cudaError_t cudaIpcCloseMemHandle(void *p);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- what kernels are made of: emulate.cc */
 
 #ifdef __cplusplus
 

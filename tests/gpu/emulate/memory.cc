@@ -11,10 +11,6 @@
 #include <map>
 #include <mutex>
 
-extern "C" {
-#include "util/err.h"
-}
-
 namespace {
 
 enum { PAGE = 4096 };
@@ -31,7 +27,7 @@ std::recursive_mutex guard;
 char *space;
 int file = -1;
 std::map<size_t, size_t> holes; /* free bytes, by offset */
-std::map<char *, size_t> borrowed;
+std::map<char *, size_t> taken, borrowed; /* bytes, by address */
 int depth; /* of calls of the table */
 bool guarded;
 
@@ -99,9 +95,18 @@ void caught(int, siginfo_t *info, void *)
     raise(SIGSEGV);
 }
 
+/* A large piece at both ends only: pages that nobody touches cost nothing, and the guard walks all others. */
+void poison(char *p, size_t bytes)
+{
+    const size_t most = 4 << 20;
+    if (bytes > 2 * most)
+        memset(p + bytes - most, 0xff, most);
+    memset(p, 0xff, bytes > 2 * most ? most : bytes);
+}
+
 } // namespace
 
-void *memory_take(Backend *, size_t bytes)
+void *memory_take(size_t bytes)
 {
     std::lock_guard<std::recursive_mutex> lock(guard);
     size_t want = pages(bytes);
@@ -112,19 +117,21 @@ void *memory_take(Backend *, size_t bytes)
                 holes.erase(h);
                 if (left)
                     holes[at + want] = left;
-                memset(space + at, 0xff, want);
+                poison(space + at, want);
+                taken[space + at] = bytes;
                 return space + at;
             }
-    err_set(ERR_MEMORY, "out of GPU memory: %zu bytes wanted", bytes);
     return NULL;
 }
 
-void memory_release(Backend *, void *p, size_t bytes)
+bool memory_release(void *p)
 {
     std::lock_guard<std::recursive_mutex> lock(guard);
-    if (!p)
-        return;
-    size_t at = (size_t)((char *)p - space), n = pages(bytes);
+    auto found = taken.find((char *)p);
+    if (found == taken.end())
+        return false;
+    size_t at = (size_t)((char *)p - space), n = pages(found->second);
+    taken.erase(found);
     auto next = holes.lower_bound(at);
     if (next != holes.end() && next->first == at + n) {
         n += next->second;
@@ -134,50 +141,76 @@ void memory_release(Backend *, void *p, size_t bytes)
         next->second += n;
     else
         holes[at] = n;
+    return true;
 }
 
-void memory_rest(Backend *, void *p, size_t bytes)
+void memory_left(size_t *left, size_t *all)
 {
-    memset(p, 0xff, bytes);
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    *all = limit();
+    *left = 0;
+    for (auto &h : holes)
+        *left += h.second;
 }
 
-int memory_lend(Backend *, const void *p, BackendHandle *out)
+static bool within(const std::map<char *, size_t> &pieces, const char *p, size_t bytes)
 {
-    Handle h = { {}, getpid(), file, (uint64_t)((const char *)p - space), 0 };
+    auto piece = pieces.upper_bound((char *)p);
+    return piece != pieces.begin() && (--piece, p + bytes <= piece->first + piece->second);
+}
+
+bool memory_holds(const void *p, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    return !guarded || within(taken, (const char *)p, bytes) || within(borrowed, (const char *)p, bytes);
+}
+
+bool memory_lacks(const void *p, size_t bytes)
+{
+    return !guarded || !memory_holds(p, bytes);
+}
+
+bool memory_lend(const void *p, void *handle, size_t bytes_of_handle)
+{
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    auto found = taken.find((char *)(uintptr_t)p);
+    if (found == taken.end() || getenv("HSSL_EMULATE_NO_IPC"))
+        return false;
+    Handle h = { {}, getpid(), file, (uint64_t)(found->first - space), found->second };
     memcpy(h.magic, MAGIC, sizeof MAGIC);
-    memset(out, 0, sizeof *out);
-    memcpy(out->bytes, &h, sizeof h);
-    return getenv("HSSL_EMULATE_NO_IPC") ? err_set(ERR_PEER, "emulated: this container refuses IPC") : 0;
+    memset(handle, 0, bytes_of_handle);
+    memcpy(handle, &h, sizeof h);
+    return true;
 }
 
-void *memory_borrow(Backend *, const BackendHandle *handle, size_t bytes)
+void *memory_borrow(const void *handle)
 {
     std::lock_guard<std::recursive_mutex> lock(guard);
     Handle h;
     char path[64];
-    memcpy(&h, handle->bytes, sizeof h);
-    if (memcmp(h.magic, MAGIC, sizeof MAGIC) || h.offset % PAGE || h.offset + bytes > SPACE) {
-        err_set(ERR_PEER, "emulated: not a handle");
+    memcpy(&h, handle, sizeof h);
+    if (memcmp(h.magic, MAGIC, sizeof MAGIC) || h.offset % PAGE || h.bytes > SPACE || h.offset > SPACE - h.bytes)
         return NULL;
-    }
     snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)h.pid, (long long)h.fd);
     int fd = open(path, O_RDWR | O_CLOEXEC);
-    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, pages(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)h.offset);
+    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, pages(h.bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)h.offset);
     if (fd >= 0)
         close(fd);
-    if (p == MAP_FAILED) {
-        err_system("emulated: memory of process %lld", (long long)h.pid);
+    if (p == MAP_FAILED)
         return NULL;
-    }
-    borrowed[(char *)p] = pages(bytes);
+    borrowed[(char *)p] = pages(h.bytes);
     return p;
 }
 
-void memory_give_back(Backend *, void *p, size_t bytes)
+bool memory_give_back(void *p)
 {
     std::lock_guard<std::recursive_mutex> lock(guard);
-    borrowed.erase((char *)p);
-    munmap(p, pages(bytes));
+    auto found = borrowed.find((char *)p);
+    if (found == borrowed.end())
+        return false;
+    munmap(p, found->second);
+    borrowed.erase(found);
+    return true;
 }
 
 /* ---- each function of a table, with the memory within its reach */

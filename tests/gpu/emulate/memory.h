@@ -10,13 +10,20 @@ extern "C" {
 #include "tensor/backend.h"
 }
 
-void *memory_take(Backend *, size_t bytes);
-void memory_release(Backend *, void *p, size_t bytes);
-void memory_rest(Backend *, void *p, size_t bytes);
+/* NULL where there is not so much. */
+void *memory_take(size_t bytes);
+/* p is what memory_take gave; false where it is not. */
+bool memory_release(void *p);
+/* What is left, and all there is. */
+void memory_left(size_t *left, size_t *all);
+/* All of it lies within one piece that was taken or borrowed. Without a guard (below) any memory will do: some tests' own. */
+bool memory_holds(const void *p, size_t bytes);
+bool memory_lacks(const void *p, size_t bytes); /* it does not */
 
-int memory_lend(Backend *, const void *p, BackendHandle *out);
-void *memory_borrow(Backend *, const BackendHandle *handle, size_t bytes);
-void memory_give_back(Backend *, void *p, size_t bytes);
+/* Only whole pieces can be lent. NULL, or false, where it is refused. */
+bool memory_lend(const void *p, void *handle, size_t bytes_of_handle);
+void *memory_borrow(const void *handle);
+bool memory_give_back(void *p);
 
 /* Let the functions of this table alone reach the memory, if that is wanted. */
 void memory_guard(Backend *be);

@@ -1,0 +1,47 @@
+/* Inside of the emulated cuDNN: descriptors, and running what they describe. */
+#ifndef EMULATE_CUDNN_GRAPH_H
+#define EMULATE_CUDNN_GRAPH_H
+
+#include "cudnn.h"
+
+#include <string.h>
+
+#include <map>
+#include <vector>
+
+struct Attribute {
+    int type;
+    int64_t count;
+    std::vector<char> bytes;
+};
+
+struct Descriptor {
+    int kind = 0;
+    bool final = false, varies = false;
+    Descriptor *graph = nullptr; /* of an engine's configuration */
+    std::map<int, Attribute> attributes;
+
+    bool has(int name) const { return attributes.count(name) != 0; }
+    template <typename V> V value(int name, int64_t i = 0) const
+    {
+        V v;
+        memcpy(&v, attributes.at(name).bytes.data() + (size_t)i * sizeof v, sizeof v);
+        return v;
+    }
+    Descriptor *part(int name, int64_t i = 0) const { return value<Descriptor *>(name, i); }
+    std::vector<int64_t> numbers(int name) const
+    {
+        std::vector<int64_t> n;
+        for (int64_t i = 0; i < attributes.at(name).count; i++)
+            n.push_back(value<int64_t>(name, i));
+        return n;
+    }
+    bool half() const { return value<int>(CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_BFLOAT16; }
+};
+
+typedef std::map<int64_t, void *> Operands; /* memory by a tensor's id */
+
+/* NULL, or what is wrong. varies: by an engine that gives other numbers. */
+const char *graph_execute(const Descriptor &operation, const Operands &memory, bool varies);
+
+#endif

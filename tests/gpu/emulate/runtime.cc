@@ -1,0 +1,127 @@
+/* CUDA's runtime on the processor: one device, whose streams do everything at once. Copies that name the wrong side of the bus
+ * fail, as do frees of what was not allocated. */
+#include "cuda_runtime.h"
+
+#include "memory.h"
+
+#include <string.h>
+
+#include <set>
+
+struct EmulatedStream {
+    int unused;
+};
+
+namespace {
+
+std::set<const void *> pinned;
+
+} // namespace
+
+const char *cudaGetErrorString(cudaError_t e)
+{
+    static const char *const names[] = { "no error", "invalid argument", "out of memory", "invalid resource handle",
+                                         "emulated: this container refuses IPC" };
+    return names[e];
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *n)
+{
+    *n = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int n)
+{
+    return n ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int)
+{
+    *value = what == cudaDevAttrMultiProcessorCount ? 1 : what == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **p, size_t bytes)
+{
+    *p = memory_take(bytes);
+    return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFree(void *p)
+{
+    return !p || memory_release(p) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all)
+{
+    memory_left(left, all);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s)
+{
+    auto reads = kind == cudaMemcpyHostToDevice ? memory_lacks : memory_holds;
+    auto writes = kind == cudaMemcpyDeviceToHost ? memory_lacks : memory_holds;
+    const char *a = (const char *)from, *b = (const char *)to;
+    if (!s || !reads(from, bytes) || !writes(to, bytes) || (a < b + bytes && b < a + bytes))
+        return cudaErrorInvalidValue;
+    memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t s)
+{
+    if (!s || !memory_holds(to, bytes))
+        return cudaErrorInvalidValue;
+    memset(to, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostRegister(void *p, size_t, unsigned)
+{
+    return pinned.insert(p).second ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaHostUnregister(void *p)
+{
+    return pinned.erase(p) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = new EmulatedStream{};
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    delete s;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    return s ? cudaSuccess : cudaErrorInvalidResourceHandle;
+}
+
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *p)
+{
+    return memory_lend(p, handle, sizeof *handle) ? cudaSuccess : cudaErrorNotSupported;
+}
+
+cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned)
+{
+    *p = memory_borrow(&handle);
+    return *p ? cudaSuccess : cudaErrorInvalidResourceHandle;
+}
+
+cudaError_t cudaIpcCloseMemHandle(void *p)
+{
+    return memory_give_back(p) ? cudaSuccess : cudaErrorInvalidValue;
+}
