@@ -176,7 +176,7 @@ $B/hssl-mpi.so: $(MPISRC:%.c=$B/obj/%.o)
 
 # All of it once more for the processor, over stand-ins for NVIDIA's libraries: tests run it where there is no GPU.
 EMULATED := $(patsubst lib/%.cu,$B/obj/emulated/%.o,$(filter %.cu,$(CUDASRC))) \
-            $(patsubst lib/%.c,$B/obj/emulated/%.o,$(filter-out %/collective.c,$(filter %.c,$(CUDASRC)))) \
+            $(patsubst lib/%.c,$B/obj/emulated/%.o,$(filter %.c,$(CUDASRC))) \
             $(patsubst %.cc,$B/obj/%.o,$(wildcard tests/gpu/emulate/*.cc))
 CXXFLAGS := -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) \
             -Itests/gpu/emulate -Ilib

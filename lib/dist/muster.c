@@ -188,30 +188,43 @@ static Hello myself(const Muster *m)
     return h;
 }
 
-static void receive_hello(Hello *h)
+static void printable(char *text)
 {
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 127)
+            *p = '?';
+}
+
+/* In one go: who sends it in drops keeps nobody waiting longer than HELLO_MS. */
+static int receive_hello(int fd, Hello *h)
+{
+    struct {
+        Frame f;
+        Hello h;
+    } in;
+    _Static_assert(sizeof in == sizeof(Frame) + sizeof(Hello), "as it comes over the line");
+    if (recv(fd, &in, sizeof in, MSG_WAITALL) != sizeof in || le32toh(in.f.magic) != MAGIC || le32toh(in.f.what) != HELLO ||
+        le32toh(in.f.bytes) != sizeof *h)
+        return -1;
+    *h = in.h;
     h->rank = (int32_t)le32toh((uint32_t)h->rank);
     h->world = (int32_t)le32toh((uint32_t)h->world);
     h->pid = (int32_t)le32toh((uint32_t)h->pid);
     h->version[sizeof h->version - 1] = h->token[sizeof h->token - 1] = h->host[sizeof h->host - 1] = 0;
-    for (char *p = h->host; *p; p++)
-        if (*p <= ' ' || *p > '~')
-            *p = '?';
+    printable(h->host);
+    return 0;
 }
 
 /* Somebody called at rank 0. Who doesn't belong here is told so, or cut off. */
 static void admit(Muster *m, int fd)
 {
-    uint32_t what;
-    size_t n;
     Hello h;
     const char *why = NULL;
     set_waits(fd, HELLO_MS);
-    if (head(fd, &what, &n) || what != HELLO || n != sizeof h || all_in(fd, &h, sizeof h)) {
+    if (receive_hello(fd, &h)) {
         close(fd);
         return;
     }
-    receive_hello(&h);
     if (strcmp(h.token, m->token))
         why = "it belongs to another job";
     else if (strcmp(h.version, HSSL_VERSION))
@@ -296,8 +309,10 @@ static int call(Muster *m, const char *address, double until)
         return err_set(ERR_PEER, "rank 0 at %s has gone before all ranks were there", address);
     if (what == REFUSED) {
         char why[TEXT] = "";
-        return all_in(fd, why, n) ? err_set(ERR_PEER, "rank 0 at %s has gone", address)
-                                  : err_set(ERR_PEER, "rank 0 at %s refuses this process: %s", address, why);
+        if (all_in(fd, why, n))
+            return err_set(ERR_PEER, "rank 0 at %s has gone", address);
+        printable(why);
+        return err_set(ERR_PEER, "rank 0 at %s refuses this process: %s", address, why);
     }
     if (what != WELCOME)
         return err_set(ERR_PEER, "at %s there is somebody else than rank 0", address);
@@ -380,6 +395,7 @@ static int listen_to(Muster *m, int i)
         if (all_in(p->fd, text, n))
             return -1;
         text[n] = 0;
+        printable(text);
         name_of(m, i, who, sizeof who);
         /* Rank 0 speaks of others, and with their names. */
         snprintf(whole, sizeof whole, "%.*s%s%.300s", m->c.rank ? 0 : 150, who, m->c.rank ? "" : ": ", text);

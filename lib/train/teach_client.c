@@ -456,6 +456,15 @@ static void end_process(Teach *t)
     t->pid = 0;
 }
 
+/* The trainer's memory is free to go once the teacher maps it no more. What else it still had to say may come before. */
+static void await_bye(Teach *t)
+{
+    double until = log_seconds() + END_PATIENCE_MS / 1000.0;
+    bool over = false;
+    for (Message m; !over && link_recv(t->link, &m, (int)fmax(0, 1000 * (until - log_seconds()))) > 0; message_clear(&m))
+        over = m.type == MSG_FAIL || !strcmp(note_op(&m), "bye");
+}
+
 void teach_close(Teach **teach)
 {
     Teach *t = *teach;
@@ -464,8 +473,8 @@ void teach_close(Teach **teach)
     if (t->link) {
         Message m;
         bool said = !note_begin(&m, "bye") && !link_send(t->link, &m);
-        if (said && t->published && t->medium == MEDIUM_IPC && !await(t, "bye", &m, END_PATIENCE_MS))
-            message_clear(&m);
+        if (said && t->published && t->medium == MEDIUM_IPC)
+            await_bye(t);
         link_close(&t->link);
     } else {
         close_life(t);

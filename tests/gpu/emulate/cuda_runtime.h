@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-/* ---- what the host calls: runtime.cc */
+/* ---- what the host calls: runtime.cc, stream.cc */
 
 typedef enum {
     cudaSuccess,
@@ -20,6 +20,7 @@ typedef enum {
     cudaErrorNotSupported
 } cudaError_t;
 typedef struct EmulatedStream *cudaStream_t;
+typedef struct EmulatedEvent *cudaEvent_t;
 typedef enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice } cudaMemcpyKind;
 typedef enum {
     cudaDevAttrMultiProcessorCount,
@@ -27,7 +28,8 @@ typedef enum {
     cudaDevAttrComputeCapabilityMinor
 } cudaDeviceAttr;
 typedef struct { char reserved[64]; } cudaIpcMemHandle_t;
-enum { cudaStreamNonBlocking = 1, cudaHostRegisterPortable = 1, cudaHostRegisterReadOnly = 8, cudaIpcMemLazyEnablePeerAccess = 1 };
+enum { cudaStreamNonBlocking = 1, cudaHostRegisterPortable = 1, cudaHostRegisterReadOnly = 8, cudaIpcMemLazyEnablePeerAccess = 1,
+       cudaEventDisableTiming = 2 };
 
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetLastError(void);
@@ -44,6 +46,10 @@ cudaError_t cudaHostUnregister(void *p);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *p);
 cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned flags);
 cudaError_t cudaIpcCloseMemHandle(void *p);

@@ -1,5 +1,5 @@
-/* The emulated device: the whole CUDA backend, kernels and host, over stand-ins for CUDA's runtime, cuBLASLt and cuDNN.
- * Loaded in place of the CUDA backend (HSSL_BACKEND). Sums over ranks (NCCL) it has not. */
+/* The emulated device: the whole CUDA backend, kernels and host, over stand-ins for CUDA's runtime, cuBLASLt, cuDNN
+ * and NCCL. Loaded in place of the CUDA backend (HSSL_BACKEND). */
 #include "tensor/cuda/cuda.h"
 
 #include "memory.h"
@@ -8,14 +8,8 @@
 
 extern "C" {
 #include "tensor/cuda/plugin.h"
-#include "tensor/cuda/products.h"
-
 /* The real hssl_backend, under this name in this library. */
 Backend *real_backend(const char *name);
-
-void cuda_collective_table(Backend *)
-{
-}
 }
 
 namespace {

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <iterator>
 #include <map>
 #include <mutex>
 
@@ -24,10 +25,11 @@ struct Handle {
 const char MAGIC[8] = { 'e', 'm', 'u', 'l', 'a', 't', 'e', 'd' };
 
 std::recursive_mutex guard;
-char *space;
+char *space, *beside; /* the same memory twice */
 int file = -1;
 std::map<size_t, size_t> holes; /* free bytes, by offset */
 std::map<char *, size_t> taken, borrowed; /* bytes, by address */
+std::map<char *, char *> beside_borrowed;
 int depth; /* of calls of the table */
 bool guarded;
 
@@ -52,9 +54,11 @@ bool make_space()
     if (file < 0 || ftruncate(file, SPACE))
         return false;
     void *p = mmap(NULL, SPACE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
-    if (p == MAP_FAILED)
+    void *again = mmap(NULL, SPACE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+    if (p == MAP_FAILED || again == MAP_FAILED)
         return false;
     space = (char *)p;
+    beside = (char *)again;
     holes[0] = limit();
     return true;
 }
@@ -170,6 +174,18 @@ bool memory_lacks(const void *p, size_t bytes)
     return !guarded || !memory_holds(p, bytes);
 }
 
+void *memory_beside(void *device, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    char *p = (char *)device;
+    if (within(taken, p, bytes))
+        return beside + (p - space);
+    if (!within(borrowed, p, bytes))
+        return NULL;
+    char *first = std::prev(borrowed.upper_bound(p))->first;
+    return beside_borrowed[first] + (p - first);
+}
+
 bool memory_lend(const void *p, void *handle, size_t bytes_of_handle)
 {
     std::lock_guard<std::recursive_mutex> lock(guard);
@@ -193,13 +209,16 @@ void *memory_borrow(const void *handle)
         return NULL;
     snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)h.pid, (long long)h.fd);
     int fd = open(path, O_RDWR | O_CLOEXEC);
-    void *p = fd < 0 ? MAP_FAILED : mmap(NULL, pages(h.bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)h.offset);
+    void *p[2] = { MAP_FAILED, MAP_FAILED };
+    for (int i = 0; fd >= 0 && i < 2; i++)
+        p[i] = mmap(NULL, pages(h.bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)h.offset);
     if (fd >= 0)
         close(fd);
-    if (p == MAP_FAILED)
+    if (p[0] == MAP_FAILED || p[1] == MAP_FAILED)
         return NULL;
-    borrowed[(char *)p] = pages(h.bytes);
-    return p;
+    borrowed[(char *)p[0]] = pages(h.bytes);
+    beside_borrowed[(char *)p[0]] = (char *)p[1];
+    return p[0];
 }
 
 bool memory_give_back(void *p)
@@ -209,6 +228,8 @@ bool memory_give_back(void *p)
     if (found == borrowed.end())
         return false;
     munmap(p, found->second);
+    munmap(beside_borrowed[(char *)p], found->second);
+    beside_borrowed.erase((char *)p);
     borrowed.erase(found);
     return true;
 }

@@ -19,6 +19,8 @@ void memory_left(size_t *left, size_t *all);
 /* All of it lies within one piece that was taken or borrowed. Without a guard (below) any memory will do: some tests' own. */
 bool memory_holds(const void *p, size_t bytes);
 bool memory_lacks(const void *p, size_t bytes); /* it does not */
+/* The same memory where no guard is: for what goes on while the host is elsewhere. NULL: not the device's. */
+void *memory_beside(void *p, size_t bytes);
 
 /* Only whole pieces can be lent. NULL, or false, where it is refused. */
 bool memory_lend(const void *p, void *handle, size_t bytes_of_handle);

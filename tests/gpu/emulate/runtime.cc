@@ -1,16 +1,13 @@
-/* CUDA's runtime on the processor: one device, whose streams do everything at once. Copies that name the wrong side of the bus
- * fail, as do frees of what was not allocated. */
+/* CUDA's runtime on the processor, but for streams (stream.cc). Copies that name the wrong side of the bus fail, as do frees of
+ * what was not allocated. */
 #include "cuda_runtime.h"
 
 #include "memory.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <set>
-
-struct EmulatedStream {
-    int unused;
-};
 
 namespace {
 
@@ -32,13 +29,16 @@ cudaError_t cudaGetLastError(void)
 
 cudaError_t cudaGetDeviceCount(int *n)
 {
-    *n = 1;
+    const char *given = getenv("HSSL_EMULATE_GPUS");
+    *n = given ? atoi(given) : 1;
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int n)
 {
-    return n ? cudaErrorInvalidValue : cudaSuccess;
+    int all;
+    cudaGetDeviceCount(&all);
+    return n < 0 || n >= all ? cudaErrorInvalidValue : cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int)
@@ -91,23 +91,6 @@ cudaError_t cudaHostRegister(void *p, size_t, unsigned)
 cudaError_t cudaHostUnregister(void *p)
 {
     return pinned.erase(p) ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
-{
-    *s = new EmulatedStream{};
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t s)
-{
-    delete s;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t s)
-{
-    return s ? cudaSuccess : cudaErrorInvalidResourceHandle;
 }
 
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *p)
