@@ -186,6 +186,8 @@ static void init_one(const Param *q, uint64_t seed, float *x)
 int params_init(Params *p, uint64_t seed)
 {
     size_t most = 1;
+    if (p->be->dry)
+        return 0;
     for (size_t i = 0; i < p->count; i++)
         if (p->entries[i]->param.count > most)
             most = p->entries[i]->param.count;

@@ -89,6 +89,11 @@ Network *student_network(Student *s)
     return s->net;
 }
 
+size_t student_step_bytes(const Student *s)
+{
+    return tape_peak_bytes(s->tape);
+}
+
 const float *student_flat(const Student *s)
 {
     return params_flat(network_params(s->net));

@@ -52,6 +52,9 @@ int student_finish(Student *s, const float *q, const StepRates *rates, StudentRe
 /* Between two steps: lend the memory of the activations to others until the next step. */
 void student_rest(Student *s);
 
+/* Bytes of the device that steps have taken for activations and their gradients, at most so far. */
+size_t student_step_bytes(const Student *s);
+
 const float *student_flat(const Student *s); /* the parameters, student_bytes of the device */
 Network *student_network(Student *s);
 

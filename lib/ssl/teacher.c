@@ -75,6 +75,11 @@ void teacher_free(Teacher *t)
     free(t);
 }
 
+size_t teacher_step_bytes(const Teacher *t)
+{
+    return tape_peak_bytes(t->tape);
+}
+
 Network *teacher_network(Teacher *t)
 {
     return t->net;

@@ -45,6 +45,9 @@ const float *teacher_logits(const Teacher *t, bool head);
 /* teacher <- m * teacher + (1 - m) * student, over the flat parameters. */
 int teacher_update(Teacher *t, const float *student, double m);
 
+/* As student_step_bytes. */
+size_t teacher_step_bytes(const Teacher *t);
+
 Network *teacher_network(Teacher *t);
 
 /* The state: teacher.*, center [1, K] and, where D is computed, center_base [1, K]. */

@@ -26,6 +26,8 @@ Backend *backend_open(const char *device)
         return backend_cpu();
     if (!strncmp(device, "cuda", 4) && (!device[4] || strchr(":,", device[4])))
         return backend_cuda(device);
+    if (!strncmp(device, "dry,", 4))
+        return backend_dry(device + 4);
     err_set(ERR_USAGE, "no device '%s'; there are: cpu, cuda, cuda:N", device);
     return NULL;
 }

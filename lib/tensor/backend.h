@@ -291,6 +291,7 @@ struct Backend {
     bool mapped;  /* the host reads and writes memory of the device in place, as soon as sync has returned */
     DType real;   /* of what flows between layers: DT_F32, DT_BF16 */
     size_t chunk; /* bytes the step arena asks for at a time, at least */
+    bool dry;     /* nothing is computed, and contents don't matter (tensor/dry.h) */
 
     /* Memory. alloc is aligned to 64 bytes at least; NULL with an error. */
     void *(*alloc)(Backend *, size_t bytes);
@@ -398,5 +399,6 @@ struct Backend {
 Backend *backend_open(const char *device);
 
 Backend *backend_cpu(void);
+Backend *backend_dry(const char *kind); /* see tensor/dry.h */
 
 #endif
