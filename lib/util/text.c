@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,5 +56,15 @@ char *text_file_name(const char *s, char *to, size_t size)
     to[n] = 0;
     if (*to == '.' || *to == '-')
         *to = '_';
+    return to;
+}
+
+char *text_bytes(double n, char *to, size_t size)
+{
+    static const char *const units[] = { "bytes", "kB", "MB", "GB", "TB" };
+    int u = 0;
+    for (; n >= 1000 && u < 4; u++)
+        n /= 1000;
+    snprintf(to, size, u ? "%.1f %s" : "%.0f %s", n, units[u]);
     return to;
 }

@@ -1,4 +1,4 @@
-/* Foreign text on its way into files and onto terminals. */
+/* Text on its way into files and onto terminals: foreign names, sizes. */
 #ifndef HSSL_TEXT_H
 #define HSSL_TEXT_H
 
@@ -12,5 +12,8 @@ char *text_utf8(const char *s);
  * become one underscore, and what would hide it or name a directory is changed. The end is kept where it is
  * too long for size, which holds a zero byte, too. Returns to; never empty where size > 1. */
 char *text_file_name(const char *s, char *to, size_t size);
+
+/* Bytes for a reader: "1.9 GB". Units are powers of 1000. Returns to. */
+char *text_bytes(double n, char *to, size_t size);
 
 #endif

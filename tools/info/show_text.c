@@ -10,14 +10,8 @@ const char *nice_bytes(uint64_t n)
 {
     static char text[4][32];
     static int i;
-    static const char *const units[] = { "bytes", "kB", "MB", "GB", "TB" };
-    double x = (double)n;
-    int u = 0;
-    for (; x >= 1000 && u < 4; u++)
-        x /= 1000;
     i = (i + 1) % 4;
-    snprintf(text[i], sizeof text[i], u ? "%.1f %s" : "%.0f %s", x, units[u]);
-    return text[i];
+    return text_bytes((double)n, text[i], sizeof text[i]);
 }
 
 /* Foreign text must not command the terminal. */
