@@ -7,6 +7,10 @@
 /* How often the bytes of a record are moved in each program that it goes through, in terms of `copy`: fitted to what the
  * programs were seen to take for records of 1 and of 100 kB. */
 static const double LOAD_PASSES = 2.5, MULTICROP_PASSES = 4, AUGMENT_PASSES = 6.5;
+/* Programs that share processors with a step, whose threads wait for each other, hold it up by so much of their own time. */
+static const double SHARED = 1.25;
+/* Below this part of its time, what others take from the trainer does not make them the bound. */
+static const double LITTLE = 0.1;
 /* Gradients are added up in pieces of so many bytes at least (lib/ssl/student.c): the last can hide behind nothing. */
 static const double BUCKET = 8 << 20;
 /* What programs hold beside tensors, and records on their way at most (stream/options.h; each stage's HOLD). */
@@ -71,20 +75,17 @@ static void memory_of(const Workload *w, const ForecastData *d, const ForecastRu
     f->fits = f->host_need <= f->host_have && (!m->gpu || !m->device_memory || f->device_need <= f->device_have);
 }
 
-/* Workers that the rest of a rank could take, and the processors that it would have to have then. */
-static void workers_wanted(const Machine *m, double own, Forecast *f)
+/* Workers that the rest of a rank could take; where a GPU waits for processors, how many of these it would have to have. */
+static void workers_wanted(const Machine *m, Forecast *f)
 {
-    double rest = INFINITY, worker = f->stage[STAGE_WORKERS].seconds;
-    for (int i = 0; i < STAGE_PROCESSORS; i++)
-        if (i != STAGE_WORKERS && f->stage[i].rate > 0)
-            rest = least(rest, f->stage[i].rate);
-    if (f->bound != STAGE_WORKERS && f->bound != STAGE_PROCESSORS)
+    double rest = INFINITY;
+    if (f->bound != STAGE_WORKERS && !(f->bound == STAGE_PROCESSORS && m->gpu))
         return;
-    double all = own + f->receive_s + worker;
-    for (int i = STAGE_LOAD; i <= STAGE_AUGMENT; i++)
-        all += f->stage[i].seconds;
-    f->wanted = ceil(rest * worker - 1e-9);
-    f->spare = m->gpu || f->bound == STAGE_WORKERS ? rest * all : 0;
+    for (int i = 0; i < STAGES; i++)
+        if (i != STAGE_WORKERS && i != (int)f->bound && f->stage[i].rate > 0)
+            rest = least(rest, f->stage[i].rate);
+    f->wanted = ceil(rest * f->stage[STAGE_WORKERS].seconds - 1e-9);
+    f->spare = rest * f->stage[STAGE_PROCESSORS].seconds;
 }
 
 void forecast(const Workload *w, const ForecastData *d, const ForecastRun *r, const Machine *m, Forecast *f)
@@ -97,21 +98,23 @@ void forecast(const Workload *w, const ForecastData *d, const ForecastRun *r, co
     double jobs = r->jobs > 0 ? r->jobs : f->rank_cores;
     stages_before(w, d, m, jobs, f);
     step_of(w, r, m, f);
-    /* What all programs together take of the processors, each image. */
-    double own = m->busy * (f->student_s + f->teacher_s + f->update_s) / w->batch, all = own + f->receive_s;
+    double others = f->receive_s;
     for (int i = STAGE_LOAD; i <= STAGE_WORKERS; i++)
-        all += f->stage[i].seconds;
+        others += f->stage[i].seconds;
+    double all = SHARED * others + m->busy * (f->student_s + f->teacher_s + f->update_s) / w->batch;
     f->stage[STAGE_PROCESSORS] = (StageForecast){ all, f->rank_cores / all };
     f->bound = STAGE_TRAIN;
     for (int i = 0; i < STAGES; i++)
         if (f->stage[i].rate > 0 && f->stage[i].rate < f->stage[f->bound].rate)
             f->bound = (ForecastStage)i;
     f->rank_rate = f->stage[f->bound].rate;
+    if (f->bound == STAGE_PROCESSORS && f->rank_rate > (1 - LITTLE) * f->stage[STAGE_TRAIN].rate)
+        f->bound = STAGE_TRAIN;
     f->rate = f->rank_rate * r->ranks;
     f->steps = r->epochs * floor(d->images / (w->batch * r->ranks));
     f->hours = f->steps * w->batch * r->ranks / f->rate / 3600;
     f->flops_rate = f->rank_rate * (w->forward + w->backward + w->teacher);
-    workers_wanted(m, own, f);
+    workers_wanted(m, f);
     memory_of(w, d, r, m, jobs, f);
     double steps_rate = f->rank_rate / w->batch;
     f->records_hop = f->rank_rate * d->record_bytes;
@@ -144,16 +147,15 @@ void forecast_advice(const Forecast *f, const ForecastRun *r, const Machine *m, 
     double train = f->stage[STAGE_TRAIN].rate;
     if (f->bound == STAGE_TRAIN)
         advise_trainer(f, text, size);
-    else if (f->bound == STAGE_WORKERS && f->spare <= f->rank_cores)
-        snprintf(text, size, "the workers of hssl-augment bound it: -j%.0f would keep the trainer busy", f->wanted);
-    else if ((f->bound == STAGE_WORKERS || f->bound == STAGE_PROCESSORS) && m->gpu)
+    else if (f->bound == STAGE_WORKERS)
+        snprintf(text, size, "the workers of hssl-augment bound it: -j%.0f would keep the rest busy", f->wanted);
+    else if (f->bound == STAGE_PROCESSORS && m->gpu)
         snprintf(text, size, "the processors bound it: the trainer wants %.3g%s, %.0f of them for workers, and there are "
                  "%.3g; hssl-augment --join on other hosts, fewer views or --fast would help", ceil(f->spare), of,
                  f->wanted, f->rank_cores);
-    else if (f->bound == STAGE_WORKERS || f->bound == STAGE_PROCESSORS)
-        snprintf(text, size, "the processors bound it: programs that render take %.0f %% of them from the trainer; "
-                 "hssl-augment --join on another host would help",
-                 100 * (1 - f->rank_rate * m->busy / f->rank_cores / train));
+    else if (f->bound == STAGE_PROCESSORS)
+        snprintf(text, size, "the processors bound it: the other programs take %.0f %% of them from the trainer; "
+                 "hssl-augment --join on another host would help", 100 * (1 - f->rank_rate / train));
     else
         snprintf(text, size, "%s bounds it, at %.4g images/s%s: more ranks, each with a pipeline of its own, would help",
                  forecast_stage_name(f->bound), f->stage[f->bound].rate, of);

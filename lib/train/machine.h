@@ -24,7 +24,7 @@ typedef struct {
     double student, teacher; /* flops a second in steps: with gradients, and without */
     double update;      /* bytes a second while weights are updated */
     double overhead;    /* seconds a step has beside all that grows with the batch */
-    double busy;        /* processors that a step keeps busy, the teacher included */
+    double busy;        /* processors that a step holds, the teacher included */
     double upload;      /* bytes a second of views on their way to a GPU; 0: nothing to send */
     /* between devices */
     double link, network; /* bytes a second of one device: within a host, between hosts */
@@ -34,6 +34,8 @@ typedef struct {
 
 /* Values that are seldom known and matter little; all others are 0. */
 void machine_init(Machine *m);
+/* What follows from the rest, where it is still 0. */
+void machine_fill(Machine *m);
 /* 0, or -1: ERR_SYSTEM, or ERR_DATA that names the key that is missing, unknown or out of range. */
 int machine_read(const char *path, Machine *out);
 /* A new file, written beside and renamed. 0, or -1. */

@@ -242,9 +242,9 @@ int trial_step(const TrainConfig *c, int64_t ranks, int threads, const Trial *t,
         m->student = student / (whole.median[STUDENT] - m->overhead);
         m->teacher = r.w.teacher * n / whole.median[TEACHER];
         m->update = FORECAST_UPDATE_PASSES * r.w.weight_bytes / whole.median[UPDATE];
-        m->busy = fmax(1, whole.processor);
+        m->busy = m->gpu ? fmax(1, whole.processor) : fmin(threads, m->cores);
         m->peak = peak_of(r.be);
-        m->device_memory = m->gpu ? 0 : m->memory;
+        machine_fill(m);
         r.w.batch = n;
         describe(&r, threads, m);
     }

@@ -42,10 +42,10 @@ is 'the step: flops, and 12 passes over the weights' "$(value b.json step_s)" \
 is 'hours' "$(value b.json hours)" "$(awk "BEGIN { printf \"%.9g\", 30 * $(value b.json step_s) / 3600 }")"
 hssl-plan -m m.json -n 105 $model --ranks 5 --per-host 5 --json >c.json
 is 'five ranks on a host: 2 x 4 / 5 of the weights through a link' "$(value c.json allreduce_s)" \
-    "$(awk "BEGIN { printf \"%.9g\", 1.6 * $weights / 1e10 }")"
+    "$(awk "BEGIN { printf \"%.9g\", 1.6 * $weights / 2e8 }")"
 is 'of two images each' "$(value c.json rank_batch)" 2
 ok 'the table says the same' "hssl-plan -m m.json --image-bytes 100000 --image-pixels 500000 -n 105 $model >t &&
-    grep -q '1 worker  *181.1 .*bounds it' t && grep -q -e '-j[0-9]* would keep the trainer busy' t"
+    grep -q '1 worker  *181.1 .*bounds it' t && grep -q -e '-j[0-9]* would keep the rest busy' t"
 ok 'what does not fit is said' "hssl-plan -m m.json -n 100000 --batch-size 1024 >t && grep -q 'DOES NOT FIT' t"
 
 # The manual's table, with the machine that it is of.
