@@ -25,27 +25,33 @@ static struct {
     double seconds;
     bool fast, json;
     DeviceOptions device;
-} o = { .image_bytes = IMAGE_BYTES, .image_pixels = IMAGE_PIXELS, .jobs = 1, .ranks = 1, .seconds = 10,
-        .device = DEVICE_DEFAULT };
+} o = {.image_bytes = IMAGE_BYTES,
+       .image_pixels = IMAGE_PIXELS,
+       .jobs = 1,
+       .ranks = 1,
+       .seconds = 10,
+       .device = DEVICE_DEFAULT};
 
 static const Opt own_opts[] = {
     OPT_STR("machine", 'm', &o.machine, "FILE", "plan for the machine of FILE, and measure nothing"),
     OPT_STR("write-machine", 'w', &o.write, "FILE", "write what was measured to FILE"),
     OPT_REAL("seconds", 0, &o.seconds, 0.5, 3600, "S", "measure for about S seconds"),
     OPT_INT("images", 'n', &o.images, 0, 1e15, "N", "images an epoch (0: the dataset's)"),
-    OPT_SIZE("image-bytes", 0, &o.image_bytes, 1, 1e12, "BYTES", "mean size of a file, where there is no dataset"),
-    OPT_INT("image-pixels", 0, &o.image_pixels, 1, 1e9, "N", "mean pixels of an image, where there is no dataset"),
+    OPT_SIZE("image-bytes", 0, &o.image_bytes, 1, 1e12, "BYTES",
+             "mean size of a file, where there is no dataset"),
+    OPT_INT("image-pixels", 0, &o.image_pixels, 1, 1e9, "N",
+            "mean pixels of an image, where there is no dataset"),
     OPT_INT("jobs", 'j', &o.jobs, 0, 200, "N", "workers of hssl-augment (0: one a processor)"),
     OPT_FLAG("fast", 'f', &o.fast, "render as hssl-augment --fast"),
     OPT_INT("ranks", 0, &o.ranks, 1, 1e6, "N", "ranks that train together"),
     OPT_INT("per-host", 0, &o.per_host, 0, 1e6, "N", "ranks of a host (0: one a device)"),
     DEVICE_OPTS(&o.device),
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "compute in N threads (0: one a processor)"),
-    OPT_FLAG("recompute", 0, &config.recompute, "keep the outputs of layers only, and compute the rest twice"),
+    OPT_FLAG("recompute", 0, &config.recompute,
+             "keep the outputs of layers only, and compute the rest twice"),
     OPT_FLAG("json", 0, &o.json, "print JSON"),
-    OPT_END
-};
-static const Opt view_opts[] = { PLANNING_OPTS(&views), OPT_END };
+    OPT_END};
+static const Opt view_opts[] = {PLANNING_OPTS(&views), OPT_END};
 
 static Opt opts[CONFIG_OPTIONS + sizeof own_opts / sizeof *own_opts + sizeof view_opts / sizeof *view_opts];
 
@@ -53,8 +59,7 @@ static const OptProgram program = {
     "hssl-plan", "[OPTION]... [DATASET]", "tell what a training will take, before it is spent", .opts = opts,
     .examples = "  hssl-plan --arch vit_small --aux convnext --out-dim 8192 --epochs 100 -j8 photos.db\n"
                 "  hssl-plan --write-machine here.json photos.db\n"
-                "  hssl-plan --machine gpus.json --ranks 64 --batch-size 4096 --images 1281167\n"
-};
+                "  hssl-plan --machine gpus.json --ranks 64 --batch-size 4096 --images 1281167\n"};
 
 /* ---------------------------------------------------------------- settings */
 
@@ -92,8 +97,8 @@ static int settle_views(Recipe *recipe)
     if (planning_recipe(&views, recipe))
         return -1;
     if (recipe->globals != 2)
-        return err_set(ERR_USAGE, "--recipe %s: %s takes 2 global views, it has %d", recipe->name, config.method,
-                       recipe->globals);
+        return err_set(ERR_USAGE, "--recipe %s: %s takes 2 global views, it has %d", recipe->name,
+                       config.method, recipe->globals);
     return config_check(&config);
 }
 
@@ -110,7 +115,7 @@ static void tick(void *arg, const char *what)
 
 static int measure(Plan *p, Dataset *ds, const Recipe *recipe, int threads)
 {
-    Trial t = { .tick = tick, .arg = &o.seconds };
+    Trial t = {.tick = tick, .arg = &o.seconds};
     Machine *m = &p->machine;
     began = log_seconds();
     progress_start(&progress, "measuring", "ms", 0, (int64_t)(1000 * o.seconds));
@@ -140,7 +145,7 @@ static int sample(Dataset *ds, ForecastData *d)
         }
     if (!seen)
         return err_set(ERR_DATA, "%s: no image of it can be read", dataset_path(ds));
-    *d = (ForecastData){ (double)n, (double)dataset_bytes(ds) / (double)n, pixels / (double)seen };
+    *d = (ForecastData){(double)n, (double)dataset_bytes(ds) / (double)n, pixels / (double)seen};
     return 0;
 }
 
@@ -153,7 +158,7 @@ static int find_machine(Plan *p, Dataset *ds, const Recipe *recipe)
             opt_usage("--device %s: %s is of a machine that trains on %s", o.device.device, o.machine,
                       p->machine.gpu ? "GPUs" : "processors");
         /* The GPU itself is not wanted, only what it keeps. */
-        config.device = !p->machine.gpu                        ? "cpu"
+        config.device = !p->machine.gpu                       ? "cpu"
                         : !strcmp(o.device.precision, "fp32") ? "cuda,fp32"
                         : !strcmp(o.device.precision, "tf32") ? "cuda,tf32"
                                                               : "cuda,bf16";
@@ -166,7 +171,7 @@ static int find_machine(Plan *p, Dataset *ds, const Recipe *recipe)
 
 int main(int argc, char **argv)
 {
-    Plan p = { .measured = false };
+    Plan p = {.measured = false};
     Recipe recipe;
     char **original = calloc((size_t)argc + 1, sizeof *original); /* opt_parse moves operands */
     if (original)
@@ -184,13 +189,14 @@ int main(int argc, char **argv)
     if (settle_views(&recipe))
         opt_usage("%s", err_text());
     if (config.batch_size % o.ranks)
-        opt_usage("--batch-size %lld: not a multiple of --ranks %lld", (long long)config.batch_size, (long long)o.ranks);
+        opt_usage("--batch-size %lld: not a multiple of --ranks %lld", (long long)config.batch_size,
+                  (long long)o.ranks);
     if (original && !o.machine)
         threads_settle(original);
     free(original);
 
-    p.data = (ForecastData){ (double)o.images, (double)o.image_bytes, (double)o.image_pixels };
-    p.run = (ForecastRun){ (double)config.epochs, (double)o.ranks, (double)o.per_host, (double)o.jobs };
+    p.data = (ForecastData){(double)o.images, (double)o.image_bytes, (double)o.image_pixels};
+    p.run = (ForecastRun){(double)config.epochs, (double)o.ranks, (double)o.per_host, (double)o.jobs};
     Dataset *ds = n ? dataset_open(argv[1]) : NULL;
     if (n && !ds)
         die();

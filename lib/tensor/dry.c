@@ -145,7 +145,8 @@ static int dry_attention_backward(Backend *be, const AttentionArgs *a)
 
 static double conv_flops(const ConvArgs *a)
 {
-    return 2.0 * (double)(a->batch * a->ho * a->wo) * (double)a->cout * (double)(a->cin / a->groups) * a->kh * a->kw;
+    return 2.0 * (double)(a->batch * a->ho * a->wo) * (double)a->cout * (double)(a->cin / a->groups) * a->kh *
+           a->kw;
 }
 
 static int dry_conv(Backend *be, const ConvArgs *a)
@@ -162,11 +163,11 @@ static int dry_conv_backward(Backend *be, const ConvArgs *a)
 
 /* ---- what is not */
 
-#define NOTHING(name, Args) \
-    static int name(Backend *be, const Args *a) \
-    { \
-        (void)be, (void)a; \
-        return 0; \
+#define NOTHING(name, Args)                                                                                  \
+    static int name(Backend *be, const Args *a)                                                              \
+    {                                                                                                        \
+        (void)be, (void)a;                                                                                   \
+        return 0;                                                                                            \
     }
 NOTHING(no_colsum, ColsumArgs)
 NOTHING(no_patches, PatchArgs)
@@ -196,24 +197,70 @@ static int all_is_finite(Backend *be, DType type, const void *x, int64_t n, bool
 }
 
 static const Backend gpu = {
-    .name = "dry", .dry = true, .real = DT_F32, .chunk = (size_t)1 << 36,
-    .alloc = dry_alloc, .release = dry_release, .rest = dry_rest, .write = dry_write, .read = dry_read,
-    .move = dry_move, .zero = dry_zero, .sync = dry_sync, .close = dry_close, .pin = dry_pin, .unpin = dry_unpin,
-    .upload = dry_write, .uploaded = dry_sync,
-    .matmul = dry_matmul, .colsum = no_colsum, .attention = dry_attention,
-    .attention_backward = dry_attention_backward, .conv = dry_conv, .conv_backward = dry_conv_backward,
-    .patches = no_patches, .patches_backward = no_patches, .normalize_u8 = no_normalize, .cast = no_cast,
-    .copy = no_copy, .reduce = no_reduce, .transpose = no_transpose, .tokens = no_tokens, .resize = no_resize,
+    .name = "dry",
+    .dry = true,
+    .real = DT_F32,
+    .chunk = (size_t)1 << 36,
+    .alloc = dry_alloc,
+    .release = dry_release,
+    .rest = dry_rest,
+    .write = dry_write,
+    .read = dry_read,
+    .move = dry_move,
+    .zero = dry_zero,
+    .sync = dry_sync,
+    .close = dry_close,
+    .pin = dry_pin,
+    .unpin = dry_unpin,
+    .upload = dry_write,
+    .uploaded = dry_sync,
+    .matmul = dry_matmul,
+    .colsum = no_colsum,
+    .attention = dry_attention,
+    .attention_backward = dry_attention_backward,
+    .conv = dry_conv,
+    .conv_backward = dry_conv_backward,
+    .patches = no_patches,
+    .patches_backward = no_patches,
+    .normalize_u8 = no_normalize,
+    .cast = no_cast,
+    .copy = no_copy,
+    .reduce = no_reduce,
+    .transpose = no_transpose,
+    .tokens = no_tokens,
+    .resize = no_resize,
     .resize_backward = no_resize,
-    .add = no_point, .mul = no_point, .gelu = no_point, .gelu_backward = no_point, .add_scalar = no_point,
+    .add = no_point,
+    .mul = no_point,
+    .gelu = no_point,
+    .gelu_backward = no_point,
+    .add_scalar = no_point,
     .residual = no_residual,
-    .layer_norm = no_rows, .layer_norm_backward = no_rows, .l2_normalize = no_rows, .l2_normalize_backward = no_rows,
-    .weight_norm = no_rows, .weight_norm_backward = no_rows, .softmax = no_rows, .softmax_backward = no_rows,
-    .log_softmax = no_rows, .log_softmax_backward = no_rows,
-    .dino_loss = no_loss, .dino_loss_backward = no_loss, .soft_ce = no_loss, .soft_ce_backward = no_loss,
-    .hard_ce = no_loss, .hard_ce_backward = no_loss, .kl = no_loss, .kl_backward = no_loss,
-    .norms = no_norms, .adamw = no_adamw, .ema = no_ema, .targets = no_targets, .center = no_center,
-    .discrepancy = no_discrepancy, .all_finite = all_is_finite,
+    .layer_norm = no_rows,
+    .layer_norm_backward = no_rows,
+    .l2_normalize = no_rows,
+    .l2_normalize_backward = no_rows,
+    .weight_norm = no_rows,
+    .weight_norm_backward = no_rows,
+    .softmax = no_rows,
+    .softmax_backward = no_rows,
+    .log_softmax = no_rows,
+    .log_softmax_backward = no_rows,
+    .dino_loss = no_loss,
+    .dino_loss_backward = no_loss,
+    .soft_ce = no_loss,
+    .soft_ce_backward = no_loss,
+    .hard_ce = no_loss,
+    .hard_ce_backward = no_loss,
+    .kl = no_loss,
+    .kl_backward = no_loss,
+    .norms = no_norms,
+    .adamw = no_adamw,
+    .ema = no_ema,
+    .targets = no_targets,
+    .center = no_center,
+    .discrepancy = no_discrepancy,
+    .all_finite = all_is_finite,
 };
 
 Backend *backend_dry(const char *kind)

@@ -9,6 +9,10 @@
 const char *device_name(DeviceOptions *d, const char *on_gpu)
 {
     bool given = strcmp(d->precision, "auto") != 0;
+    if (!strncmp(d->device, "dry", 3)) { /* it would learn nothing */
+        err_set(ERR_USAGE, "no device '%s'; there are: cpu, cuda, cuda:N", d->device);
+        return NULL;
+    }
     if (!strncmp(d->device, "cuda", 4) && !strchr(d->device, ',')) {
         snprintf(d->name, sizeof d->name, "%.40s,%s%s", d->device, given ? d->precision : on_gpu,
                  d->deterministic ? "" : ",any");

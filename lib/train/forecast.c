@@ -4,23 +4,26 @@
 #include <stdio.h>
 #include <string.h>
 
-/* How often the bytes of a record are moved in each program that it goes through, in terms of `copy`: fitted to what the
- * programs were seen to take for records of 1 and of 100 kB. */
+/* How often the bytes of a record are moved in each program that it goes through, in terms of `copy`: fitted
+ * to what the programs were seen to take for records of 1 and of 100 kB. */
 static const double LOAD_PASSES = 2.5, MULTICROP_PASSES = 4, AUGMENT_PASSES = 6.5;
-/* Programs that share processors with a step, whose threads wait for each other, hold it up by so much of their own time. */
+/* Programs that share processors with a step, whose threads wait for each other, hold it up by so much of
+ * their own time. */
 static const double SHARED = 1.25;
 /* Below this part of its time, what others take from the trainer does not make them the bound. */
 static const double LITTLE = 0.1;
-/* Gradients are added up in pieces of so many bytes at least (lib/ssl/student.c): the last can hide behind nothing. */
+/* Gradients are added up in pieces of so many bytes at least (lib/ssl/student.c): the last can hide behind
+ * nothing. */
 static const double BUCKET = 8 << 20;
-/* What programs hold beside tensors, and records on their way at most (stream/options.h; each stage's HOLD). */
+/* What programs hold beside tensors, and records on their way at most (stream/options.h; each stage's HOLD).
+ */
 static const double PROGRAM = 25e6, HELD_BYTES = 128 << 20, HELD = 2048;
 enum { SLOTS = 3 }; /* batches of views in the trainer */
 
 const char *forecast_stage_name(ForecastStage s)
 {
-    static const char *const names[STAGES] = { "hssl-load", "hssl-multicrop", "hssl-augment", "workers", "upload",
-                                               "hssl-train", "processors" };
+    static const char *const names[STAGES] = {"hssl-load", "hssl-multicrop", "hssl-augment", "workers",
+                                              "upload",    "hssl-train",     "processors"};
     return names[s];
 }
 
@@ -34,7 +37,8 @@ static double least(double a, double b)
     return a < b ? a : b;
 }
 
-static void stages_before(const Workload *w, const ForecastData *d, const Machine *m, double jobs, Forecast *f)
+static void stages_before(const Workload *w, const ForecastData *d, const Machine *m, double jobs,
+                          Forecast *f)
 {
     double record = d->record_bytes / m->copy;
     f->stage[STAGE_LOAD].seconds = m->message + LOAD_PASSES * record;
@@ -46,7 +50,7 @@ static void stages_before(const Workload *w, const ForecastData *d, const Machin
     f->stage[STAGE_WORKERS].rate = least(jobs, f->rank_cores) / f->stage[STAGE_WORKERS].seconds;
     f->receive_s = m->message + w->view_bytes / m->copy;
     if (m->upload > 0)
-        f->stage[STAGE_UPLOAD] = (StageForecast){ w->view_bytes / m->upload, m->upload / w->view_bytes };
+        f->stage[STAGE_UPLOAD] = (StageForecast){w->view_bytes / m->upload, m->upload / w->view_bytes};
 }
 
 static void step_of(const Workload *w, const ForecastRun *r, const Machine *m, Forecast *f)
@@ -55,27 +59,30 @@ static void step_of(const Workload *w, const ForecastRun *r, const Machine *m, F
     f->student_s = m->overhead + b * (w->forward + w->backward) / m->student;
     f->teacher_s = b * w->teacher / m->teacher;
     f->update_s = FORECAST_UPDATE_PASSES * w->weight_bytes / m->update;
-    f->allreduce_s = forecast_ring(r->ranks, w->weight_bytes, f->hosts > 1 ? least(m->link, m->network) : m->link,
-                                   m->latency);
+    f->allreduce_s = forecast_ring(r->ranks, w->weight_bytes,
+                                   f->hosts > 1 ? least(m->link, m->network) : m->link, m->latency);
     f->hidden_s = least(f->allreduce_s * (1 - last), m->overlap * b * w->covered / m->student);
     f->step_s = f->student_s + f->teacher_s + f->update_s + f->allreduce_s - f->hidden_s;
-    f->stage[STAGE_TRAIN] = (StageForecast){ f->step_s, b / f->step_s };
+    f->stage[STAGE_TRAIN] = (StageForecast){f->step_s, b / f->step_s};
 }
 
-static void memory_of(const Workload *w, const ForecastData *d, const ForecastRun *r, const Machine *m, double jobs,
-                      Forecast *f)
+static void memory_of(const Workload *w, const ForecastData *d, const ForecastRun *r, const Machine *m,
+                      double jobs, Forecast *f)
 {
-    double records = 2 * least(HELD_BYTES, HELD * d->record_bytes), views = least(HELD_BYTES, HELD * w->view_bytes),
+    double records = 2 * least(HELD_BYTES, HELD * d->record_bytes),
+           views = least(HELD_BYTES, HELD * w->view_bytes),
            rank = records + views + SLOTS * w->memory.views + (5 + jobs) * PROGRAM;
     (void)r;
     f->device_need = m->gpu ? w->memory.all : 0;
     f->device_have = m->gpu ? m->device_memory : 0;
     f->host_need = f->per_host * (rank + (m->gpu ? 0 : w->memory.all - w->memory.views));
     f->host_have = m->memory;
-    f->fits = f->host_need <= f->host_have && (!m->gpu || !m->device_memory || f->device_need <= f->device_have);
+    f->fits =
+        f->host_need <= f->host_have && (!m->gpu || !m->device_memory || f->device_need <= f->device_have);
 }
 
-/* Workers that the rest of a rank could take; where a GPU waits for processors, how many of these it would have to have. */
+/* Workers that the rest of a rank could take; where a GPU waits for processors, how many of these it would
+ * have to have. */
 static void workers_wanted(const Machine *m, Forecast *f)
 {
     double rest = INFINITY;
@@ -90,7 +97,7 @@ static void workers_wanted(const Machine *m, Forecast *f)
 
 void forecast(const Workload *w, const ForecastData *d, const ForecastRun *r, const Machine *m, Forecast *f)
 {
-    *f = (Forecast){ 0 };
+    *f = (Forecast){0};
     f->per_host = r->per_host > 0 ? r->per_host : least(r->ranks, m->devices);
     f->per_host = least(f->per_host, r->ranks);
     f->hosts = ceil(r->ranks / f->per_host);
@@ -102,7 +109,7 @@ void forecast(const Workload *w, const ForecastData *d, const ForecastRun *r, co
     for (int i = STAGE_LOAD; i <= STAGE_WORKERS; i++)
         others += f->stage[i].seconds;
     double all = SHARED * others + m->busy * (f->student_s + f->teacher_s + f->update_s) / w->batch;
-    f->stage[STAGE_PROCESSORS] = (StageForecast){ all, f->rank_cores / all };
+    f->stage[STAGE_PROCESSORS] = (StageForecast){all, f->rank_cores / all};
     f->bound = STAGE_TRAIN;
     for (int i = 0; i < STAGES; i++)
         if (f->stage[i].rate > 0 && f->stage[i].rate < f->stage[f->bound].rate)
@@ -130,14 +137,20 @@ static void advise_trainer(const Forecast *f, char *text, size_t size)
 {
     double sums = f->allreduce_s - f->hidden_s;
     if (sums > 0.15 * f->step_s)
-        snprintf(text, size, "hssl-train bounds it: %.0f %% of a step waits for sums over ranks; a larger --batch-size, "
-                 "fewer ranks or a faster network would help", 100 * sums / f->step_s);
+        snprintf(text, size,
+                 "hssl-train bounds it: %.0f %% of a step waits for sums over ranks; a larger --batch-size, "
+                 "fewer ranks or a faster network would help",
+                 100 * sums / f->step_s);
     else if (f->update_s > 0.25 * f->step_s)
-        snprintf(text, size, "hssl-train bounds it: %.0f %% of a step is the update of the weights; a larger "
-                 "--batch-size would help", 100 * f->update_s / f->step_s);
+        snprintf(text, size,
+                 "hssl-train bounds it: %.0f %% of a step is the update of the weights; a larger "
+                 "--batch-size would help",
+                 100 * f->update_s / f->step_s);
     else
-        snprintf(text, size, "hssl-train bounds it, %.0f %% of a step the teacher's: fewer or smaller views, a faster "
-                 "device or more ranks would help", 100 * f->teacher_s / f->step_s);
+        snprintf(text, size,
+                 "hssl-train bounds it, %.0f %% of a step the teacher's: fewer or smaller views, a faster "
+                 "device or more ranks would help",
+                 100 * f->teacher_s / f->step_s);
 }
 
 void forecast_advice(const Forecast *f, const ForecastRun *r, const Machine *m, char *text, int bytes)
@@ -148,15 +161,20 @@ void forecast_advice(const Forecast *f, const ForecastRun *r, const Machine *m, 
     if (f->bound == STAGE_TRAIN)
         advise_trainer(f, text, size);
     else if (f->bound == STAGE_WORKERS)
-        snprintf(text, size, "the workers of hssl-augment bound it: -j%.0f would keep the rest busy", f->wanted);
+        snprintf(text, size, "the workers of hssl-augment bound it: -j%.0f would keep the rest busy",
+                 f->wanted);
     else if (f->bound == STAGE_PROCESSORS && m->gpu)
-        snprintf(text, size, "the processors bound it: the trainer wants %.3g%s, %.0f of them for workers, and there are "
-                 "%.3g; hssl-augment --join on other hosts, fewer views or --fast would help", ceil(f->spare), of,
-                 f->wanted, f->rank_cores);
+        snprintf(text, size,
+                 "the processors bound it: the trainer wants %.3g%s, %.0f of them for workers, and there are "
+                 "%.3g; hssl-augment --join on other hosts, fewer views or --fast would help",
+                 ceil(f->spare), of, f->wanted, f->rank_cores);
     else if (f->bound == STAGE_PROCESSORS)
-        snprintf(text, size, "the processors bound it: the other programs take %.0f %% of them from the trainer; "
-                 "hssl-augment --join on another host would help", 100 * (1 - f->rank_rate / train));
+        snprintf(text, size,
+                 "the processors bound it: the other programs take %.0f %% of them from the trainer; "
+                 "hssl-augment --join on another host would help",
+                 100 * (1 - f->rank_rate / train));
     else
-        snprintf(text, size, "%s bounds it, at %.4g images/s%s: more ranks, each with a pipeline of its own, would help",
+        snprintf(text, size,
+                 "%s bounds it, at %.4g images/s%s: more ranks, each with a pipeline of its own, would help",
                  forecast_stage_name(f->bound), f->stage[f->bound].rate, of);
 }

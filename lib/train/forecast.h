@@ -1,4 +1,5 @@
-/* What a training will take on a machine: a pure function of the two. hssl-scale(7) has the formulas, by these names. */
+/* What a training will take on a machine: a pure function of the two. hssl-scale(7) has the formulas, by
+ * these names. */
 #ifndef HSSL_FORECAST_H
 #define HSSL_FORECAST_H
 
@@ -21,8 +22,16 @@ typedef struct {
     double jobs;     /* workers of a rank's hssl-augment; 0: one a processor */
 } ForecastRun;
 
-typedef enum { STAGE_LOAD, STAGE_MULTICROP, STAGE_AUGMENT, STAGE_WORKERS, STAGE_UPLOAD, STAGE_TRAIN, STAGE_PROCESSORS,
-               STAGES } ForecastStage;
+typedef enum {
+    STAGE_LOAD,
+    STAGE_MULTICROP,
+    STAGE_AUGMENT,
+    STAGE_WORKERS,
+    STAGE_UPLOAD,
+    STAGE_TRAIN,
+    STAGE_PROCESSORS,
+    STAGES
+} ForecastStage;
 
 typedef struct {
     double seconds; /* of one processor an image; of the trainer's, of its step */
@@ -53,7 +62,8 @@ enum { FORECAST_UPDATE_PASSES = 12 };
 
 const char *forecast_stage_name(ForecastStage s);
 
-void forecast(const Workload *w, const ForecastData *d, const ForecastRun *r, const Machine *m, Forecast *out);
+void forecast(const Workload *w, const ForecastData *d, const ForecastRun *r, const Machine *m,
+              Forecast *out);
 
 /* One line: what bounds it and what would help. */
 void forecast_advice(const Forecast *f, const ForecastRun *r, const Machine *m, char *text, int size);

@@ -19,14 +19,15 @@ static const struct {
     enum { WANTED, ZERO_TOO, OPTIONAL } need;
 } numbers[] = {
 #define AT(field) #field, offsetof(Machine, field)
-    { AT(cores), WANTED }, { AT(memory), WANTED }, { AT(devices), OPTIONAL },
-    { AT(decode), WANTED }, { AT(render), WANTED }, { AT(copy), OPTIONAL }, { AT(message), OPTIONAL },
-    { AT(device_memory), OPTIONAL }, { AT(peak), ZERO_TOO }, { AT(student), WANTED }, { AT(teacher), OPTIONAL },
-    { AT(update), OPTIONAL }, { AT(overhead), ZERO_TOO }, { AT(busy), OPTIONAL }, { AT(upload), ZERO_TOO },
-    { AT(link), OPTIONAL }, { AT(network), OPTIONAL }, { AT(latency), ZERO_TOO }, { AT(overlap), ZERO_TOO },
+    {AT(cores), WANTED},      {AT(memory), WANTED},    {AT(devices), OPTIONAL}, {AT(decode), WANTED},
+    {AT(render), WANTED},     {AT(copy), OPTIONAL},    {AT(message), OPTIONAL}, {AT(device_memory), OPTIONAL},
+    {AT(peak), ZERO_TOO},     {AT(student), WANTED},   {AT(teacher), OPTIONAL}, {AT(update), OPTIONAL},
+    {AT(overhead), ZERO_TOO}, {AT(busy), OPTIONAL},    {AT(upload), ZERO_TOO},  {AT(link), OPTIONAL},
+    {AT(network), OPTIONAL},  {AT(latency), ZERO_TOO}, {AT(overlap), ZERO_TOO},
 #undef AT
 };
-/* What MPI was seen to do between two processes of a host, each with a processor to itself and sleeping while it waits. */
+/* What MPI was seen to do between two processes of a host, each with a processor to itself and sleeping while
+ * it waits. */
 static const double MPI_LINK = 2e8;
 enum { NUMBERS = sizeof numbers / sizeof *numbers };
 
@@ -37,7 +38,7 @@ static double *field(Machine *m, int i)
 
 void machine_init(Machine *m)
 {
-    *m = (Machine){ .devices = 1, .copy = 5e9, .message = 3e-6, .update = 1e10, .network = 1.25e9 };
+    *m = (Machine){.devices = 1, .copy = 5e9, .message = 3e-6, .update = 1e10, .network = 1.25e9};
 }
 
 void machine_fill(Machine *m)
@@ -91,7 +92,8 @@ static int parse(json_object *root, Machine *m)
     if (!json_object_is_type(root, json_type_object))
         return err_set(ERR_DATA, "not a JSON object");
     machine_init(m);
-    json_object_object_foreach(root, key, v) {
+    json_object_object_foreach(root, key, v)
+    {
         if (read_key(m, key, v))
             return -1;
     }
@@ -169,8 +171,9 @@ int machine_write(const char *path, const Machine *m)
     FILE *f = fopen(part, "w");
     int rc = f ? 0 : err_system("%s", part);
     if (f) {
-        bool bad = fprintf(f, "%s\n", json_object_to_json_string_ext(j, JSON_C_TO_STRING_PRETTY |
-                                                                           JSON_C_TO_STRING_NOSLASHESCAPE)) < 0;
+        bool bad = fprintf(f, "%s\n",
+                           json_object_to_json_string_ext(j, JSON_C_TO_STRING_PRETTY |
+                                                                 JSON_C_TO_STRING_NOSLASHESCAPE)) < 0;
         bad = fclose(f) || bad;
         if (bad || rename(part, path)) {
             rc = err_system("%s", path);

@@ -1,5 +1,5 @@
-/* A machine as a forecast sees it: what it does a second. Measured here, or read from a file that says it of a machine
- * that is not at hand. */
+/* A machine as a forecast sees it: what it does a second. Measured here, or read from a file that says it of
+ * a machine that is not at hand. */
 #ifndef HSSL_MACHINE_H
 #define HSSL_MACHINE_H
 
@@ -18,18 +18,18 @@ typedef struct {
     double copy;    /* bytes a second from one program to another, both ends' work */
     double message; /* seconds a program spends on a record beside its bytes */
     /* a device */
-    bool gpu;           /* else the processors */
-    double device_memory; /* bytes; of processors that of the host; 0: unknown */
-    double peak;        /* flops a second of large products */
+    bool gpu;                /* else the processors */
+    double device_memory;    /* bytes; of processors that of the host; 0: unknown */
+    double peak;             /* flops a second of large products */
     double student, teacher; /* flops a second in steps: with gradients, and without */
-    double update;      /* bytes a second while weights are updated */
-    double overhead;    /* seconds a step has beside all that grows with the batch */
-    double busy;        /* processors that a step holds, the teacher included */
-    double upload;      /* bytes a second of views on their way to a GPU; 0: nothing to send */
+    double update;           /* bytes a second while weights are updated */
+    double overhead;         /* seconds a step has beside all that grows with the batch */
+    double busy;             /* processors that a step holds, the teacher included */
+    double upload;           /* bytes a second of views on their way to a GPU; 0: nothing to send */
     /* between devices */
     double link, network; /* bytes a second of one device: within a host, between hosts */
-    double latency;     /* seconds of one message between devices */
-    double overlap;     /* share of the way back that sums over ranks can hide behind */
+    double latency;       /* seconds of one message between devices */
+    double overlap;       /* share of the way back that sums over ranks can hide behind */
 } Machine;
 
 /* Values that are seldom known and matter little; all others are 0. */

@@ -38,7 +38,8 @@ static int copy_rate(double *rate)
     double best = 0;
     if (!block || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, end)) {
         free(block);
-        return block ? err_system("socketpair") : err_set(ERR_MEMORY, "out of memory: %zu bytes wanted", 2 * bytes);
+        return block ? err_system("socketpair")
+                     : err_set(ERR_MEMORY, "out of memory: %zu bytes wanted", 2 * bytes);
     }
     memset(block, 1, 2 * bytes);
     for (int turn = 0; turn < COPY_TURNS; turn++) {
@@ -83,10 +84,13 @@ static int draw(Source *s, double pixels)
     double side = round(sqrt(pixels));
     s->side = (int)fmin(SYNTH_MAX_SIZE, fmax(SYNTH_MIN_SIZE, side));
     Synth *y = synth_new(0, SYNTH_MAX_CLASSES, s->side);
-    Image im = { s->side, s->side, y ? malloc((size_t)s->side * (size_t)s->side * 3) : NULL };
+    Image im = {s->side, s->side, y ? malloc((size_t)s->side * (size_t)s->side * 3) : NULL};
     int rc = !y ? -1 : im.rgb ? 0 : err_set(ERR_MEMORY, "out of memory for a picture");
     for (int i = 0; i < DRAWN && !rc; i++)
-        rc = synth_draw(y, 0, (uint64_t)i, im.rgb) || image_encode_jpeg(&im, QUALITY, &s->bytes[i], &s->size[i]) ? -1 : 0;
+        rc = synth_draw(y, 0, (uint64_t)i, im.rgb) ||
+                     image_encode_jpeg(&im, QUALITY, &s->bytes[i], &s->size[i])
+                 ? -1
+                 : 0;
     image_free(&im);
     synth_free(y);
     return rc;
@@ -96,8 +100,10 @@ static int draw(Source *s, double pixels)
 static int take(Source *s, uint64_t i, Record *rec)
 {
     if (!s->ds) {
-        *rec = (Record){ .bytes = s->bytes[i % DRAWN], .size = s->size[i % DRAWN], .width = (uint32_t)s->side,
-                         .height = (uint32_t)s->side };
+        *rec = (Record){.bytes = s->bytes[i % DRAWN],
+                        .size = s->size[i % DRAWN],
+                        .width = (uint32_t)s->side,
+                        .height = (uint32_t)s->side};
         return 0;
     }
     double at = (double)i * 0.6180339887498949;
@@ -118,13 +124,14 @@ static int renderer_open(Renderer *w, const Recipe *r)
 {
     size_t global = (size_t)r->global_size * (size_t)r->global_size * 3,
            local = (size_t)r->local_size * (size_t)r->local_size * 3;
-    *w = (Renderer){ .scratch = render_scratch_new() };
+    *w = (Renderer){.scratch = render_scratch_new()};
     w->views = malloc((size_t)r->globals * global + (size_t)r->locals * local);
     if (!w->scratch || !w->views)
         return err_set(ERR_MEMORY, "no memory to render in");
     for (int v = 0; v < r->globals + r->locals; v++)
-        w->outs[v] = w->views + (v < r->globals ? (size_t)v * global
-                                                : (size_t)r->globals * global + (size_t)(v - r->globals) * local);
+        w->outs[v] =
+            w->views + (v < r->globals ? (size_t)v * global
+                                       : (size_t)r->globals * global + (size_t)(v - r->globals) * local);
     return 0;
 }
 
@@ -157,15 +164,16 @@ static void one(Renderer *w, const Recipe *r, bool fast, const Record *rec, uint
 
 int trial_render(Dataset *ds, const Recipe *r, bool fast, const Trial *t, ForecastData *d, Machine *m)
 {
-    Source s = { .ds = ds };
-    Renderer w = { 0 };
+    Source s = {.ds = ds};
+    Renderer w = {0};
     Record rec;
     int rc = (ds ? 0 : draw(&s, d->image_pixels)) || renderer_open(&w, r) ? -1 : 0;
     /* The first images grow the memory that later ones find. */
     double until = log_seconds() + t->seconds;
     uint64_t most = ds ? 4 * dataset_count(ds) + LEAST_RECORDS : UINT64_MAX;
     bool warm = false;
-    for (uint64_t i = 0; !rc && i < most && (log_seconds() < until || (w.n < LEAST_RECORDS && i < 100)); i++) {
+    for (uint64_t i = 0; !rc && i < most && (log_seconds() < until || (w.n < LEAST_RECORDS && i < 100));
+         i++) {
         int got = take(&s, i, &rec);
         if (got < 0)
             rc = -1;
@@ -179,11 +187,13 @@ int trial_render(Dataset *ds, const Recipe *r, bool fast, const Trial *t, Foreca
         tick(t, "rendering");
     }
     if (!rc && !(w.n && w.decoded > 0))
-        rc = err_set(ERR_DATA, "%s: no image of it can be rendered", ds ? dataset_path(ds) : "drawn pictures");
+        rc =
+            err_set(ERR_DATA, "%s: no image of it can be rendered", ds ? dataset_path(ds) : "drawn pictures");
     if (!rc) {
         double n = (double)w.n, views = 0;
         for (int v = 0; v < r->globals + r->locals; v++)
-            views += v < r->globals ? (double)r->global_size * r->global_size : (double)r->local_size * r->local_size;
+            views += v < r->globals ? (double)r->global_size * r->global_size
+                                    : (double)r->local_size * r->local_size;
         /* What views take may come out as less than nothing where they need but a part of the image. */
         double decode = fmin(w.decode / w.decoded * w.pixels, 0.9 * w.render);
         m->decode = w.pixels / decode;

@@ -79,8 +79,10 @@ static int rig_open(Rig *r)
     r->be = backend_open(c->device);
     r->view_bytes = (size_t)(r->w.view_bytes * r->w.batch);
     r->q_bytes = (size_t)(r->w.target_bytes * r->w.batch);
-    if (!r->be || !(r->student = student_new(c, NULL)) || !(r->teacher = teacher_new(c, student_flat(r->student))) ||
-        !(r->views = r->be->alloc(r->be, r->view_bytes)) || !(r->q = r->be->alloc(r->be, r->q_bytes)) || noise(r))
+    if (!r->be || !(r->student = student_new(c, NULL)) ||
+        !(r->teacher = teacher_new(c, student_flat(r->student))) ||
+        !(r->views = r->be->alloc(r->be, r->view_bytes)) || !(r->q = r->be->alloc(r->be, r->q_bytes)) ||
+        noise(r))
         return -1;
     return 0;
 }
@@ -93,9 +95,13 @@ static int take_step(Rig *r, int64_t b, double part[PARTS])
     const TrainConfig *c = &r->c;
     Discrepancy d;
     double mark[4];
-    ViewBatch v = { .batch = b, .globals = 2, .locals = c->local_crops, .global_size = c->global_size,
-                    .local_size = c->local_size, .global = r->views,
-                    .local = c->local_crops ? r->views + 2 * b * c->global_size * c->global_size * 3 : NULL };
+    ViewBatch v = {.batch = b,
+                   .globals = 2,
+                   .locals = c->local_crops,
+                   .global_size = c->global_size,
+                   .local_size = c->local_size,
+                   .global = r->views,
+                   .local = c->local_crops ? r->views + 2 * b * c->global_size * c->global_size * 3 : NULL};
     config_rates(c, 1000, 1 + r->step++, &rates);
     mark[0] = log_seconds();
     if (teacher_targets(r->teacher, &v, rates.teacher_temp, r->q, &d) || r->be->sync(r->be))
@@ -119,12 +125,13 @@ static int take_steps(Rig *r, int64_t b, double seconds, const Trial *t, Timing 
 {
     double time[PARTS][MOST_STEPS], part[PARTS], until = log_seconds() + seconds, wall = 0, own = 0;
     int n = 0;
-    *out = (Timing){ 0 };
+    *out = (Timing){0};
     if (take_step(r, b, part))
         return -1;
     own = process_seconds();
     wall = log_seconds();
-    while (n < MOST_STEPS && (n < 1 || (n < LEAST_STEPS && log_seconds() < until + seconds) || log_seconds() < until)) {
+    while (n < MOST_STEPS &&
+           (n < 1 || (n < LEAST_STEPS && log_seconds() < until + seconds) || log_seconds() < until)) {
         if (take_step(r, b, part))
             return -1;
         for (int i = 0; i < PARTS; i++)
@@ -148,8 +155,18 @@ static double peak_of(Backend *be)
     size_t bytes = (size_t)(n * n) * dtype_size(be->real);
     void *x = be->alloc(be, bytes), *y = be->alloc(be, bytes);
     double best = 0;
-    MatmulArgs a = { .type = be->real, .type_c = be->real, .m = n, .n = n, .k = n, .a = x, .lda = n, .b = x, .ldb = n,
-                     .tb = true, .c = y, .ldc = n };
+    MatmulArgs a = {.type = be->real,
+                    .type_c = be->real,
+                    .m = n,
+                    .n = n,
+                    .k = n,
+                    .a = x,
+                    .lda = n,
+                    .b = x,
+                    .ldb = n,
+                    .tb = true,
+                    .c = y,
+                    .ldc = n};
     bool good = x && y && !be->zero(be, x, bytes) && !be->sync(be);
     for (int i = 0; good && i < PRODUCTS; i++) {
         double began = log_seconds();
@@ -168,7 +185,8 @@ static double flops_of(const Workload *w)
     return w->forward + w->backward + w->teacher;
 }
 
-/* The largest batch of at most so many flops and bytes, or one image and the deepest model of so many flops for it. */
+/* The largest batch of at most so many flops and bytes, or one image and the deepest model of so many flops
+ * for it. */
 static int choose(Rig *r, int64_t ranks, double flops, double one, double bytes)
 {
     TrainConfig *c = &r->c;
@@ -188,7 +206,8 @@ static int choose(Rig *r, int64_t ranks, double flops, double one, double bytes)
         } else if (dims.depth > 2 && (over > 1 || r->w.memory.all > bytes)) {
             c->depth = dims.depth = (dims.depth + 1) / 2;
         } else if (r->w.memory.all > bytes) {
-            return err_set(ERR_MEMORY, "%s: a step of one image takes %.0f MB: --machine FILE plans without a trial",
+            return err_set(ERR_MEMORY,
+                           "%s: a step of one image takes %.0f MB: --machine FILE plans without a trial",
                            c->arch, r->w.memory.all / 1e6);
         } else {
             return 0;
@@ -205,13 +224,13 @@ static void describe(const Rig *r, int threads, Machine *m)
         snprintf(depth, sizeof depth, " of depth %lld", (long long)r->c.depth);
     if (!m->gpu)
         snprintf(how, sizeof how, ", %d threads", threads);
-    snprintf(m->of, sizeof m->of, "%s/%lld%s%s, batch %.0f%s", r->c.arch, (long long)r->c.patch_size, depth, head,
-             r->w.batch, how);
+    snprintf(m->of, sizeof m->of, "%s/%lld%s%s, batch %.0f%s", r->c.arch, (long long)r->c.patch_size, depth,
+             head, r->w.batch, how);
 }
 
 int trial_step(const TrainConfig *c, int64_t ranks, int threads, const Trial *t, Machine *m)
 {
-    Rig r = { .c = *c };
+    Rig r = {.c = *c};
     Timing small, whole;
     m->gpu = strcmp(c->device, "cpu") != 0;
     /* A few steps must fit into the time; a GPU is quick enough for any. */
@@ -236,9 +255,8 @@ int trial_step(const TrainConfig *c, int64_t ranks, int threads, const Trial *t,
         double n = (double)b, student = (r.w.forward + r.w.backward) * n;
         m->overhead = 0;
         if (m->gpu && most >= 8) /* what is left at no batch */
-            m->overhead = fmax(0, small.median[STUDENT] -
-                                      (whole.median[STUDENT] - small.median[STUDENT]) / (n - (double)(most / 4)) *
-                                          (double)(most / 4));
+            m->overhead = fmax(0, small.median[STUDENT] - (whole.median[STUDENT] - small.median[STUDENT]) /
+                                                              (n - (double)(most / 4)) * (double)(most / 4));
         m->student = student / (whole.median[STUDENT] - m->overhead);
         m->teacher = r.w.teacher * n / whole.median[TEACHER];
         m->update = FORECAST_UPDATE_PASSES * r.w.weight_bytes / whole.median[UPDATE];

@@ -69,19 +69,27 @@ int workload_count(const TrainConfig *config, int64_t ranks, Workload *out)
     double global = 2 * (double)(c.global_size * c.global_size),
            local = (double)(c.local_crops * c.local_size * c.local_size), k = (double)c.out_dim,
            weights = (double)student_bytes(&c);
-    *out = (Workload){ .batch = (double)c.batch_size, .parameters = weights / sizeof(float),
-                       .view_pixels = global + local, .view_bytes = 3 * (global + local), .weight_bytes = weights,
-                       .target_bytes = 2 * k * sizeof(float),
-                       .plan_bytes = (double)(2 + c.local_crops) * PLAN_NUMBERS * sizeof(double) };
+    *out = (Workload){.batch = (double)c.batch_size,
+                      .parameters = weights / sizeof(float),
+                      .view_pixels = global + local,
+                      .view_bytes = 3 * (global + local),
+                      .weight_bytes = weights,
+                      .target_bytes = 2 * k * sizeof(float),
+                      .plan_bytes = (double)(2 + c.local_crops) * PLAN_NUMBERS * sizeof(double)};
     Backend *be = backend_open(c.device);
-    size_t pixels = (size_t)(out->view_bytes * out->batch), targets = (size_t)(out->target_bytes * out->batch);
+    size_t pixels = (size_t)(out->view_bytes * out->batch),
+           targets = (size_t)(out->target_bytes * out->batch);
     Student *s = be && weights > 0 ? student_new(&c, NULL) : NULL;
     Teacher *t = s ? teacher_new(&c, student_flat(s)) : NULL;
     uint8_t *views = t ? be->alloc(be, pixels) : NULL;
     float *q = views ? be->alloc(be, targets) : NULL;
-    ViewBatch v = { .batch = c.batch_size, .globals = 2, .locals = c.local_crops, .global_size = c.global_size,
-                    .local_size = c.local_size, .global = views,
-                    .local = c.local_crops ? views + (size_t)(3 * global * out->batch) : NULL };
+    ViewBatch v = {.batch = c.batch_size,
+                   .globals = 2,
+                   .locals = c.local_crops,
+                   .global_size = c.global_size,
+                   .local_size = c.local_size,
+                   .global = views,
+                   .local = c.local_crops ? views + (size_t)(3 * global * out->batch) : NULL};
     int rc = q ? count_step(&c, s, t, &v, q, out) : -1;
     WorkloadMemory *m = &out->memory;
     m->weights = m->gradients = weights;
@@ -89,7 +97,8 @@ int workload_count(const TrainConfig *config, int64_t ranks, Workload *out)
     m->teacher = weights + k * sizeof(float) * (strcmp(c.aux, "none") && c.discrepancy ? 2 : 1);
     m->targets = (double)targets;
     m->views = (double)pixels;
-    m->all = m->weights + m->gradients + m->moments + m->step + m->teacher + m->teacher_step + m->targets + m->views;
+    m->all = m->weights + m->gradients + m->moments + m->step + m->teacher + m->teacher_step + m->targets +
+             m->views;
     if (views)
         be->release(be, views, pixels);
     if (q)

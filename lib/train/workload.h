@@ -1,5 +1,5 @@
-/* What a training takes, in flops and bytes, counted by taking one step of it on a device that computes nothing
- * (tensor/dry.h): the real student and the real teacher at the real size. */
+/* What a training takes, in flops and bytes, counted by taking one step of it on a device that computes
+ * nothing (tensor/dry.h): the real student and the real teacher at the real size. */
 #ifndef HSSL_WORKLOAD_H
 #define HSSL_WORKLOAD_H
 
@@ -7,17 +7,17 @@
 
 /* Bytes on the device of one rank. */
 typedef struct {
-    double weights;    /* the student's parameters, in fp32 */
+    double weights; /* the student's parameters, in fp32 */
     double gradients, moments;
-    double step;       /* activations of the student, and their gradients */
-    double teacher;    /* the teacher's parameters and centres */
+    double step;    /* activations of the student, and their gradients */
+    double teacher; /* the teacher's parameters and centres */
     double teacher_step;
     double targets, views;
     double all;
 } WorkloadMemory;
 
 typedef struct {
-    double batch;   /* images a step of one rank */
+    double batch; /* images a step of one rank */
     double parameters;
     /* flops an image */
     double forward, backward; /* of the student */
@@ -31,8 +31,8 @@ typedef struct {
     WorkloadMemory memory;
 } Workload;
 
-/* c->device: "cpu", or a GPU's name with its precision, which needn't be there; c->batch_size: of all ranks together,
- * a multiple of their number. 0, or -1. */
+/* c->device: "cpu", or a GPU's name with its precision, which needn't be there; c->batch_size: of all ranks
+ * together, a multiple of their number. 0, or -1. */
 int workload_count(const TrainConfig *c, int64_t ranks, Workload *out);
 
 #endif

@@ -83,6 +83,7 @@ fails 2 'patches that do not fit' 'hssl-plan -m m.json -n 100 --global-size 30' 
 fails 2 'a recipe that the method does not take' 'hssl-plan -m m.json -n 100 -r mae' '2 global views'
 fails 2 'a device that the file is not of' 'hssl-plan -m m.json -n 100 --device cuda' 'processors'
 fails 2 'writing what is read' 'hssl-plan -m m.json -w x.json -n 100' 'exclude'
+fails 1 'a device that only counts is not for users' 'hssl-plan --device dry,fp32 -n 100' "no device 'dry,fp32'"
 fails 1 'no such dataset' 'hssl-plan none.db' 'none.db'
 fails 1 'no such machine' 'hssl-plan -m none.json -n 100' 'none.json: No such file'
 echo '{"cores": 2}' >bad.json

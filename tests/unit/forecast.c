@@ -60,18 +60,22 @@ static void counting(void)
     Workload w, half;
     ok(!workload_count(&c, 1, &w), "a step is counted");
     double globals = vit_flops(2, 32, 8, 64, 3), locals = vit_flops(3, 16, 8, 64, 3);
-    ok(near(w.forward, globals + locals + head_flops(5, &c, 64)), "flops of the student's forward pass, by hand");
+    ok(near(w.forward, globals + locals + head_flops(5, &c, 64)),
+       "flops of the student's forward pass, by hand");
     ok(near(w.teacher, globals + head_flops(2, &c, 64)), "of the teacher's");
     /* Twice as many, but for the gradient of the pixels, which nobody wants. */
     double pixels = 2 * (2 * 16 + 3 * 4) * 192.0 * 64;
     ok(near(w.backward, 2 * w.forward - pixels), "of the backward pass");
     ok(w.covered > 0.5 * w.backward && w.covered < w.backward, "most of it is that of the global views");
-    ok(near(w.view_bytes, 3 * (2 * 32 * 32 + 3 * 16 * 16)) && near(w.target_bytes, 2 * 128 * 4), "bytes of views and targets");
-    ok(near(w.weight_bytes, (double)student_bytes(&c)) && near(w.parameters, w.weight_bytes / 4), "and of weights");
+    ok(near(w.view_bytes, 3 * (2 * 32 * 32 + 3 * 16 * 16)) && near(w.target_bytes, 2 * 128 * 4),
+       "bytes of views and targets");
+    ok(near(w.weight_bytes, (double)student_bytes(&c)) && near(w.parameters, w.weight_bytes / 4),
+       "and of weights");
     ok(!workload_count(&c, 2, &half) && near(half.batch, 3) && near(half.forward, w.forward) &&
            half.memory.step < w.memory.step && half.memory.weights == w.memory.weights,
        "two ranks have half the images each, and all the weights");
-    ok(workload_count(&c, 4, &half) && strstr(err_text(), "not a multiple"), "four cannot share them: %s", err_text());
+    ok(workload_count(&c, 4, &half) && strstr(err_text(), "not a multiple"), "four cannot share them: %s",
+       err_text());
     c.device = "cuda,bf16";
     ok(!workload_count(&c, 1, &half) && near(half.forward, w.forward) && near(half.backward, w.backward),
        "a GPU that is not there has as many flops to do");
@@ -93,14 +97,20 @@ static void memory(void)
     size_t global = (size_t)c.batch_size * 2 * 32 * 32 * 3, local = (size_t)c.batch_size * 3 * 16 * 16 * 3;
     uint8_t *views = calloc(1, global + local);
     float *q = calloc(2 * (size_t)c.batch_size * (size_t)c.out_dim, sizeof *q);
-    ViewBatch v = { .batch = c.batch_size, .globals = 2, .locals = 3, .global_size = 32, .local_size = 16, .global = views,
-                    .local = views ? views + global : NULL };
+    ViewBatch v = {.batch = c.batch_size,
+                   .globals = 2,
+                   .locals = 3,
+                   .global_size = 32,
+                   .local_size = 16,
+                   .global = views,
+                   .local = views ? views + global : NULL};
     ok(t && views && q && !teacher_targets(t, &v, 0.04, q, NULL) && !student_forward(s, &v, &r) &&
            !student_finish(s, q, &r, &report),
        "a real step");
     ok(!workload_count(&c, 1, &w) && t && w.memory.step == (double)student_step_bytes(s) &&
            w.memory.teacher_step == (double)teacher_step_bytes(t),
-       "takes the bytes that were counted: %zu and %zu", s ? student_step_bytes(s) : 0, t ? teacher_step_bytes(t) : 0);
+       "takes the bytes that were counted: %zu and %zu", s ? student_step_bytes(s) : 0,
+       t ? teacher_step_bytes(t) : 0);
     free(views);
     free(q);
     teacher_free(t);
@@ -108,10 +118,17 @@ static void memory(void)
 }
 
 /* Round numbers, so that all can be done by hand. */
-static const Workload load = { .batch = 10, .forward = 4e9, .backward = 8e9, .teacher = 2e9, .covered = 5e9,
-                               .view_pixels = 1e5, .view_bytes = 3e5, .weight_bytes = 83886080, .target_bytes = 1000,
-                               .memory = { .views = 3e6, .all = 1e9 } };
-static const ForecastData data = { 1000, 1e5, 2e5 };
+static const Workload load = {.batch = 10,
+                              .forward = 4e9,
+                              .backward = 8e9,
+                              .teacher = 2e9,
+                              .covered = 5e9,
+                              .view_pixels = 1e5,
+                              .view_bytes = 3e5,
+                              .weight_bytes = 83886080,
+                              .target_bytes = 1000,
+                              .memory = {.views = 3e6, .all = 1e9}};
+static const ForecastData data = {1000, 1e5, 2e5};
 
 static Machine plain(void)
 {
@@ -134,22 +151,24 @@ static Machine plain(void)
 static void one_rank(void)
 {
     Machine m = plain();
-    ForecastRun run = { 2, 1, 0, 1 };
+    ForecastRun run = {2, 1, 0, 1};
     Forecast f;
     char text[400];
     forecast(&load, &data, &run, &m, &f);
     ok(near(f.student_s, 0.2) && near(f.teacher_s, 0.05) && near(f.update_s, 0.05) && f.allreduce_s == 0 &&
            near(f.step_s, 0.3),
        "a step");
-    ok(near(f.stage[STAGE_LOAD].seconds, 1e-5 + 2.5e-4) && near(f.stage[STAGE_MULTICROP].seconds, 2e-5 + 4e-4) &&
-           near(f.stage[STAGE_AUGMENT].seconds, 2e-5 + 6.5e-4) && near(f.stage[STAGE_WORKERS].seconds, 1e-5 + 1e-3 + 1e-3) &&
-           near(f.receive_s, 1e-5 + 3e-4),
+    ok(near(f.stage[STAGE_LOAD].seconds, 1e-5 + 2.5e-4) &&
+           near(f.stage[STAGE_MULTICROP].seconds, 2e-5 + 4e-4) &&
+           near(f.stage[STAGE_AUGMENT].seconds, 2e-5 + 6.5e-4) &&
+           near(f.stage[STAGE_WORKERS].seconds, 1e-5 + 1e-3 + 1e-3) && near(f.receive_s, 1e-5 + 3e-4),
        "the stages before it");
-    ok(f.bound == STAGE_TRAIN && near(f.rate, 10 / 0.3) && near(f.steps, 200) && near(f.hours, 2000 * 0.03 / 3600) &&
-           near(f.flops_rate, 14e9 / 0.03),
+    ok(f.bound == STAGE_TRAIN && near(f.rate, 10 / 0.3) && near(f.steps, 200) &&
+           near(f.hours, 2000 * 0.03 / 3600) && near(f.flops_rate, 14e9 / 0.03),
        "the trainer bounds it");
     ok(f.wanted == 0, "more workers would not help");
-    ok(f.fits && near(f.weights_hop, 83886080 / 0.3) && near(f.views_hop, 1e7), "bytes a second, and it fits");
+    ok(f.fits && near(f.weights_hop, 83886080 / 0.3) && near(f.views_hop, 1e7),
+       "bytes a second, and it fits");
     m.memory = 1e9;
     forecast(&load, &data, &run, &m, &f);
     ok(!f.fits, "into less it does not");
@@ -159,7 +178,8 @@ static void one_rank(void)
     m.decode = 2e7;
     forecast(&load, &data, &run, &m, &f);
     double others = 2.6e-4 + 4.2e-4 + 6.7e-4 + 3.1e-4 + (1e-5 + 1e-2 + 1e-3);
-    ok(f.bound == STAGE_PROCESSORS && near(f.rate, 4 / (1.25 * others + 4 * 0.03)), "processors that are shared");
+    ok(f.bound == STAGE_PROCESSORS && near(f.rate, 4 / (1.25 * others + 4 * 0.03)),
+       "processors that are shared");
     forecast_advice(&f, &run, &m, text, sizeof text);
     ok(strstr(text, "another host") != NULL, "%s", text);
     m.student = 6e13;
@@ -169,9 +189,10 @@ static void one_rank(void)
     m.device_memory = 2e9;
     m.busy = 1;
     m.cores = 64;
-    forecast(&load, &data, &run, &m, &f); /* 3 ms a step: 3333 images/s, of which hssl-augment passes on 1492 */
-    ok(f.bound == STAGE_WORKERS && near(f.rate, 1 / 0.01101) && near(f.wanted, 17), "a trainer that waits for a worker: %g",
-       f.wanted);
+    forecast(&load, &data, &run, &m,
+             &f); /* 3 ms a step: 3333 images/s, of which hssl-augment passes on 1492 */
+    ok(f.bound == STAGE_WORKERS && near(f.rate, 1 / 0.01101) && near(f.wanted, 17),
+       "a trainer that waits for a worker: %g", f.wanted);
     forecast_advice(&f, &run, &m, text, sizeof text);
     ok(strstr(text, "-j17") != NULL, "%s", text);
     run.jobs = 17;
@@ -185,7 +206,7 @@ static void one_rank(void)
 static void ranks(void)
 {
     Machine m = plain();
-    ForecastRun run = { 2, 16, 0, 1 };
+    ForecastRun run = {2, 16, 0, 1};
     Forecast f;
     ok(near(forecast_ring(4, 1e9, 1e9, 0.01), 1.5 + 0.06) && forecast_ring(1, 1e9, 1e9, 1) == 0, "a ring");
     m.devices = 8;
@@ -196,7 +217,8 @@ static void ranks(void)
     forecast(&load, &data, &run, &m, &f);
     double sum = 2 * 15 / 16.0 * 83886080 / 1e10 + 30 * 1e-4;
     ok(near(f.hosts, 2) && near(f.per_host, 8) && near(f.rank_cores, 8), "two hosts");
-    ok(near(f.allreduce_s, sum) && f.hidden_s == 0 && near(f.step_s, 0.3 + sum) && near(f.rate, 160 / (0.3 + sum)),
+    ok(near(f.allreduce_s, sum) && f.hidden_s == 0 && near(f.step_s, 0.3 + sum) &&
+           near(f.rate, 160 / (0.3 + sum)),
        "sums that nothing hides");
     ok(near(f.steps, 2 * 6), "an epoch has whole batches of all ranks");
     m.overlap = 0.5;
@@ -207,7 +229,8 @@ static void ranks(void)
     ok(near(f.hidden_s, 0.5 * 10 * 5e9 / 6e11), "which is no longer than it is");
     run.per_host = 16;
     forecast(&load, &data, &run, &m, &f);
-    ok(near(f.hosts, 1) && near(f.rank_cores, 4) && near(f.allreduce_s, 2 * 15 / 16.0 * 83886080 / 1e11 + 30e-4),
+    ok(near(f.hosts, 1) && near(f.rank_cores, 4) &&
+           near(f.allreduce_s, 2 * 15 / 16.0 * 83886080 / 1e11 + 30e-4),
        "on one host the network is not used");
 }
 
@@ -227,26 +250,27 @@ static void files(void)
     if (fd >= 0)
         close(fd);
     snprintf(m.name, sizeof m.name, "a \"name\"");
-    ok(!machine_write(path, &m) && !machine_read(path, &back) && !strcmp(back.name, m.name) && back.cores == 4 &&
-           back.student == m.student && fabs(back.update / m.update - 1) < 1e-5,
+    ok(!machine_write(path, &m) && !machine_read(path, &back) && !strcmp(back.name, m.name) &&
+           back.cores == 4 && back.student == m.student && fabs(back.update / m.update - 1) < 1e-5,
        "a machine is written and read");
     static const struct {
         const char *text, *why;
     } bad[] = {
-        { "", "not JSON" },
-        { "[1]", "not a JSON object" },
-        { "{\"cores\":1}", "memory is missing" },
-        { "{\"cores\":0}", "cores 0: out of range" },
-        { "{\"cores\":\"two\"}", "cores: not a number" },
-        { "{\"gpu\":1}", "gpu: not true or false" },
-        { "{\"name\":1}", "name: not a text" },
-        { "{\"cores\":2,\"colour\":1}", "colour: no such key" },
-        { "{\"cores\":2,\"memory\":1,\"decode\":1,\"render\":1,\"student\":1,\"overlap\":2}", "overlap 2" },
+        {"", "not JSON"},
+        {"[1]", "not a JSON object"},
+        {"{\"cores\":1}", "memory is missing"},
+        {"{\"cores\":0}", "cores 0: out of range"},
+        {"{\"cores\":\"two\"}", "cores: not a number"},
+        {"{\"gpu\":1}", "gpu: not true or false"},
+        {"{\"name\":1}", "name: not a text"},
+        {"{\"cores\":2,\"colour\":1}", "colour: no such key"},
+        {"{\"cores\":2,\"memory\":1,\"decode\":1,\"render\":1,\"student\":1,\"overlap\":2}", "overlap 2"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        ok(parse(path, bad[i].text, &back) == -1 && strstr(err_text(), bad[i].why), "refused: %s", err_text());
-    ok(!parse(path, "{\"cores\":2,\"memory\":1e9,\"decode\":1,\"render\":1,\"student\":5}", &back) && back.teacher == 5 &&
-           back.busy == 2 && back.device_memory == 1e9 && back.devices == 1,
+        ok(parse(path, bad[i].text, &back) == -1 && strstr(err_text(), bad[i].why), "refused: %s",
+           err_text());
+    ok(!parse(path, "{\"cores\":2,\"memory\":1e9,\"decode\":1,\"render\":1,\"student\":5}", &back) &&
+           back.teacher == 5 && back.busy == 2 && back.device_memory == 1e9 && back.devices == 1,
        "what is not said follows from the rest");
     unlink(path);
     ok(machine_read(path, &back) == -1 && strstr(err_text(), "No such file"), "%s", err_text());

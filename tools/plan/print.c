@@ -22,7 +22,7 @@ static const char *flops(double n)
 {
     static char text[8][32];
     static int i;
-    static const char *const units[] = { "", "k", "M", "G", "T", "P", "E" };
+    static const char *const units[] = {"", "k", "M", "G", "T", "P", "E"};
     int u = 0;
     for (; n >= 1000 && u < 6; u++)
         n /= 1000;
@@ -39,11 +39,13 @@ static void print_training(const Plan *p)
     if (strcmp(c->aux, "none"))
         snprintf(head, sizeof head, " + %s of %lld", c->aux, (long long)c->aux_depth);
     if (c->local_crops)
-        snprintf(locals, sizeof locals, " + %lld x %lld", (long long)c->local_crops, (long long)c->local_size);
+        snprintf(locals, sizeof locals, " + %lld x %lld", (long long)c->local_crops,
+                 (long long)c->local_size);
     if (p->run.ranks > 1)
         snprintf(ranks, sizeof ranks, ", on %.0f ranks of %.0f", p->run.ranks, p->work.batch);
-    printf("%s, %s/%lld%s, K %lld, %.3g M parameters, views 2 x %lld%s\n", c->method, c->arch, (long long)c->patch_size,
-           head, (long long)c->out_dim, p->work.parameters / 1e6, (long long)c->global_size, locals);
+    printf("%s, %s/%lld%s, K %lld, %.3g M parameters, views 2 x %lld%s\n", c->method, c->arch,
+           (long long)c->patch_size, head, (long long)c->out_dim, p->work.parameters / 1e6,
+           (long long)c->global_size, locals);
     printf("%.0f images of %s and %.3g Mpixel; %.0f epochs of %.0f steps of %lld images%s\n", p->data.images,
            bytes(p->data.record_bytes), p->data.image_pixels / 1e6, p->run.epochs, f->steps / p->run.epochs,
            (long long)c->batch_size, ranks);
@@ -84,8 +86,8 @@ static void print_stages(const Plan *p)
     char workers[32];
     double jobs = p->run.jobs > 0 ? p->run.jobs : f->rank_cores;
     snprintf(workers, sizeof workers, "  %.0f worker%s", jobs, jobs > 1 ? "s" : "");
-    printf("\n%-20s %10s %12s %9s %11s\n", p->run.ranks > 1 ? "STAGE OF A RANK" : "STAGE", "IMAGES/S", "MS AN IMAGE",
-           "BUSY%", "HOURS ALONE");
+    printf("\n%-20s %10s %12s %9s %11s\n", p->run.ranks > 1 ? "STAGE OF A RANK" : "STAGE", "IMAGES/S",
+           "MS AN IMAGE", "BUSY%", "HOURS ALONE");
     print_row(p, "hssl-load", STAGE_LOAD);
     print_row(p, "hssl-multicrop", STAGE_MULTICROP);
     print_row(p, "hssl-augment", STAGE_AUGMENT);
@@ -105,8 +107,8 @@ static void print_costs(const Plan *p)
     const Workload *w = &p->work;
     const WorkloadMemory *m = &w->memory;
     const Forecast *f = &p->forecast;
-    printf("\nflops      an image: student %s forward, %s backward, teacher %s; %s/s", flops(w->forward), flops(w->backward),
-           flops(w->teacher), flops(f->flops_rate));
+    printf("\nflops      an image: student %s forward, %s backward, teacher %s; %s/s", flops(w->forward),
+           flops(w->backward), flops(w->teacher), flops(f->flops_rate));
     if (p->machine.peak > 0)
         printf(", %.0f %% of the peak", 100 * f->flops_rate / p->machine.peak);
     printf("\nbytes      an image: record %s, views %s, targets %s; a step: weights %s to the teacher\n",
@@ -115,8 +117,8 @@ static void print_costs(const Plan *p)
            bytes(f->views_hop), bytes(f->targets_hop), bytes(f->weights_hop));
     if (p->run.ranks > 1)
         printf(", gradients %s", bytes(f->gradients_hop));
-    printf("\nmemory     weights %s, gradients %s, moments %s, activations %s;\n", bytes(m->weights), bytes(m->gradients),
-           bytes(m->moments), bytes(m->step));
+    printf("\nmemory     weights %s, gradients %s, moments %s, activations %s;\n", bytes(m->weights),
+           bytes(m->gradients), bytes(m->moments), bytes(m->step));
     printf("           teacher %s and %s, targets %s, views %s\n", bytes(m->teacher), bytes(m->teacher_step),
            bytes(m->targets), bytes(m->views));
     if (p->machine.gpu && f->device_have > 0)
@@ -125,7 +127,8 @@ static void print_costs(const Plan *p)
         printf("           %s of a GPU, ", bytes(f->device_need));
     else
         printf("           ");
-    printf("%s of %s of a host: %s\n", bytes(f->host_need), bytes(f->host_have), f->fits ? "fits" : "DOES NOT FIT");
+    printf("%s of %s of a host: %s\n", bytes(f->host_need), bytes(f->host_have),
+           f->fits ? "fits" : "DOES NOT FIT");
 }
 
 int print_table(const Plan *p)
@@ -168,8 +171,8 @@ static void fields(json_object *to, const Field *f, size_t n)
     for (size_t i = 0; i < n; i++)
         number(to, f[i].key, f[i].value);
 }
-#define FIELDS(to, ...) \
-    fields(to, (const Field[]){ __VA_ARGS__ }, sizeof((const Field[]){ __VA_ARGS__ }) / sizeof(Field))
+#define FIELDS(to, ...)                                                                                      \
+    fields(to, (const Field[]){__VA_ARGS__}, sizeof((const Field[]){__VA_ARGS__}) / sizeof(Field))
 
 static json_object *object(json_object *in, const char *key)
 {
@@ -187,8 +190,9 @@ static json_object *stages_json(const Plan *p)
             continue;
         json_object *j = json_object_new_object();
         text(j, "stage", forecast_stage_name((ForecastStage)i));
-        FIELDS(j, { "images_per_s", s->rate }, { "seconds", s->seconds }, { "busy", p->forecast.rank_rate / s->rate },
-               { "hours", p->forecast.steps * p->work.batch / s->rate / 3600 });
+        FIELDS(j, {"images_per_s", s->rate}, {"seconds", s->seconds},
+               {"busy", p->forecast.rank_rate / s->rate},
+               {"hours", p->forecast.steps * p->work.batch / s->rate / 3600});
         json_object_array_add(all, j);
     }
     return all;
@@ -202,7 +206,7 @@ int print_plan_json(const Plan *p)
     char advice[400];
     json_object *j = json_object_new_object(), *part;
     forecast_advice(f, &p->run, &p->machine, advice, sizeof advice);
-    FIELDS(j, { "images_per_s", f->rate }, { "hours", f->hours });
+    FIELDS(j, {"images_per_s", f->rate}, {"hours", f->hours});
     text(j, "bound", forecast_stage_name(f->bound));
     text(j, "advice", advice);
     number(j, "workers_wanted", f->wanted);
@@ -211,28 +215,31 @@ int print_plan_json(const Plan *p)
     part = object(j, "training");
     text(part, "arch", p->config.arch);
     text(part, "aux", p->config.aux);
-    FIELDS(part, { "images", p->data.images }, { "epochs", p->run.epochs }, { "steps", f->steps },
-           { "batch_size", (double)p->config.batch_size }, { "ranks", p->run.ranks }, { "rank_batch", w->batch },
-           { "hosts", f->hosts }, { "per_host", f->per_host }, { "rank_cores", f->rank_cores },
-           { "parameters", w->parameters }, { "image_pixels", p->data.image_pixels }, { "view_pixels", w->view_pixels });
+    FIELDS(part, {"images", p->data.images}, {"epochs", p->run.epochs}, {"steps", f->steps},
+           {"batch_size", (double)p->config.batch_size}, {"ranks", p->run.ranks}, {"rank_batch", w->batch},
+           {"hosts", f->hosts}, {"per_host", f->per_host}, {"rank_cores", f->rank_cores},
+           {"parameters", w->parameters}, {"image_pixels", p->data.image_pixels},
+           {"view_pixels", w->view_pixels});
     json_object_object_add(j, "stages", stages_json(p));
-    FIELDS(object(j, "step"), { "step_s", f->step_s }, { "student_s", f->student_s }, { "teacher_s", f->teacher_s },
-           { "update_s", f->update_s }, { "allreduce_s", f->allreduce_s }, { "hidden_s", f->hidden_s });
-    FIELDS(object(j, "flops"), { "image", w->forward + w->backward + w->teacher }, { "forward", w->forward },
-           { "backward", w->backward }, { "teacher", w->teacher }, { "per_s", f->flops_rate },
-           { "of_peak", p->machine.peak > 0 ? f->flops_rate / p->machine.peak : 0 });
-    FIELDS(object(j, "bytes"), { "record", p->data.record_bytes }, { "plan", w->plan_bytes }, { "views", w->view_bytes },
-           { "targets", w->target_bytes }, { "weights", w->weight_bytes }, { "records_per_s", f->records_hop },
-           { "views_per_s", f->views_hop }, { "targets_per_s", f->targets_hop }, { "weights_per_s", f->weights_hop },
-           { "gradients_per_s", f->gradients_hop });
-    FIELDS(object(j, "memory"), { "weights", m->weights }, { "gradients", m->gradients }, { "moments", m->moments },
-           { "activations", m->step }, { "teacher", m->teacher }, { "teacher_activations", m->teacher_step },
-           { "targets", m->targets }, { "views", m->views }, { "device_need", f->device_need },
-           { "device_have", f->device_have }, { "host_need", f->host_need }, { "host_have", f->host_have });
+    FIELDS(object(j, "step"), {"step_s", f->step_s}, {"student_s", f->student_s}, {"teacher_s", f->teacher_s},
+           {"update_s", f->update_s}, {"allreduce_s", f->allreduce_s}, {"hidden_s", f->hidden_s});
+    FIELDS(object(j, "flops"), {"image", w->forward + w->backward + w->teacher}, {"forward", w->forward},
+           {"backward", w->backward}, {"teacher", w->teacher}, {"per_s", f->flops_rate},
+           {"of_peak", p->machine.peak > 0 ? f->flops_rate / p->machine.peak : 0});
+    FIELDS(object(j, "bytes"), {"record", p->data.record_bytes}, {"plan", w->plan_bytes},
+           {"views", w->view_bytes}, {"targets", w->target_bytes}, {"weights", w->weight_bytes},
+           {"records_per_s", f->records_hop}, {"views_per_s", f->views_hop},
+           {"targets_per_s", f->targets_hop}, {"weights_per_s", f->weights_hop},
+           {"gradients_per_s", f->gradients_hop});
+    FIELDS(object(j, "memory"), {"weights", m->weights}, {"gradients", m->gradients}, {"moments", m->moments},
+           {"activations", m->step}, {"teacher", m->teacher}, {"teacher_activations", m->teacher_step},
+           {"targets", m->targets}, {"views", m->views}, {"device_need", f->device_need},
+           {"device_have", f->device_have}, {"host_need", f->host_need}, {"host_have", f->host_have});
     json_object *machine = machine_json(&p->machine);
     json_object_object_add(j, "machine", machine);
-    bool wrote = machine && puts(json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN |
-                                                                       JSON_C_TO_STRING_NOSLASHESCAPE)) >= 0;
+    bool wrote =
+        machine &&
+        puts(json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)) >= 0;
     json_object_put(j);
     return wrote ? 0 : machine ? err_system("standard output") : -1;
 }
