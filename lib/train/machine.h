@@ -7,7 +7,7 @@
 
 typedef struct {
     char name[80];
-    char of[80]; /* what `student` and `teacher` were measured with; "" where that isn't said */
+    char of[128]; /* what `student` and `teacher` were measured with; "" where that isn't said */
     /* a host */
     double cores;   /* processors */
     double memory;  /* bytes */
