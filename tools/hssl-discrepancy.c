@@ -261,10 +261,13 @@ static int await_training(const char *run_file, Watch *w, Ticket *ticket)
         if (w->run) {
             lives = claim_held(run_file);
             char *line = lives ? run_get(w->run, "teacher_ticket") : NULL;
-            int rc = line ? ticket_parse(line, strlen(line), ticket) : 0;
+            int rc = !line ? 0
+                     : *line ? ticket_parse(line, strlen(line), ticket)
+                             : err_set(ERR_ABSENT, "it is trained with --teacher-in-process, which publishes nothing; "
+                                                   "hssl-info --log has its D");
             if (line) {
                 free(line);
-                return rc ? err_prefix("%s: ticket of the teacher", run_file) : 1;
+                return rc ? err_prefix("%s: the live teacher", run_file) : 1;
             }
             if (run_close(w->run))
                 return -1;

@@ -36,6 +36,7 @@ static const Opt own_opts[] = {
     OPT_STR("teacher-device", 0, &options.teacher_device, "cpu|cuda[:N]", "--device of the teacher that is started"),
     OPT_CHOICE("teacher-medium", 0, &options.medium, "auto|ipc|shm|inline",
                "how weights and batches get to the teacher"),
+    OPT_FLAG("teacher-in-process", 0, &options.teacher_in_process, "start none: compute the teacher in this process"),
     OPT_FLAG("overlap", 0, &options.overlap, "let teacher and student compute at once (default on GPUs)"),
     OPT_FLAG("print-config", 0, &options.print_config, "print every setting and where it comes from, and exit"),
     OPT_END
@@ -151,6 +152,8 @@ int main(int argc, char **argv)
         opt_usage("--resume and --force exclude each other");
     if (options.resume && options.init_from)
         opt_usage("--resume and --init-from exclude each other");
+    if (options.teacher_in_process && (options.teacher || options.teacher_device || opt_given(opts, "teacher-medium")))
+        opt_usage("--teacher-in-process starts no other: --teacher, --teacher-device and --teacher-medium exclude it");
     if (config_check(&config))
         opt_usage("%s", err_text());
     if (original)

@@ -138,10 +138,9 @@ static int take_in(Teacher *t, int which, const float *z, int64_t rows)
                                                .out = t->means + which * k, .factor = 1 / (float)rows });
 }
 
-int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d)
+/* All of a step's work, without a wait. */
+static int issue(Teacher *t, const ViewBatch *views, double temp, float *q, bool measures)
 {
-    if (d)
-        *d = (Discrepancy){ NAN, NAN };
     if (views_check(views))
         return -1;
     int64_t rows = views->globals * views->batch, k = t->config.out_dim;
@@ -152,11 +151,30 @@ int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, D
     const float *z = (t->aux ? out.aux_logits : out.base_logits)->data;
     t->head_logits = t->aux ? z : NULL;
     t->base_logits = out.base_logits ? out.base_logits->data : NULL;
-    if (t->method->targets(t->tape, z, t->center, temp, q, rows, k) ||
-        (t->measures && d && measure(t, &out, rows, temp)) ||
-        take_in(t, 0, z, rows) || (t->measures && take_in(t, 1, out.base_logits->data, rows)))
+    return t->method->targets(t->tape, z, t->center, temp, q, rows, k) || (measures && measure(t, &out, rows, temp)) ||
+                   take_in(t, 0, z, rows) || (t->measures && take_in(t, 1, out.base_logits->data, rows))
+               ? -1
+               : 0;
+}
+
+int teacher_begin(Teacher *t, const ViewBatch *views, double temp, float *q)
+{
+    return issue(t, views, temp, q, t->measures);
+}
+
+int teacher_discrepancy(Teacher *t, Discrepancy *d)
+{
+    *d = (Discrepancy){ NAN, NAN };
+    return t->measures ? read_figures(t, d) : t->be->sync(t->be);
+}
+
+int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d)
+{
+    if (d)
+        *d = (Discrepancy){ NAN, NAN };
+    if (issue(t, views, temp, q, t->measures && d))
         return -1;
-    return t->measures && d ? read_figures(t, d) : t->be->sync(t->be); /* the one wait for the device */
+    return d ? teacher_discrepancy(t, d) : t->be->sync(t->be); /* the one wait for the device */
 }
 
 int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, double temp, Discrepancy *d)

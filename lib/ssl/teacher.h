@@ -27,6 +27,10 @@ void teacher_free(Teacher *t);
  * centres then take this batch in [Caron 2021, Eq. 4]. d: NULL, or where D goes (NaN where the configuration
  * has no auxiliary head or discrepancy is off). 0 or -1. */
 int teacher_targets(Teacher *t, const ViewBatch *views, double temp, float *q, Discrepancy *d);
+/* The same in two parts, for a teacher whose device has other work in between: the first does not wait for it, D comes
+ * with the second, which waits. */
+int teacher_begin(Teacher *t, const ViewBatch *views, double temp, float *q);
+int teacher_discrepancy(Teacher *t, Discrepancy *d);
 
 /* One of several teachers on parts of one batch: the centres don't take in what teacher_targets computes, whose means over
  * rows go to means, [2][K] of the device, the head's (or only) logits first, instead; teacher_center takes them in when

@@ -11,6 +11,9 @@
  * in place, the targets written in place, on a GPU too. Where the teacher cannot map them they travel inside the
  * messages. The bits are the same either way. The two agree on the best medium that both have.
  *
+ * A teacher can also be part of the trainer (TeachConfig.in_process): no messages then, one device, nobody else who can
+ * look at its logits; and again the same bits.
+ *
  * The trainer must not change the student's weights between teach_update() and the answer to the teach_step()
  * or teach_save() that follows, and must keep the batch until the targets are there.
  *
@@ -38,6 +41,7 @@ typedef struct {
     /* for a teacher that is started: its own --device, --precision, --deterministic; device NULL: none given */
     const char *device, *precision;
     bool varies;
+    bool in_process;     /* none of those: the teacher is in this process */
     Backend *be;         /* where the student is */
     Medium best;         /* try this one first, then those below */
     int ranks;           /* how many trainers, each with a teacher, share a batch; 0 counts as 1 */
@@ -54,10 +58,10 @@ float *teach_memory(Teach *t, size_t bytes);
  * teacher's word that it has a copy. views: memory of the device, `bytes` of it, where the views of all steps will lie;
  * NULL where the device works on the host's memory. */
 int teach_start(Teach *t, const TrainConfig *c, int threads, void *views, size_t bytes);
-/* Ticket of what the teacher publishes, after teach_start(). */
+/* Ticket of what the teacher publishes, after teach_start(); "" where it does not. */
 const char *teach_published(const Teach *t);
-/* What the two agreed on for weights, batches and targets. */
-Medium teach_medium(const Teach *t);
+/* How weights, batches and targets get from one to the other: "ipc", "shm", "inline" or "in-process". */
+const char *teach_medium(const Teach *t);
 /* The teacher's process if it is a child of this one, else 0. */
 pid_t teach_pid(const Teach *t);
 
@@ -72,8 +76,11 @@ typedef struct {
 
 /* Ask for the targets of step. */
 int teach_step(Teach *t, const TeachViews *v, const StepRates *r);
-/* Wait for them: [2B, K] on the device, good until the next teach_step(). d is NaN where there is no discrepancy. */
-const float *teach_targets(Teach *t, Discrepancy *d);
+/* They are there, or will be before what this process issues to the device from here on: [2B, K] on the device, good until
+ * the next teach_step(). */
+const float *teach_targets(Teach *t);
+/* D of that step, after teach_targets(); NaN where there is none. In one process it waits for the device. */
+int teach_discrepancy(Teach *t, Discrepancy *d);
 /* Of several ranks: the means over rows of this teacher's logits, `n` floats of the device, after teach_targets(). To be
  * replaced by those of the whole batch until teach_update(), which the centres then take in. */
 float *teach_means(Teach *t, int64_t *n);

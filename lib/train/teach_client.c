@@ -2,6 +2,7 @@
 #include "ssl/student.h"
 #include "train/teach.h"
 #include "train/teach_notes.h"
+#include "train/teach_state.h"
 #include "util/err.h"
 #include "util/log.h"
 
@@ -35,7 +36,10 @@ struct Teach {
     int64_t rows, k;
     bool measures;
     int64_t step; /* asked for */
+    Discrepancy d; /* of that step */
     char *published;
+    bool in_process;
+    Teacher *teacher; /* in this process */
 };
 
 /* ---------------------------------------------------------------- the process */
@@ -131,7 +135,10 @@ Teach *teach_open(const TeachConfig *c)
     t->medium = c->best;
     t->ranks = c->ranks > 1 ? c->ranks : 1;
     t->step = -1;
-    if (c->ticket)
+    t->in_process = c->in_process;
+    if (t->in_process)
+        t->medium = MEDIUM_INLINE; /* no memory needs to be shared */
+    else if (c->ticket)
         snprintf(t->line, sizeof t->line, "%s", c->ticket);
     else if (start_process(t, c))
         teach_close(&t);
@@ -273,6 +280,15 @@ static int agree(Teach *t, const char *config, int threads, size_t views_bytes, 
     }
 }
 
+static int start_here(Teach *t, const TrainConfig *c)
+{
+    if (!(t->teacher = teacher_new(c, t->params.device)))
+        return -1;
+    if (t->ranks > 1)
+        teacher_defer(t->teacher, t->means.device);
+    return t->be->sync(t->be);
+}
+
 int teach_start(Teach *t, const TrainConfig *c, int threads, void *views, size_t views_bytes)
 {
     Message m;
@@ -283,8 +299,11 @@ int teach_start(Teach *t, const TrainConfig *c, int threads, void *views, size_t
     if (t->medium == MEDIUM_IPC && (!t->be->lend || !views))
         t->medium = MEDIUM_SHM;
     if (area_new(&t->targets, t->be, (size_t)t->rows * (size_t)t->k * sizeof(float), t->medium > MEDIUM_INLINE) ||
-        (t->ranks > 1 && area_new(&t->means, t->be, 2 * (size_t)t->k * sizeof(float), t->medium > MEDIUM_INLINE)) ||
-        connect_teacher(t))
+        (t->ranks > 1 && area_new(&t->means, t->be, 2 * (size_t)t->k * sizeof(float), t->medium > MEDIUM_INLINE)))
+        return -1;
+    if (t->in_process)
+        return start_here(t, c);
+    if (connect_teacher(t))
         return -1;
     char *config = config_to_json(c);
     int rc = config ? agree(t, config, threads, views_bytes, &m) : -1;
@@ -302,9 +321,9 @@ const char *teach_published(const Teach *t)
     return t->published ? t->published : "";
 }
 
-Medium teach_medium(const Teach *t)
+const char *teach_medium(const Teach *t)
 {
-    return t->medium;
+    return t->in_process ? "in-process" : medium_name(t->medium);
 }
 
 pid_t teach_pid(const Teach *t)
@@ -316,6 +335,8 @@ int teach_step(Teach *t, const TeachViews *in, const StepRates *r)
 {
     Message m;
     const ViewBatch *v = in->views;
+    if (t->teacher)
+        return teacher_begin(t->teacher, v, r->teacher_temp, t->targets.device);
     int64_t shape[] = { v->globals, v->batch, v->global_size, v->global_size, 3 };
     int rc = note_begin(&m, "step") || message_set_int(&m, "step", r->step) ||
              message_set_int(&m, "epoch", r->epoch) || message_set_real(&m, "temp", r->teacher_temp);
@@ -329,9 +350,11 @@ int teach_step(Teach *t, const TeachViews *in, const StepRates *r)
     return post(t, &m, rc);
 }
 
-const float *teach_targets(Teach *t, Discrepancy *d)
+const float *teach_targets(Teach *t)
 {
     Message m;
+    if (t->teacher)
+        return t->targets.device;
     if (await(t, "targets", &m, -1))
         return NULL;
     bool good = true;
@@ -341,9 +364,17 @@ const float *teach_targets(Teach *t, Discrepancy *d)
     } else if (t->medium == MEDIUM_INLINE) {
         good = !take_contents(&m, "targets", &t->targets) && (t->ranks == 1 || !take_contents(&m, "means", &t->means));
     }
-    *d = (Discrepancy){ message_real(&m, "d", NAN), message_real(&m, "d_role", NAN) };
+    t->d = (Discrepancy){ message_real(&m, "d", NAN), message_real(&m, "d_role", NAN) };
     message_clear(&m);
     return good && !area_up(&t->targets) && (t->ranks == 1 || !area_up(&t->means)) ? t->targets.device : NULL;
+}
+
+int teach_discrepancy(Teach *t, Discrepancy *d)
+{
+    if (t->teacher)
+        return teacher_discrepancy(t->teacher, d);
+    *d = t->d;
+    return 0;
 }
 
 float *teach_means(Teach *t, int64_t *n)
@@ -355,6 +386,11 @@ float *teach_means(Teach *t, int64_t *n)
 int teach_update(Teach *t, const StepRates *r)
 {
     Message m;
+    if (t->teacher)
+        return (t->ranks > 1 && teacher_center(t->teacher, t->means.device)) ||
+                       teacher_update(t->teacher, t->params.device, r->momentum)
+                   ? -1
+                   : 0;
     if (area_down(&t->params) || (t->ranks > 1 && area_down(&t->means)))
         return -1;
     int rc = note_begin(&m, "update") || message_set_int(&m, "step", r->step) ||
@@ -404,6 +440,8 @@ int teach_save(Teach *t, TeachState *s)
 {
     Message m;
     const MsgTensor *got;
+    if (t->teacher)
+        return teach_move_state(t->teacher, t->k, s->params, false);
     if (post(t, &m, note_begin(&m, "save") || add_state(&m, s, false)) ||
         await(t, "saved", &m, -1))
         return -1;
@@ -422,6 +460,8 @@ int teach_save(Teach *t, TeachState *s)
 int teach_load(Teach *t, const TeachState *s)
 {
     Message m;
+    if (t->teacher)
+        return teach_move_state(t->teacher, t->k, s->params, true);
     if (post(t, &m, note_begin(&m, "load") || add_state(&m, s, true)) ||
         await(t, "loaded", &m, -1))
         return -1;
@@ -484,6 +524,7 @@ void teach_close(Teach **teach)
     close_life(t);
     if (t->life_in >= 0)
         close(t->life_in);
+    teacher_free(t->teacher);
     area_close(&t->params);
     area_close(&t->targets);
     area_close(&t->means);

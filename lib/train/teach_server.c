@@ -4,6 +4,7 @@
 #include "train/device.h"
 #include "train/teach.h"
 #include "train/teach_notes.h"
+#include "train/teach_state.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/stop.h"
@@ -155,22 +156,6 @@ static int on_start(Session *s, const Message *in)
     return reply(s, &out, rc);
 }
 
-/* The centres of the teacher's live state; base NULL where none is kept. */
-static int find_centers(Session *s, float **head, float **base)
-{
-    StateList l = { 0 };
-    *head = *base = NULL;
-    int rc = teacher_state(s->teacher, &l);
-    for (size_t i = 0; !rc && i < l.count; i++) {
-        if (!strcmp(l.items[i].name, "center"))
-            *head = l.items[i].data;
-        else if (!strcmp(l.items[i].name, "center_base"))
-            *base = l.items[i].data;
-    }
-    state_free(&l);
-    return rc ? rc : *head ? 0 : err_set(ERR_ABSENT, "the teacher keeps no centre");
-}
-
 static int add_logits(Session *s, Message *m, const char *name, bool head)
 {
     int64_t shape[] = { 2 * s->config.batch_size, s->config.out_dim };
@@ -261,7 +246,7 @@ static int on_step(Session *s, const Message *in)
     bool whole = watched && s->measures && s->io->every > 0 && step % s->io->every == 0;
     if (whole) {
         float *head, *base;
-        if ((!s->centers && !(s->centers = floats_alloc(2 * k))) || find_centers(s, &head, &base))
+        if ((!s->centers && !(s->centers = floats_alloc(2 * k))) || teach_centers(s->teacher, &head, &base))
             return -1;
         if (s->be->read(s->be, s->centers, head, k * sizeof(float)) ||
             s->be->read(s->be, s->centers + k, base ? base : head, k * sizeof(float)))
@@ -295,25 +280,6 @@ static int on_update(Session *s, const Message *in)
                : 0;
 }
 
-/* Copy the state to, or with load from, one array: parameters, centre, base centre. */
-static int move_state(Session *s, float *state, bool load)
-{
-    size_t k = (size_t)s->config.out_dim * sizeof(float);
-    Params *params = network_params(teacher_network(s->teacher));
-    float *part[3] = { params_flat(params) };
-    size_t bytes[3] = { params_bytes(params), k, k };
-    if (find_centers(s, &part[1], &part[2]))
-        return -1;
-    for (int i = 0; i < 3; i++) {
-        if (!part[i])
-            continue;
-        if (load ? s->be->write(s->be, part[i], state, bytes[i]) : s->be->read(s->be, state, part[i], bytes[i]))
-            return -1;
-        state += bytes[i] / sizeof(float);
-    }
-    return s->be->sync(s->be); /* the state is the message's, which ends */
-}
-
 static int on_state(Session *s, const Message *in, bool load)
 {
     Message out;
@@ -336,7 +302,7 @@ static int on_state(Session *s, const Message *in, bool load)
         if (load)
             memcpy(own, t->data, t->bytes);
     }
-    int rc = move_state(s, state, load);
+    int rc = teach_move_state(s->teacher, s->config.out_dim, state, load);
     if (!rc) {
         rc = note_begin(&out, load ? "loaded" : "saved") ||
              (own && !load && message_add_copy(&out, "state", MSG_F32, 1, shape, own));

@@ -24,11 +24,11 @@
 static TrainConfig config;
 static struct {
     int64_t steps, warmup, threads;
-    bool overlap, in_line;
+    bool overlap, in_line, in_process;
     DeviceOptions device;
 } o = { .device = DEVICE_DEFAULT, .steps = 5, .warmup = 2 };
 
-static Opt opts[CONFIG_OPTIONS + 9];
+static Opt opts[CONFIG_OPTIONS + 16];
 static const Opt own[] = {
     OPT_INT("steps", 0, &o.steps, 1, 100000, "N", "timed steps"),
     OPT_INT("warmup", 0, &o.warmup, 0, 100000, "N", "steps before them"),
@@ -37,6 +37,7 @@ static const Opt own[] = {
     OPT_FLAG("overlap", 0, &o.overlap, "teacher and student at once"),
     OPT_FLAG("recompute", 0, &config.recompute, "compute the inside of layers twice"),
     OPT_FLAG("inline", 0, &o.in_line, "share no memory"),
+    OPT_FLAG("teacher-in-process", 0, &o.in_process, "one process instead of two"),
     OPT_END
 };
 static const OptProgram program = { "step", "[OPTION]...", "time the training step", .opts = opts };
@@ -123,7 +124,7 @@ int main(int argc, char **argv)
     size_t l = (size_t)(config.batch_size * config.local_size * config.local_size * 3);
     ShmBlock *pixels = shm_create(2 * g + (size_t)config.local_crops * l);
     Backend *be = backend_open(config.device);
-    Teach *t = teach_open(&(TeachConfig){ .program = teacher, .be = be, .best = o.in_line ? MEDIUM_INLINE : MEDIUM_IPC,
+    Teach *t = teach_open(&(TeachConfig){ .program = teacher, .in_process = o.in_process, .be = be, .best = o.in_line ? MEDIUM_INLINE : MEDIUM_IPC,
                                           .device = o.device.device, .precision = o.device.precision });
     size_t bytes = student_bytes(&config);
     float *memory = t && bytes && pixels ? teach_memory(t, bytes) : NULL;
@@ -156,10 +157,10 @@ int main(int argc, char **argv)
         config_rates(&config, 1000, 20000 + i, &r);
         mark[0] = log_seconds();
         uint64_t number = (uint64_t)(i + o.warmup);
-        if (uploads_take(uploads, number, global, local, &v) || teach_step(t, &seen, &r) || (!o.overlap && !(q = teach_targets(t, &d))))
+        if (uploads_take(uploads, number, global, local, &v) || teach_step(t, &seen, &r) || (!o.overlap && !(q = teach_targets(t))))
             die();
         mark[1] = log_seconds();
-        if (student_forward(s, &v, &r) || (o.overlap && !(q = teach_targets(t, &d))))
+        if (student_forward(s, &v, &r) || (o.overlap && !(q = teach_targets(t))))
             die();
         mark[2] = log_seconds();
         if (student_backward(s, q) || uploads_begin(uploads, number + 1, global, local))

@@ -25,6 +25,11 @@ views -j2 | hssl-train $tiny -o b.db 2>b.err
 is 'two rendering threads: the same bits' "$(digest b.err)" "$want"
 views -j2 | hssl-train $tiny --teacher-medium inline --force -o b.db 2>b.err
 is 'a teacher that is sent everything: the same bits' "$(digest b.err)" "$want"
+views -j1 | hssl-train $tiny --teacher-in-process --force --log inside.jsonl -o b.db 2>b.err
+is 'a teacher inside the trainer: the same bits' "$(digest b.err)" "$want"
+is 'the same D' "$(grep '"kind":"epoch"' inside.jsonl | sed 's/.*"d":/"d":/')" "$(grep '"kind":"epoch"' a.jsonl | sed 's/.*"d":/"d":/')"
+ok 'the log says where it is' 'grep -q "\"teacher\":\"in-process\"" inside.jsonl'
+fails 2 'inside, and where else?' "hssl-train $tiny --teacher-in-process --teacher-device cpu -o x.db </dev/null" 'exclude it'
 views -j1 | hssl-train $tiny --overlap --force -o b.db 2>b.err
 is 'teacher and student at once: the same bits' "$(digest b.err)" "$want"
 views -j1 | hssl-train $tiny --recompute --force -o b.db 2>b.err

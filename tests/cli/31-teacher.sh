@@ -43,6 +43,14 @@ wait
 is 'a killed producer ends the trainer with 1' "$(cat c.db.rc)" 1
 ok 'and what was learnt is saved' "grep -q 'holds a checkpoint of step' c.db.err"
 
+start i.db $tiny --epochs 1000 --teacher-in-process --log i.jsonl -o i.db &
+await i.jsonl '"step":10,'
+fails 1 'nobody follows a teacher inside the trainer' 'hssl-discrepancy --follow i.db' 'teacher-in-process'
+is 'hssl-info shows none' "$(hssl-info i.db | grep -c 'live teacher')" 0
+kill -TERM "$(cat i.db.pid)"
+wait
+is 'a signal ends such a trainer like any' "$(cat i.db.rc)" 143
+
 fails 2 'a ticket of another kind' "views | timeout 20 hssl-train $tiny --teacher 'hssl/1 views ipc:///x' -o x.db" 'kind views'
 fails 2 'text that is no ticket' "views | timeout 20 hssl-train $tiny --teacher photos -o x.db" 'line that hssl-teach prints'
 fails 1 'a ticket of a teacher that has gone' \

@@ -44,6 +44,8 @@ ranks 4 $tiny --epochs 2 --log c.jsonl -o c.db 2>c.err
 is 'so do four' "$(close_to a.jsonl c.jsonl)" '20 0'
 ranks 2 $tiny --epochs 2 --teacher-medium inline --recompute --log d.jsonl -o d.db 2>d.err
 is 'and two with their teachers by messages' "$(close_to b.jsonl d.jsonl)" '20 0'
+ranks 2 $tiny --epochs 2 --teacher-in-process --log in.jsonl -o in.db 2>in.err
+is 'and two with their teachers inside' "$(close_to b.jsonl in.jsonl)" '20 0'
 hssl-export b.db b.safetensors 2>/dev/null
 hssl-export a.db a.safetensors 2>/dev/null
 alone $tiny --epochs 2 --init-from b.safetensors --log e.jsonl -o e.db 2>/dev/null
@@ -63,7 +65,7 @@ alone $tiny --epochs 8 --save-every 5 --log i.jsonl -o i.db 2>i.err &
 await i.jsonl '"kind":"checkpoint"'
 kill -TERM "$(processes | sed -n 's/^\([0-9]*\) .*hssl-train.*i\.db.*/\1/p' | head -1)"
 wait
-ranks 2 --resume --log i.jsonl --log-every 1 -o i.db 2>j.err
+ranks 2 --resume --teacher-in-process --log i.jsonl --log-every 1 -o i.db 2>j.err
 is 'two go on with the run of one' "$(close_to long.jsonl i.jsonl)" '80 0'
 
 # Deaths.

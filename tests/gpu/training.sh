@@ -46,8 +46,10 @@ training() {
     train shm.db $tiny --epochs 2 --device cuda --precision fp32 --teacher-medium shm
     train inline.db $tiny --epochs 2 --device cuda --precision fp32 --teacher-medium inline
     is 'weights and views go to the teacher as asked' "$(medium shm.db) $(medium inline.db)" 'shm inline'
-    is 'the bits are the same' "$(digest shm.db) $(digest inline.db)" "$(digest gpu.db) $(digest gpu.db)"
-    interrupt half.db $tiny --epochs 2 --device cuda --precision fp32
+    train inside.db $tiny --epochs 2 --device cuda --precision fp32 --teacher-in-process
+    is 'the bits are the same, and in one process' "$(digest shm.db) $(digest inline.db) $(digest inside.db)" \
+        "$(digest gpu.db) $(digest gpu.db) $(digest gpu.db)"
+    interrupt half.db $tiny --epochs 2 --device cuda --precision fp32 --teacher-in-process
     train half.db --resume --device cuda --precision fp32 --threads 2 --log-every 1
     is 'an interrupted run ends with the same bits' "$(digest half.db)" "$(digest gpu.db)"
 

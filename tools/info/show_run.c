@@ -82,7 +82,11 @@ static void print_config(const char *text)
 /* Where the teacher of a training in progress publishes. What a killed trainer left there leads nowhere. */
 static char *live_teacher(Run *run)
 {
-    return claim_held(run_path(run)) ? run_get(run, "teacher_ticket") : NULL;
+    char *ticket = claim_held(run_path(run)) ? run_get(run, "teacher_ticket") : NULL;
+    if (!ticket || *ticket)
+        return ticket;
+    free(ticket); /* one that is part of the trainer publishes nothing */
+    return NULL;
 }
 
 static int run_text(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)

@@ -164,8 +164,6 @@ int ranks_sum(Training *t, const Discrepancy *d)
 {
     const float figures[FIGURES] = { (float)d->d, (float)d->d_role };
     int64_t n;
-    if (group_world(t->group) == 1)
-        return 0;
     if (!t->figures && !(t->figures = t->be->alloc(t->be, sizeof figures)))
         return -1;
     float *means = teach_means(t->teach, &n);

@@ -43,7 +43,7 @@ int log_start(Training *t)
     journal_int(line, "threads", t->threads);
     journal_text(line, "version", HSSL_VERSION);
     journal_text(line, "device", config.device);
-    journal_text(line, "teacher", medium_name(teach_medium(t->teach)));
+    journal_text(line, "teacher", teach_medium(t->teach));
     journal_text(line, "dataset", message_text(w, "dataset", ""));
     journal_text(line, "recipe", message_text(w, "recipe", ""));
     journal_text(line, "init_from", options.init_from ? options.init_from : "");

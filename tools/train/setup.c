@@ -131,7 +131,8 @@ void give_up(Training *t)
 /* A teacher of its own gets this program's device, unless it has got one of its own. */
 static void open_teacher(Training *t)
 {
-    TeachConfig c = { .ticket = options.teacher, .be = t->be, .ranks = group_world(t->group), .best = MEDIUM_IPC, .device = options.device.device,
+    TeachConfig c = { .ticket = options.teacher, .in_process = options.teacher_in_process, .be = t->be,
+                      .ranks = group_world(t->group), .best = MEDIUM_IPC, .device = options.device.device,
                       .precision = options.device.precision, .varies = !options.device.deterministic };
     if (options.teacher_device) {
         c.device = options.teacher_device;

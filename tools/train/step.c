@@ -46,17 +46,23 @@ static int send_ahead(Training *t)
 }
 
 /* Teacher and student on one batch. Two processes that compute at once on the same processors hinder each other: there
- * they take turns. The device is waited for in student_update alone. */
+ * they take turns. The device is waited for in student_update alone, but for the D of several ranks. */
 static int learn(Training *t, Batch *batch, const StepRates *r, StudentReport *report, Discrepancy *d)
 {
     ViewBatch views;
     TeachViews global = { &views, batch->global, batches_block(t->batches), batch->offset_global };
     const float *q = NULL;
+    bool several = group_world(t->group) > 1;
     t->torn = false;
-    if (uploads_take(t->uploads, batch->number, batch->global, batch->local, &views) || teach_step(t->teach, &global, r) ||
-        (!options.overlap && !(q = teach_targets(t->teach, d))) || student_forward(t->student, &views, r) ||
-        (options.overlap && !(q = teach_targets(t->teach, d))) || ranks_sum(t, d) || student_backward(t->student, q) ||
-        send_ahead(t) || student_update(t->student, r, report))
+    if (uploads_take(t->uploads, batch->number, batch->global, batch->local, &views) || teach_step(t->teach, &global, r))
+        return -1;
+    if ((!options.overlap && !(q = teach_targets(t->teach))) || student_forward(t->student, &views, r) ||
+        (!q && !(q = teach_targets(t->teach))))
+        return -1;
+    if (several && (teach_discrepancy(t->teach, d) || ranks_sum(t, d)))
+        return -1;
+    if (student_backward(t->student, q) || send_ahead(t) || student_update(t->student, r, report) ||
+        (!several && teach_discrepancy(t->teach, d)))
         return -1;
     t->torn = true;
     if (ranks_summed(t, d) || teach_update(t->teach, r))

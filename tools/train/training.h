@@ -20,7 +20,7 @@ typedef struct {
     DeviceOptions device;
     int64_t threads, save_every, keep, log_every;
     OptAmount max_bad;
-    bool force, resume, overlap, print_config;
+    bool force, resume, teacher_in_process, overlap, print_config;
 } TrainOptions;
 
 /* The command line's; hssl-train.c. */
