@@ -302,6 +302,7 @@ struct Backend {
     int (*move)(Backend *, void *to, const void *from, size_t bytes); /* device to device, may overlap */
     int (*zero)(Backend *, void *device, size_t bytes);
     int (*sync)(Backend *);
+    int (*memory)(Backend *, size_t *left, size_t *all); /* bytes, of everybody's; NULL where it is the host's */
     void (*close)(Backend *);
 
     /* Host memory that the device copies at full speed, and beside its work: what write and read start on it is done

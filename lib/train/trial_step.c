@@ -233,6 +233,10 @@ int trial_step(const TrainConfig *c, int64_t ranks, int threads, const Trial *t,
     Rig r = {.c = *c};
     Timing small, whole;
     m->gpu = strcmp(c->device, "cpu") != 0;
+    size_t left, all;
+    Backend *be = backend_open(c->device);
+    if (be && be->memory && !be->memory(be, &left, &all))
+        m->device_memory = (double)all;
     /* A few steps must fit into the time; a GPU is quick enough for any. */
     double flops = m->gpu ? INFINITY : t->seconds / (LEAST_STEPS + 1) * threads;
     if (choose(&r, ranks, flops * QUICK, flops * SLOW, m->gpu ? INFINITY : 0.7 * m->memory) || rig_open(&r)) {

@@ -66,6 +66,12 @@ static int sync_device(Backend *be)
     return cuda_check(cudaStreamSynchronize(cuda_stream(be)), "wait");
 }
 
+static int memory(Backend *be, size_t *left, size_t *all)
+{
+    (void)be;
+    return cuda_check(cudaMemGetInfo(left, all), "ask for the memory left");
+}
+
 static int read_device(Backend *be, void *host, const void *device, size_t bytes)
 {
     if (!bytes)
@@ -257,7 +263,7 @@ Backend *hssl_backend(const char *name)
     }
     *be = (Backend){ .name = "cuda", .real = precision == CUDA_BF16 ? DT_BF16 : DT_F32, .chunk = CHUNK, .alloc = take,
                      .release = release, .rest = rest, .write = write_device, .read = read_device, .move = move,
-                     .zero = zero, .sync = sync_device, .close = close_device, .pin = pin, .unpin = unpin,
+                     .zero = zero, .sync = sync_device, .memory = memory, .close = close_device, .pin = pin, .unpin = unpin,
                      .upload = upload, .uploaded = uploaded, .lend = lend, .borrow = borrow, .give_back = give_back };
     cuda_point_table(be);
     cuda_row_table(be);

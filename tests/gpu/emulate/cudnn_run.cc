@@ -40,7 +40,7 @@ View view(const Descriptor &op, int name, const Operands &memory)
     }
     v.p = (char *)found->second;
     size_t bytes = (size_t)(v.at(v.dim[0] - 1, v.dim[1] - 1, v.dim[2] - 1, v.dim[3] - 1) + 1) * (v.half ? 2 : 4);
-    if (by_value == memory_holds(v.p, bytes))
+    if (by_value ? !memory_lacks(v.p, bytes) : !memory_holds(v.p, bytes))
         fault = by_value ? "scalars in the host's memory" : "tensors in the device's memory";
     if (!by_value && (uintptr_t)v.p % (uintptr_t)t->value<int64_t>(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT))
         fault = "aligned tensors";
