@@ -87,7 +87,7 @@ GOLDOBJ  := $(GOLDSRC:%.c=$B/obj/%.o)
 LIBHSSL  := $B/libhssl.a
 TAP      := $B/obj/tests/tap.o $B/obj/tests/device.o
 
-.PHONY: all deps check check-run check-gpu demo bench install clean help completions
+.PHONY: all deps check check-run check-gpu demo bench bench-gpu install clean help completions
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -188,7 +188,7 @@ $B/obj/emulated/%.o: lib/%.cu Makefile
 $B/obj/emulated/%.o: lib/%.c Makefile
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE -std=c11 $(OPT) $(WARN) -fPIC -fvisibility=hidden -Dhssl_backend=real_backend \
-	    -Itests/gpu/emulate -Ilib -MMD -MP -c -o $@ $<
+	    $(SANFLAGS) -Itests/gpu/emulate -Ilib -MMD -MP -c -o $@ $<
 
 $B/obj/tests/gpu/emulate/%.o: tests/gpu/emulate/%.cc Makefile
 	@mkdir -p $(@D)
@@ -219,7 +219,7 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory check-run
 
 .PHONY: check-build
-check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(UNITS) $(GPUTESTS) $(FUZZERS) $(FAULTS) \
+check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(UNITS) $(GPUTESTS) $(FUZZERS) $(FAULTS) $(BENCHES) \
              $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:
@@ -238,6 +238,10 @@ demo: deps  ## draw images, pre-train on them, evaluate, show the result
 bench: deps  ## build and run the benchmarks
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(BENCHES)
 	@HSSL_BIN=$(CURDIR)/$B sh tests/bench/run.sh
+
+bench-gpu: deps  ## measure what this machine's GPU reaches, and PyTorch on it
+	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(CUDA_SO) $(BENCHES)
+	@HSSL_BIN=$(CURDIR)/$B sh tests/bench/gpu.sh
 
 SECONDS ?= 60
 

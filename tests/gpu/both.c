@@ -54,10 +54,21 @@ static bool is_float(DType t)
     return t == DT_F32 || t == DT_BF16;
 }
 
-/* New memory on both sides, filled with ones. */
+static void drop(Buf *b)
+{
+    if (!b->at[0])
+        return;
+    free(b->at[0]);
+    free(b->read);
+    side[1]->release(side[1], b->at[1], (size_t)b->n * dtype_size(b->type) + 64);
+    *b = (Buf){ .n = 0 };
+}
+
+/* New memory on both sides, filled with ones, for what was there. */
 static Buf *make(int i, int type, int64_t n)
 {
     Buf *b = &bufs[i];
+    drop(b);
     size_t each = is_float((DType)type) || type == DT_REAL ? sizeof(float) : dtype_size((DType)type);
     *b = (Buf){ .type = type == DT_REAL ? side[1]->real : (DType)type, .n = n };
     size_t bytes = (size_t)n * dtype_size(b->type);
@@ -184,13 +195,6 @@ bool same_within(int i, double tolerance, const char *fmt, ...)
 
 void both_clear(void)
 {
-    for (int i = 0; i < BUFFERS; i++) {
-        Buf *b = &bufs[i];
-        if (!b->at[0])
-            continue;
-        free(b->at[0]);
-        free(b->read);
-        side[1]->release(side[1], b->at[1], (size_t)b->n * dtype_size(b->type) + 64);
-        *b = (Buf){ .n = 0 };
-    }
+    for (int i = 0; i < BUFFERS; i++)
+        drop(&bufs[i]);
 }

@@ -51,28 +51,32 @@ static void cpu_rest(Backend *be, void *p, size_t bytes)
 static int cpu_copy_in(Backend *be, void *device, const void *host, size_t bytes)
 {
     (void)be;
-    memcpy(device, host, bytes);
+    if (bytes)
+        memcpy(device, host, bytes);
     return 0;
 }
 
 static int cpu_copy_out(Backend *be, void *host, const void *device, size_t bytes)
 {
     (void)be;
-    memcpy(host, device, bytes);
+    if (bytes)
+        memcpy(host, device, bytes);
     return 0;
 }
 
 static int cpu_move(Backend *be, void *to, const void *from, size_t bytes)
 {
     (void)be;
-    memmove(to, from, bytes);
+    if (bytes)
+        memmove(to, from, bytes);
     return 0;
 }
 
 static int cpu_zero(Backend *be, void *device, size_t bytes)
 {
     (void)be;
-    memset(device, 0, bytes);
+    if (bytes)
+        memset(device, 0, bytes);
     return 0;
 }
 

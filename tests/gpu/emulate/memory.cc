@@ -153,6 +153,7 @@ void memory_left(size_t *left, size_t *all)
     std::lock_guard<std::recursive_mutex> lock(guard);
     *all = limit();
     *left = 0;
+    make_space();
     for (auto &h : holes)
         *left += h.second;
 }
