@@ -137,6 +137,11 @@ void *both_at(int s, int i)
     return bufs[i].n ? bufs[i].at[s] : NULL;
 }
 
+void *both_from(int s, int i, int64_t first)
+{
+    return (char *)bufs[i].at[s] + (size_t)first * dtype_size(both_type(s, i));
+}
+
 DType both_type(int s, int i)
 {
     return s ? bufs[i].type : DT_F32;

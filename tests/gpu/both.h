@@ -26,8 +26,10 @@ void input_scaled(int i, int type, int64_t n, float scale, float shift);
 void input_bytes(int i, DType type, int64_t n, const void *contents); /* integers */
 void output(int i, int type, int64_t n, bool add);
 void *both_at(int s, int i);   /* memory of buffer i on side s; NULL where n is 0 */
+void *both_from(int s, int i, int64_t first); /* from its element `first` on: not aligned */
 DType both_type(int s, int i);
 #define P(i) both_at(s, i)
+#define FROM(i, first) both_from(s, i, first)
 #define T(i) both_type(s, i)
 
 /* Call on both sides; a call that fails is a failed test. */

@@ -12,6 +12,42 @@ static int most(void)
     return both_slow() ? 5 : 6;
 }
 
+/* Elements that no pack of 16 bytes begins with, operand by operand. */
+static void test_unaligned(void)
+{
+    enum { N = 1000 };
+    for (int odd = 0; odd < 4; odd++) { /* 3: none */
+        int64_t x = odd == 0, y = odd == 1, out = odd == 2;
+        input(0, DT_REAL, N + 1);
+        input(1, DT_REAL, N + 1);
+        output(2, DT_REAL, N + 1, true);
+        BOTH(add, PointArgs, .type = T(0), .n = N, .x = FROM(0, x), .y = FROM(1, y), .out = FROM(2, out), .factor = 2);
+        same(2, "x + f y where operand %d begins anywhere", odd);
+        output(2, DT_REAL, N + 1, true);
+        BOTH(residual, ResidualArgs, .type = T(0), .samples = 5, .stride = N / 5, .x = FROM(0, x), .y = FROM(1, y),
+             .out = FROM(2, out));
+        same(2, "a residual where operand %d does", odd);
+        input(3, DT_F32, N + 1);
+        output(4, DT_REAL, N + 1, true);
+        BOTH(cast, CastArgs, .from = T(3), .to = T(4), .n = N, .x = FROM(3, x), .out = FROM(4, out));
+        same(4, "a cast where operand %d does", odd);
+        input(5, DT_F32, 40);
+        input(6, DT_F32, 40);
+        output(7, DT_REAL, N + 1, true);
+        output(8, DT_F32, 2 * N / 40, false);
+        output(9, DT_REAL, N + 1, true);
+        for (int s = 0; s < 2; s++) {
+            RowArgs a = { .type = T(0), .rows = N / 40, .cols = 40, .x = FROM(0, x), .y = FROM(7, out), .dy = FROM(1, y),
+                          .dx = FROM(9, out), .add = odd == 1, .eps = 1e-6f, .gamma = P(5), .beta = P(6), .stat = P(8) };
+            both_called(s, "layer_norm", side[s]->layer_norm(side[s], &a));
+            both_called(s, "layer_norm_backward", side[s]->layer_norm_backward(side[s], &a));
+        }
+        same_within(9, 1e-3, "its gradient where operand %d does", odd);
+        same(7, "a layer norm where operand %d does", odd);
+        both_clear();
+    }
+}
+
 static void test_points(void)
 {
     for (int i = 0; i < most(); i++)
@@ -258,6 +294,7 @@ static void test_training(void)
 int main(void)
 {
     both_open();
+    test_unaligned();
     test_points();
     test_rows();
     test_losses();

@@ -5,6 +5,7 @@
 #include "tensor/cuda/cuda.h"
 
 #include <cuda_bf16.h>
+#include <stdint.h>
 
 typedef __nv_bfloat16 bf16;
 
@@ -37,6 +38,33 @@ __device__ inline void set(bf16 *p, int64_t i, float v)
 template <typename T> __device__ inline void put(T *p, int64_t i, float v, bool add)
 {
     set(p, i, add ? get(p, i) + v : v);
+}
+
+/* ---- packs: 16 bytes of elements, read and written at once */
+
+template <typename T, int N = 16 / sizeof(T)> struct alignas(N * sizeof(T)) Pack {
+    enum { SIZE = N };
+    T v[N];
+};
+
+template <typename P, typename T> __device__ inline P load(const T *p, int64_t i)
+{
+    return *(const P *)(p + i);
+}
+
+template <typename P, typename T> __device__ inline void store(T *p, int64_t i, const P &v)
+{
+    *(P *)(p + i) = v;
+}
+
+/* Whether packs may begin at all of these, and n elements further on. */
+template <typename T, typename... A> static inline bool packs_fit(int64_t n, const T *p, A... others)
+{
+    bool fits = (uintptr_t)p % 16 == 0 && n * (int64_t)sizeof(T) % 16 == 0;
+    if constexpr (sizeof...(others) > 0)
+        return fits && packs_fit(n, others...);
+    else
+        return fits;
 }
 
 /* ---- reductions: the order of the sums is fixed, so the bits are, too */

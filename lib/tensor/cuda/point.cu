@@ -1,41 +1,82 @@
 /* Elementwise kernels.
- * One thread an element, grid-stride.
+ * One thread 16 bytes of elements where they are so aligned, else one; grid-stride.
  * Floor: each operand read and the result written once, at the memory's speed. */
 #include "tensor/cuda/kernel.cuh"
 
-template <typename T>
-__global__ void k_add(int64_t n, const T *x, const T *y, float factor, T *out, bool add)
+/* out = f(x, y, f.at(i)), or with add out += that: x and y are 0 where they are NULL, i is the pack's first element. */
+template <typename T, typename F>
+__global__ void k_map(int64_t n, int64_t packed, const T *x, const T *y, T *out, bool add, F f)
 {
-    for (EACH(i, n))
-        put(out, i, y ? get(x, i) + factor * get(y, i) : factor * get(x, i), add);
+    typedef Pack<T> P;
+    for (EACH(p, packed / P::SIZE)) {
+        int64_t i = p * P::SIZE;
+        float at = f.at(i);
+        P a = x ? load<P>(x, i) : P(), b = y ? load<P>(y, i) : P(), c = add ? load<P>(out, i) : P();
+        for (int k = 0; k < P::SIZE; k++)
+            put(c.v, k, f(x ? get(a.v, k) : 0, y ? get(b.v, k) : 0, at), add);
+        store(out, i, c);
+    }
+    for (EACH(j, n - packed)) {
+        int64_t i = packed + j;
+        put(out, i, f(x ? get(x, i) : 0, y ? get(y, i) : 0, f.at(i)), add);
+    }
 }
+
+/* f.at gives one value to `period` elements: whole packs of them, or no packs. */
+template <typename T, typename F>
+static int map(Backend *be, int64_t n, const T *x, const T *y, T *out, bool add, F f, int64_t period = 0)
+{
+    enum { SIZE = Pack<T>::SIZE };
+    if (!n)
+        return 0;
+    int64_t packed = packs_fit(period, x, y, out) ? n / SIZE * SIZE : 0;
+    return LAUNCH(be, (k_map<T, F>), grid_for(be, packed ? n / SIZE + 1 : n, BLOCK), BLOCK, n, packed, x, y, out, add, f);
+}
+
+struct Factor {
+    float factor;
+    __device__ float at(int64_t) const
+    {
+        return factor;
+    }
+};
+
+struct Sum : Factor {
+    __device__ float operator()(float x, float y, float factor) const
+    {
+        return x + factor * y;
+    }
+};
+
+struct Product : Factor {
+    __device__ float operator()(float x, float y, float factor) const
+    {
+        return factor * x * y;
+    }
+};
+
+struct Multiple : Factor {
+    __device__ float operator()(float x, float, float factor) const
+    {
+        return factor * x;
+    }
+};
 
 static int add(Backend *be, const PointArgs *a)
 {
-    if (!a->n)
-        return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_add<T>, grid_for(be, a->n, BLOCK), BLOCK, a->n, (const T *)a->x, (const T *)a->y,
-                      a->factor, (T *)a->out, a->add);
+        const T *x = (const T *)a->x, *y = (const T *)a->y;
+        T *out = (T *)a->out;
+        return y ? map(be, a->n, x, y, out, a->add, Sum{ { a->factor } }) : map(be, a->n, x, y, out, a->add, Multiple{ { a->factor } });
     });
-}
-
-template <typename T>
-__global__ void k_mul(int64_t n, const T *x, const T *y, float factor, T *out, bool add)
-{
-    for (EACH(i, n))
-        put(out, i, factor * get(x, i) * get(y, i), add);
 }
 
 static int mul(Backend *be, const PointArgs *a)
 {
-    if (!a->n)
-        return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_mul<T>, grid_for(be, a->n, BLOCK), BLOCK, a->n, (const T *)a->x, (const T *)a->y,
-                      a->factor, (T *)a->out, a->add);
+        return map(be, a->n, (const T *)a->x, (const T *)a->y, (T *)a->out, a->add, Product{ { a->factor } });
     });
 }
 
@@ -45,83 +86,93 @@ __device__ static float phi(float x)
     return 0.5f * (1 + erff(x * 0.70710678f));
 }
 
-template <typename T> __global__ void k_gelu(int64_t n, const T *x, T *out)
-{
-    for (EACH(i, n)) {
-        float v = get(x, i);
-        set(out, i, v * phi(v));
+struct Gelu : Factor {
+    __device__ float operator()(float x, float, float) const
+    {
+        return x * phi(x);
     }
-}
+};
 
 static int gelu(Backend *be, const PointArgs *a)
 {
-    if (!a->n)
-        return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_gelu<T>, grid_for(be, a->n, BLOCK), BLOCK, a->n, (const T *)a->x, (T *)a->out);
+        return map(be, a->n, (const T *)a->x, (const T *)NULL, (T *)a->out, false, Gelu());
     });
 }
 
-template <typename T> __global__ void k_gelu_backward(int64_t n, const T *x, const T *dy, T *out, bool add)
-{
-    for (EACH(i, n)) {
-        float v = get(x, i);
-        put(out, i, get(dy, i) * (phi(v) + v * 0.39894228f * expf(-0.5f * v * v)), add);
+struct GeluBackward : Factor {
+    __device__ float operator()(float x, float dy, float) const
+    {
+        return dy * (phi(x) + x * 0.39894228f * expf(-0.5f * x * x));
     }
-}
+};
 
 static int gelu_backward(Backend *be, const PointArgs *a)
 {
-    if (!a->n)
-        return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_gelu_backward<T>, grid_for(be, a->n, BLOCK), BLOCK, a->n, (const T *)a->x,
-                      (const T *)a->y, (T *)a->out, a->add);
+        return map(be, a->n, (const T *)a->x, (const T *)a->y, (T *)a->out, a->add, GeluBackward());
     });
 }
 
-template <typename T> __global__ void k_add_scalar(int64_t n, float factor, const float *y, T *out, bool add)
-{
-    for (EACH(i, n))
-        put(out, i, factor * y[0], add);
-}
+struct Scalar {
+    float factor;
+    const float *value;
+    __device__ float at(int64_t) const
+    {
+        return factor * *value;
+    }
+    __device__ float operator()(float, float, float at) const
+    {
+        return at;
+    }
+};
 
 static int add_scalar(Backend *be, const PointArgs *a)
 {
-    if (!a->n)
-        return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_add_scalar<T>, grid_for(be, a->n, BLOCK), BLOCK, a->n, a->factor, (const float *)a->y,
-                      (T *)a->out, a->add);
+        return map(be, a->n, (const T *)NULL, (const T *)NULL, (T *)a->out, a->add, Scalar{ a->factor, (const float *)a->y });
     });
 }
 
-template <typename T>
-__global__ void k_residual(int64_t n, int64_t stride, const T *x, const T *y, const float *scale, T *out)
-{
-    for (EACH(i, n))
-        set(out, i, (x ? get(x, i) : 0) + (scale ? scale[i / stride] : 1) * get(y, i));
-}
+struct Branch {
+    const float *scale; /* one a sample, of `stride` elements */
+    int64_t stride;
+    __device__ float at(int64_t i) const
+    {
+        return scale ? scale[i / stride] : 1;
+    }
+    __device__ float operator()(float x, float y, float at) const
+    {
+        return x + at * y;
+    }
+};
 
 static int residual(Backend *be, const ResidualArgs *a)
 {
-    int64_t n = a->samples * a->stride;
-    if (!n)
-        return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_residual<T>, grid_for(be, n, BLOCK), BLOCK, n, a->stride, (const T *)a->x,
-                      (const T *)a->y, a->scale, (T *)a->out);
+        return map(be, a->samples * a->stride, (const T *)a->x, (const T *)a->y, (T *)a->out, false,
+                   Branch{ a->scale, a->stride }, a->stride);
     });
 }
 
-template <typename From, typename To> __global__ void k_cast(int64_t n, const From *x, To *out, bool add)
+template <typename From, typename To>
+__global__ void k_cast(int64_t n, int64_t packed, const From *x, To *out, bool add)
 {
-    for (EACH(i, n))
-        put(out, i, get(x, i), add);
+    typedef Pack<From, 4> In;
+    typedef Pack<To, 4> Out;
+    for (EACH(p, packed / 4)) {
+        In a = load<In>(x, p * 4);
+        Out c = add ? load<Out>(out, p * 4) : Out();
+        for (int k = 0; k < 4; k++)
+            put(c.v, k, get(a.v, k), add);
+        store(out, p * 4, c);
+    }
+    for (EACH(j, n - packed))
+        put(out, packed + j, get(x, packed + j), add);
 }
 
 static int cast(Backend *be, const CastArgs *a)
@@ -131,36 +182,54 @@ static int cast(Backend *be, const CastArgs *a)
     return by_types(a->from, a->to, [&](auto from, auto to) {
         typedef decltype(from) From;
         typedef decltype(to) To;
-        return LAUNCH(be, (k_cast<From, To>), grid_for(be, a->n, BLOCK), BLOCK, a->n, (const From *)a->x,
-                      (To *)a->out, a->add);
+        int64_t packed = packs_fit(0, (const From *)a->x, (const To *)a->out) ? a->n / 4 * 4 : 0;
+        return LAUNCH(be, (k_cast<From, To>), grid_for(be, packed ? a->n / 4 + 1 : a->n, BLOCK), BLOCK, a->n, packed,
+                      (const From *)a->x, (To *)a->out, a->add);
     });
 }
 
-template <typename T>
+/* A thread has N columns of all its rows: a pack, or one. */
+template <typename T, int N>
 __global__ void k_bias_gelu(int64_t rows, int64_t cols, int64_t ld, const float *bias, T *x, T *out)
 {
-    int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    typedef Pack<T, N> P;
+    int64_t c = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * N;
+    float b[N];
     if (c >= cols)
         return;
-    float b = bias ? bias[c] : 0;
+    for (int k = 0; k < N; k++)
+        b[k] = bias ? bias[c + k] : 0;
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
-        float v = get(x, r * ld + c) + b;
+        P in = load<P>(x, r * ld + c), y;
+        for (int k = 0; k < N; k++) {
+            float v = get(in.v, k) + b[k];
+            set(in.v, k, v);
+            set(y.v, k, v * phi(v));
+        }
         if (bias)
-            set(x, r * ld + c, v);
+            store(x, r * ld + c, in);
         if (out)
-            set(out, r * ld + c, v * phi(v));
+            store(out, r * ld + c, y);
     }
+}
+
+template <typename T, int N>
+static int bias_gelu(Backend *be, int64_t rows, int64_t cols, int64_t ld, const float *bias, T *x, T *out)
+{
+    unsigned across = (unsigned)((cols + ROW_BLOCK * N - 1) / (ROW_BLOCK * N));
+    dim3 grid(across, grid_for(be, rows * across, 1) / across + 1);
+    return LAUNCH(be, (k_bias_gelu<T, N>), grid, ROW_BLOCK, rows, cols, ld, bias, x, out);
 }
 
 int cuda_bias_gelu(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x, void *out)
 {
     if (!rows || !cols || (!bias && !out))
         return 0;
-    unsigned across = (unsigned)((cols + ROW_BLOCK - 1) / ROW_BLOCK);
-    dim3 grid(across, grid_for(be, rows * across, 1) / across + 1);
     return by_type(type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_bias_gelu<T>, grid, ROW_BLOCK, rows, cols, ld, bias, (T *)x, (T *)out);
+        T *in = (T *)x, *to = (T *)out;
+        return packs_fit(ld, in, to) && packs_fit(cols, in) ? bias_gelu<T, Pack<T>::SIZE>(be, rows, cols, ld, bias, in, to)
+                                                            : bias_gelu<T, 1>(be, rows, cols, ld, bias, in, to);
     });
 }
 

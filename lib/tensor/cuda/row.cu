@@ -12,26 +12,41 @@ enum { ROWS = BLOCK / WARP };
 
 /* ---- layer norm */
 
-template <typename T>
+/* Lanes take N columns at a time: a pack, or one. */
+#define EACH_PACK(i, cols, N)                                                               \
+    int64_t i = threadIdx.x % WARP * (N), i##_end = cols; i < i##_end; i += WARP * (N)
+
+template <typename T, int N>
 __global__ void k_layer_norm(RowArgs a)
 {
+    typedef Pack<T, N> P;
     for (EACH_ROW(r, a.rows)) {
         const T *x = (const T *)a.x + r * a.cols;
         T *y = (T *)a.y + r * a.cols;
         float sum = 0, spread = 0;
-        for (EACH_COL(i, a.cols))
-            sum += get(x, i);
+        for (EACH_PACK(i, a.cols, N)) {
+            P v = load<P>(x, i);
+            for (int k = 0; k < N; k++)
+                sum += get(v.v, k);
+        }
         float mean = warp_sum(sum) / (float)a.cols;
-        for (EACH_COL(i, a.cols))
-            spread += (get(x, i) - mean) * (get(x, i) - mean);
+        for (EACH_PACK(i, a.cols, N)) {
+            P v = load<P>(x, i);
+            for (int k = 0; k < N; k++)
+                spread += (get(v.v, k) - mean) * (get(v.v, k) - mean);
+        }
         float rstd = 1 / sqrtf(warp_sum(spread) / (float)a.cols + a.eps);
         if (a.stat && threadIdx.x % WARP == 0) {
             a.stat[2 * r] = mean;
             a.stat[2 * r + 1] = rstd;
         }
-        for (EACH_COL(i, a.cols)) {
-            float h = (get(x, i) - mean) * rstd;
-            set(y, i, a.gamma ? h * a.gamma[i] + a.beta[i] : h);
+        for (EACH_PACK(i, a.cols, N)) {
+            P v = load<P>(x, i);
+            for (int k = 0; k < N; k++) {
+                float h = (get(v.v, k) - mean) * rstd;
+                set(v.v, k, a.gamma ? h * a.gamma[i + k] + a.beta[i + k] : h);
+            }
+            store(y, i, v);
         }
     }
 }
@@ -42,28 +57,38 @@ static int layer_norm(Backend *be, const RowArgs *a)
         return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_layer_norm<T>, grid_for(be, a->rows, ROWS), BLOCK, *a);
+        unsigned grid = grid_for(be, a->rows, ROWS);
+        return packs_fit(a->cols, (const T *)a->x, (T *)a->y) ? LAUNCH(be, (k_layer_norm<T, Pack<T>::SIZE>), grid, BLOCK, *a)
+                                                              : LAUNCH(be, (k_layer_norm<T, 1>), grid, BLOCK, *a);
     });
 }
 
 /* With h = (x - mean) rstd and w = dy gamma: dx = rstd (w - mean(w) - h mean(w h)). */
-template <typename T>
+template <typename T, int N>
 __global__ void k_layer_norm_backward(RowArgs a)
 {
+    typedef Pack<T, N> P;
     for (EACH_ROW(r, a.rows)) {
         const T *x = (const T *)a.x + r * a.cols, *dy = (const T *)a.dy + r * a.cols;
         T *dx = (T *)a.dx + r * a.cols;
         float mean = a.stat[2 * r], rstd = a.stat[2 * r + 1], sw = 0, swx = 0;
-        for (EACH_COL(i, a.cols)) {
-            float w = get(dy, i) * (a.gamma ? a.gamma[i] : 1);
-            sw += w;
-            swx += w * (get(x, i) - mean);
+        for (EACH_PACK(i, a.cols, N)) {
+            P v = load<P>(x, i), d = load<P>(dy, i);
+            for (int k = 0; k < N; k++) {
+                float w = get(d.v, k) * (a.gamma ? a.gamma[i + k] : 1);
+                sw += w;
+                swx += w * (get(v.v, k) - mean);
+            }
         }
         sw = warp_sum(sw) / (float)a.cols;
         swx = warp_sum(swx) * rstd * rstd / (float)a.cols;
-        for (EACH_COL(i, a.cols)) {
-            float w = get(dy, i) * (a.gamma ? a.gamma[i] : 1);
-            put(dx, i, rstd * (w - sw - (get(x, i) - mean) * swx), a.add);
+        for (EACH_PACK(i, a.cols, N)) {
+            P v = load<P>(x, i), d = load<P>(dy, i), c = a.add ? load<P>(dx, i) : P();
+            for (int k = 0; k < N; k++) {
+                float w = get(d.v, k) * (a.gamma ? a.gamma[i + k] : 1);
+                put(c.v, k, rstd * (w - sw - (get(v.v, k) - mean) * swx), a.add);
+            }
+            store(dx, i, c);
         }
     }
 }
@@ -128,7 +153,10 @@ static int layer_norm_backward(Backend *be, const RowArgs *a)
         }
         if (!a->dx)
             return 0;
-        return LAUNCH(be, k_layer_norm_backward<T>, grid_for(be, a->rows, ROWS), BLOCK, *a);
+        unsigned grid = grid_for(be, a->rows, ROWS);
+        return packs_fit(a->cols, (const T *)a->x, (const T *)a->dy, (T *)a->dx)
+                   ? LAUNCH(be, (k_layer_norm_backward<T, Pack<T>::SIZE>), grid, BLOCK, *a)
+                   : LAUNCH(be, (k_layer_norm_backward<T, 1>), grid, BLOCK, *a);
     });
 }
 
