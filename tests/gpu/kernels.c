@@ -101,7 +101,9 @@ static void test_conv(void)
         int64_t batch, h, w, cin, cout;
         int k, stride, pad, depthwise;
     } cases[] = { { 2, 9, 7, 8, 16, 3, 1, 1, 0 }, { 1, 8, 8, 3, 5, 2, 2, 0, 0 }, { 2, 14, 14, 24, 24, 7, 1, 3, 1 },
-                  { 1, 5, 3, 65, 65, 7, 1, 3, 1 }, { 0, 5, 5, 8, 8, 3, 1, 1, 0 }, { 3, 1, 1, 16, 16, 7, 1, 3, 1 } };
+                  { 1, 5, 3, 65, 65, 7, 1, 3, 1 }, { 0, 5, 5, 8, 8, 3, 1, 1, 0 }, { 3, 1, 1, 16, 16, 7, 1, 3, 1 },
+                  { 2, 17, 33, 40, 40, 7, 1, 3, 1 }, { 40, 9, 9, 3, 3, 7, 1, 3, 1 }, { 1, 8, 16, 32, 32, 7, 1, 3, 1 },
+                  { 2, 9, 7, 33, 33, 5, 2, 1, 1 }, { 1, 6, 11, 4, 4, 7, 1, 2, 1 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t b = cases[i].batch, h = cases[i].h, w = cases[i].w, cin = cases[i].cin, cout = cases[i].cout;
         int k = cases[i].k, st = cases[i].stride, pad = cases[i].pad, groups = cases[i].depthwise ? (int)cin : 1;

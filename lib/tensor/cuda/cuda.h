@@ -49,6 +49,11 @@ void *cuda_scratch(Backend *be, int slot, size_t bytes);
 /* Depthwise convolutions, the gradient of their bias with the rest. depthwise.cu */
 int cuda_depthwise(Backend *be, const ConvArgs *a);
 int cuda_depthwise_backward(Backend *be, const ConvArgs *a);
+/* Parts of those for the shapes that ConvNeXt has, by tiles in shared memory; the sums are added to a->dweight. */
+bool cuda_tiles_suit(const ConvArgs *a);
+int cuda_tiles_forward(Backend *be, const ConvArgs *a);
+int cuda_tiles_input_gradient(Backend *be, const ConvArgs *a);
+int cuda_tiles_weight_gradient(Backend *be, const ConvArgs *a);
 
 /* For x [rows, cols] at row length ld: x[r, c] += bias[c] unless bias is NULL, and out[r, c] = gelu(x[r, c]) unless out is
  * NULL. point.cu */

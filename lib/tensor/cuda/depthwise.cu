@@ -1,4 +1,4 @@
-/* Depthwise convolution, channels last: each channel with a kernel of its own.
+/* Depthwise convolution, channels last: each channel with a filter of its own. Of any shape; see depthwise_tiles.cu for 7 x 7.
  * One thread an element of the output (dx: of the input); neighbouring threads have neighbouring channels. Weights: a
  * block a tap, 32 channels and a strip of positions, then one thread a weight over the strips.
  * Floor: x and y (backward: x, dy, dx) moved once; kh kw multiply-adds an element. */
@@ -79,6 +79,8 @@ int cuda_depthwise(Backend *be, const ConvArgs *a)
     int64_t n = a->batch * a->ho * a->wo * a->cin;
     if (!n)
         return 0;
+    if (cuda_tiles_suit(a))
+        return cuda_tiles_forward(be, a);
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
         return LAUNCH(be, k_forward<T>, grid_for(be, n, BLOCK), BLOCK, *a);
@@ -103,12 +105,14 @@ int cuda_depthwise_backward(Backend *be, const ConvArgs *a)
     int64_t in = a->batch * a->h * a->w * a->cin, positions = a->batch * a->ho * a->wo;
     if (!in || !positions)
         return 0;
+    ColsumArgs bias = { a->type, positions, a->cout, a->dy, a->dbias, true };
+    if (a->dbias && be->colsum(be, &bias))
+        return -1;
+    if (cuda_tiles_suit(a))
+        return (a->dweight && cuda_tiles_weight_gradient(be, a)) || (a->dx && cuda_tiles_input_gradient(be, a)) ? -1 : 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
         if (a->dweight && weight_gradient<T>(be, a))
-            return -1;
-        ColsumArgs bias = { a->type, positions, a->cout, a->dy, a->dbias, true };
-        if (a->dbias && be->colsum(be, &bias))
             return -1;
         return a->dx ? LAUNCH(be, k_input_gradient<T>, grid_for(be, in, BLOCK), BLOCK, *a) : 0;
     });

@@ -112,7 +112,13 @@ __device__ inline float block_max(float v)
     return most;
 }
 
-/* ---- launches */
+/* ---- loops and launches */
+
+#ifdef __CUDACC__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
 
 /* The elements of a grid-stride loop over n. */
 #define EACH(i, n)                                                                         \
