@@ -135,6 +135,20 @@ static void test_conv(void)
 
 /* ---- layout */
 
+/* Patches whose rows are whole numbers of 16 bytes, images whose rows are not. */
+static void test_large_patches(void)
+{
+    static const int64_t shapes[][3] = { { 16, 32, 16 }, { 17, 24, 8 }, { 16, 20, 8 } };
+    for (int i = 0; i < 3; i++) {
+        int64_t h = shapes[i][0], w = shapes[i][1], p = shapes[i][2], n = h / p * (w / p) * 3 * p * p;
+        input(0, DT_REAL, 2 * 3 * h * w);
+        output(1, DT_REAL, 2 * n, false);
+        BOTH(patches, PatchArgs, .type = T(0), .batch = 2, .channels = 3, .h = h, .w = w, .patch = p, .image = P(0), .rows = P(1));
+        same(1, "patches of %d in %d x %d", (int)p, (int)h, (int)w);
+        both_clear();
+    }
+}
+
 static void test_layout(void)
 {
     for (int64_t b = 0; b < 3; b++) {
@@ -170,6 +184,18 @@ static void test_layout(void)
             BOTH(copy, CopyArgs, .type = T(0), .outer = b, .inner = 5, .n = 24, .x = P(0), .out = P(1), .x_outer = 5 * 24,
                  .x_inner = 24, .out_outer = 7 * 30, .out_inner = 30, .add = both_ways[w]);
             same(1, "copy of %d x 5 x 24%s", (int)b, w ? ", added" : "");
+            both_clear();
+            input(0, DT_REAL, b * 168);
+            output(1, DT_REAL, b * 5 * 24, both_ways[w]);
+            BOTH(copy, CopyArgs, .type = T(0), .outer = b, .inner = 5, .n = 24, .x = P(0), .out = P(1), .x_outer = 168,
+                 .x_inner = 33, .out_outer = 5 * 24, .out_inner = 24, .add = both_ways[w]);
+            same(1, "copy of %d x 5 x 24 from rows of 33%s", (int)b, w ? ", added" : "");
+            both_clear();
+            input(0, DT_REAL, b * 5 * 32);
+            output(1, DT_REAL, b * 7 * 40, true);
+            BOTH(copy, CopyArgs, .type = T(0), .outer = b, .inner = 5, .n = 24, .x = P(0), .out = P(1), .x_outer = 5 * 32,
+                 .x_inner = 32, .out_outer = 7 * 40, .out_inner = 40, .add = both_ways[w]);
+            same(1, "copy of %d x 5 x 24 from rows of 32%s", (int)b, w ? ", added" : "");
             both_clear();
             input(0, DT_REAL, 24);
             output(1, DT_REAL, b * 5 * 24, both_ways[w]);
@@ -263,6 +289,7 @@ int main(void)
     test_matmul();
     test_attention();
     test_conv();
+    test_large_patches();
     test_layout();
     return tap_done();
 }

@@ -47,13 +47,21 @@ template <typename T, int N = 16 / sizeof(T)> struct alignas(N * sizeof(T)) Pack
     T v[N];
 };
 
+#ifdef __CUDACC__
+#define ALIGNED(p, n) /* or the kernel is ended */
+#else
+#define ALIGNED(p, n) emulate_alignment(p, n)
+#endif
+
 template <typename P, typename T> __device__ inline P load(const T *p, int64_t i)
 {
+    ALIGNED(p + i, sizeof(P));
     return *(const P *)(p + i);
 }
 
 template <typename P, typename T> __device__ inline void store(T *p, int64_t i, const P &v)
 {
+    ALIGNED(p + i, sizeof(P));
     *(P *)(p + i) = v;
 }
 

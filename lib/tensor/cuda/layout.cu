@@ -1,5 +1,6 @@
 /* Kernels that move and resample: pixels, patches, copies, transposes, tokens, position grids.
- * One thread an element; the transpose goes through tiles of shared memory, so that both sides are read in rows.
+ * One thread an element, of patches and copies 16 bytes where they are so aligned; the transpose goes through tiles of shared
+ * memory, so that both sides are read in rows.
  * Floor: each element read and written once. */
 #include "tensor/cuda/kernel.cuh"
 
@@ -39,10 +40,11 @@ static int64_t patch_elements(const PatchArgs *a)
     return a->batch * (a->h / a->patch) * (a->w / a->patch) * a->channels * a->patch * a->patch;
 }
 
-template <typename T> __global__ void k_patches(PatchArgs a, int64_t n)
+/* N elements at a time, a pack or one: where they begin takes many divisions. */
+template <typename T, int N> __global__ void k_patches(PatchArgs a, int64_t n)
 {
-    for (EACH(i, n))
-        ((T *)a.rows)[i] = ((const T *)a.image)[image_at(a, i)];
+    for (EACH(p, n / N))
+        store((T *)a.rows, p * N, load<Pack<T, N>>((const T *)a.image, image_at(a, p * N)));
 }
 
 template <typename T> __global__ void k_patches_backward(PatchArgs a, int64_t n)
@@ -60,7 +62,10 @@ static int patches(Backend *be, const PatchArgs *a)
         return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_patches<T>, grid_for(be, n, BLOCK), BLOCK, *a, n);
+        enum { SIZE = Pack<T>::SIZE };
+        return packs_fit(a->patch, (const T *)a->image, (T *)a->rows) && packs_fit(a->w, (T *)a->rows)
+                   ? LAUNCH(be, (k_patches<T, SIZE>), grid_for(be, n / SIZE, BLOCK), BLOCK, *a, n)
+                   : LAUNCH(be, (k_patches<T, 1>), grid_for(be, n, BLOCK), BLOCK, *a, n);
     });
 }
 
@@ -80,12 +85,17 @@ static int patches_backward(Backend *be, const PatchArgs *a)
 
 /* ---- copies */
 
-template <typename T> __global__ void k_copy(CopyArgs a)
+template <typename T, int N> __global__ void k_copy(CopyArgs a)
 {
-    for (EACH(i, a.outer * a.inner * a.n)) {
-        int64_t k = i % a.n, inner = i / a.n % a.inner, outer = i / a.n / a.inner;
-        put((T *)a.out, outer * a.out_outer + inner * a.out_inner + k,
-            get((const T *)a.x, outer * a.x_outer + inner * a.x_inner + k), a.add);
+    typedef Pack<T, N> P;
+    int64_t n = a.n / N;
+    for (EACH(i, a.outer * a.inner * n)) {
+        int64_t k = i % n * N, inner = i / n % a.inner, outer = i / n / a.inner;
+        int64_t to = outer * a.out_outer + inner * a.out_inner + k;
+        P x = load<P>((const T *)a.x, outer * a.x_outer + inner * a.x_inner + k), y = a.add ? load<P>((const T *)a.out, to) : P();
+        for (int j = 0; j < N; j++)
+            put(y.v, j, get(x.v, j), a.add);
+        store((T *)a.out, to, y);
     }
 }
 
@@ -96,7 +106,12 @@ static int copy(Backend *be, const CopyArgs *a)
         return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_copy<T>, grid_for(be, n, BLOCK), BLOCK, *a);
+        enum { SIZE = Pack<T>::SIZE };
+        bool packs = packs_fit(a->n, (const T *)a->x, (T *)a->out) && packs_fit(a->x_outer, (T *)a->out) &&
+                     packs_fit(a->x_inner, (T *)a->out) && packs_fit(a->out_outer, (T *)a->out) &&
+                     packs_fit(a->out_inner, (T *)a->out);
+        return packs ? LAUNCH(be, (k_copy<T, SIZE>), grid_for(be, n / SIZE, BLOCK), BLOCK, *a)
+                     : LAUNCH(be, (k_copy<T, 1>), grid_for(be, n, BLOCK), BLOCK, *a);
     });
 }
 

@@ -84,6 +84,9 @@ void emulate_warp_barrier();
 /* What lane `lane` of this warp brought along. */
 double emulate_shuffle(double value, unsigned lane);
 
+/* Ends the process where p is no multiple of n, as a GPU ends the kernel. */
+void emulate_alignment(const void *p, size_t n);
+
 /* kernel() once for each thread of each block. */
 void emulate(dim3 grid, dim3 block, const std::function<void()> &kernel);
 

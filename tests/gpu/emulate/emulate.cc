@@ -192,3 +192,11 @@ void emulate(dim3 grid, dim3 block, const std::function<void()> &kernel)
             }
     plain = false;
 }
+
+void emulate_alignment(const void *p, size_t n)
+{
+    if ((uintptr_t)p % n) {
+        fprintf(stderr, "emulated GPU: %zu bytes at an address that is no multiple of that\n", n);
+        abort();
+    }
+}
