@@ -64,16 +64,6 @@ template <typename T> __global__ void k_weight_strips(ConvArgs a, int64_t strip,
     partial[(blockIdx.z * a.cin + c) * a.kh * a.kw + blockIdx.y] = sum;
 }
 
-__global__ void k_add_strips(int64_t n, int strips, const float *partial, float *out)
-{
-    for (EACH(i, n)) {
-        float s = 0;
-        for (int k = 0; k < strips; k++)
-            s += partial[k * n + i];
-        out[i] += s;
-    }
-}
-
 int cuda_depthwise(Backend *be, const ConvArgs *a)
 {
     int64_t n = a->batch * a->ho * a->wo * a->cin;
@@ -95,7 +85,7 @@ template <typename T> static int weight_gradient(Backend *be, const ConvArgs *a)
     float *partial = (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(strips * weights) * sizeof(float));
     dim3 grid((unsigned)((a->cin + STRIP_COLS - 1) / STRIP_COLS), (unsigned)(a->kh * a->kw), (unsigned)strips);
     return !partial || LAUNCH(be, k_weight_strips<T>, grid, STRIP_COLS * STRIP_ROWS, *a, strip, partial) ||
-                   LAUNCH(be, k_add_strips, grid_for(be, weights, BLOCK), BLOCK, weights, strips, partial, a->dweight)
+                   add_strips(be, weights, strips, partial, 1, a->dweight, true)
                ? -1
                : 0;
 }

@@ -105,16 +105,6 @@ __global__ void k_weight_tiles(ConvArgs a, Tiles t, int64_t strip, float *partia
         partial[((int64_t)blockIdx.y * a.cin + c) * TAPS + ky * K + kx] = sum[kx];
 }
 
-__global__ void k_add_tiles(int64_t n, int strips, const float *partial, float *out)
-{
-    for (EACH(i, n)) {
-        float s = 0;
-        for (int k = 0; k < strips; k++)
-            s += partial[k * n + i];
-        out[i] += s;
-    }
-}
-
 bool cuda_tiles_suit(const ConvArgs *a)
 {
     return a->kh == K && a->kw == K && a->stride == 1 && a->pad == PAD && a->batch * a->h * a->w < (int64_t)1 << 31;
@@ -150,7 +140,7 @@ int cuda_tiles_weight_gradient(Backend *be, const ConvArgs *a)
     return !partial || by_type(a->type, [&](auto type) {
                typedef decltype(type) T;
                return LAUNCH(be, k_weight_tiles<T>, grid, BLOCK, *a, t, strip, partial);
-           }) || LAUNCH(be, k_add_tiles, grid_for(be, weights, BLOCK), BLOCK, weights, strips, partial, a->dweight)
+           }) || add_strips(be, weights, strips, partial, 1, a->dweight, true)
                ? -1
                : 0;
 }

@@ -148,6 +148,25 @@ static inline unsigned grid_for(Backend *be, int64_t n, int each)
     ((void)(be), emulate(grid, block, [&] { kernel(__VA_ARGS__); }), cuda_check(cudaSuccess, #kernel))
 #endif
 
+/* ---- the parts of sums, each n long, in their order: out = factor * sum (+ out) */
+
+template <typename T>
+__global__ void k_add_strips(int64_t n, int strips, const float *partial, float factor, T *out, bool add)
+{
+    for (EACH(i, n)) {
+        float s = 0;
+        for (int k = 0; k < strips; k++)
+            s += partial[k * n + i];
+        put(out, i, factor * s, add);
+    }
+}
+
+template <typename T>
+static inline int add_strips(Backend *be, int64_t n, int strips, const float *partial, float factor, T *out, bool add)
+{
+    return LAUNCH(be, k_add_strips<T>, grid_for(be, n, BLOCK), BLOCK, n, strips, partial, factor, out, add);
+}
+
 /* f with an element of the type that `type` names. */
 template <typename F> static inline int by_type(DType type, F f)
 {

@@ -25,17 +25,6 @@ __global__ void k_column_strips(int64_t rows, int64_t cols, int64_t strip, const
     partial[blockIdx.y * cols + col] = s;
 }
 
-template <typename T>
-__global__ void k_add_strips(int64_t cols, int strips, const float *partial, float factor, T *out, bool add)
-{
-    for (EACH(i, cols)) {
-        float s = 0;
-        for (int k = 0; k < strips; k++)
-            s += partial[k * cols + i];
-        put(out, i, factor * s, add);
-    }
-}
-
 /* out[c] = factor * sum over r of x[r, c] (+ out) */
 template <typename T, typename Out>
 static int sum_columns(Backend *be, int64_t rows, int64_t cols, const T *x, float factor, Out *out, bool add)
@@ -49,7 +38,7 @@ static int sum_columns(Backend *be, int64_t rows, int64_t cols, const T *x, floa
     if (!partial ||
         (strips && LAUNCH(be, k_column_strips<T>, grid, STRIP_COLS * STRIP_ROWS, rows, cols, strip, x, partial)))
         return -1;
-    return LAUNCH(be, k_add_strips<Out>, grid_for(be, cols, BLOCK), BLOCK, cols, strips, partial, factor, out, add);
+    return add_strips(be, cols, strips, partial, factor, out, add);
 }
 
 static int colsum(Backend *be, const ColsumArgs *a)
