@@ -181,11 +181,44 @@ static void test_rows(void)
         }
 }
 
+/* Columns that take one to several packs of each lane, and more than it holds; what is asked for, and what is not. */
+static void test_wide_norms(void)
+{
+    static const int64_t widths[] = { 8, 136, 264, 400, 520, 1000, 1032 };
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        for (int how = 0; how < 4; how++) {
+            static const char *const names[] = { "all", "parameters alone", "x alone, added", "beta and x" };
+            int64_t rows = 37, cols = widths[i], n = rows * cols;
+            input_scaled(0, DT_REAL, n, 2, 0.5f);
+            input(1, DT_F32, cols);
+            input(2, DT_F32, cols);
+            output(3, DT_REAL, n, false);
+            output(4, DT_F32, 2 * rows, false);
+            input(5, DT_REAL, n);
+            output(6, DT_REAL, n, how == 2);
+            output(7, DT_F32, cols, true);
+            output(8, DT_F32, cols, true);
+            for (int s = 0; s < 2; s++) {
+                RowArgs a = { .type = T(0), .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
+                              .dx = how == 1 ? NULL : P(6), .add = how == 2, .eps = 1e-6f, .gamma = P(1), .beta = P(2),
+                              .stat = P(4), .dgamma = how < 2 ? P(7) : NULL, .dbeta = how == 2 ? NULL : P(8) };
+                both_called(s, "layer_norm", side[s]->layer_norm(side[s], &a));
+                both_called(s, "layer_norm_backward", side[s]->layer_norm_backward(side[s], &a));
+            }
+            same(3, "layer norm of %d columns", (int)cols);
+            if (how != 1)
+                same_within(6, 1e-3, "its gradients, %s: x", names[how]);
+            same_within(7, 1e-3, "its gradients, %s: gamma", names[how]);
+            same_within(8, 1e-3, "its gradients, %s: beta", names[how]);
+            both_clear();
+        }
+}
+
 static void test_losses(void)
 {
     typedef int Kernel(Backend *, const LossArgs *);
-    static const int64_t ks[] = { 1, 17, 1000 };
-    for (size_t i = 0; i < 3; i++)
+    static const int64_t ks[] = { 1, 17, 1000, 4100 };
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
         for (int batch = 1; batch < 4; batch += 2)
             for (int which = 0; which < 4; which++) {
                 static const char *const names[] = { "DINO's loss", "soft cross-entropy", "cross-entropy", "KL" };
@@ -222,26 +255,39 @@ static void test_losses(void)
             }
 }
 
-static void test_training(void)
+/* Spans of parameters: large and small ones, an empty one, more than one launch takes. */
+enum { SPANS = 70, LARGE = 33 * 8192 + 5, COUNT = 5008 + LARGE + 3 + 16 * SPANS };
+
+static void spans_make(ParamSpan *spans)
 {
-    enum { COUNT = 5000 };
-    static const ParamSpan spans[] = { { 0, 1000, 1, 1, false }, { 1008, 1, 0, 7, false }, { 1024, 900, 1, 3, true },
-                                       { 2000, 3000, 0, 100, false }, { 2000, 0, 0, 1, false } };
-    enum { SPANS = sizeof spans / sizeof *spans };
-    input(0, DT_F32, COUNT);
-    output(1, DT_F32, SPANS, false);
-    BOTH(norms, NormArgs, .g = P(0), .spans = spans, .nspans = SPANS, .norm = P(1));
-    same(1, "norms of spans");
-    for (int how = 0; how < 4; how++) { /* clipped; zeroing; gate open, gate shut */
-        static const char *const names[] = { "plain", "clipped", "gate open", "gate shut" };
-        input(2, DT_F32, COUNT);
-        input(3, DT_F32, COUNT);
-        input(4, DT_F32, COUNT);
-        input_scaled(5, DT_F32, COUNT, 0, 0.01f);
+    static const ParamSpan first[] = { { 0, 1000, 1, 1, false }, { 1008, 1, 0, 7, false }, { 1024, 900, 1, 3, true },
+                                       { 2000, 3000, 0, 100, false }, { 2000, 0, 0, 1, false }, { 5008, LARGE, 1, 2, false } };
+    enum { FIRST = sizeof first / sizeof *first };
+    for (int i = 0; i < SPANS; i++)
+        spans[i] = i < FIRST ? first[i] : (ParamSpan){ 5008 + LARGE + 3 + 16 * (i - FIRST), 1 + i % 16, 1, i, i % 9 == 0 };
+}
+
+static void test_optimiser(void)
+{
+    ParamSpan spans[SPANS];
+    spans_make(spans);
+    /* Clipped; zeroing; gate open, gate shut; where no pack begins: one of the operands, or the spans. */
+    for (int how = 0; how < 9; how++) {
+        static const char *const names[] = { "plain", "clipped", "gate open", "gate shut", "parameters anywhere",
+                                             "gradients anywhere", "first moments anywhere", "second moments anywhere",
+                                             "spans anywhere" };
+        for (int i = 0; how == 8 && i < SPANS; i++)
+            spans[i].offset += 2;
+        for (int i = 0; i < 4; i++)
+            input(2 + i, DT_F32, COUNT + 2);
+        input_scaled(5, DT_F32, COUNT + 2, 0, 0.01f);
         input_scaled(6, DT_F32, 1, 0, how == 3 ? NAN : 1);
-        BOTH(adamw, AdamwArgs, .p = P(2), .g = P(3), .m = P(4), .v = P(5), .spans = spans, .nspans = SPANS, .lr = 0.01,
-             .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .norm = P(1), .clip = how ? 1 : 0,
-             .zero_grad = how > 0, .gate = how > 1 ? P(6) : NULL);
+        output(1, DT_F32, SPANS, false);
+        BOTH(norms, NormArgs, .g = FROM(3, how == 5), .spans = spans, .nspans = SPANS, .norm = P(1));
+        same(1, "norms of spans, %s", names[how]);
+        BOTH(adamw, AdamwArgs, .p = FROM(2, how == 4), .g = FROM(3, how == 5), .m = FROM(4, how == 6), .v = FROM(5, how == 7),
+             .spans = spans, .nspans = SPANS, .lr = 0.01, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8,
+             .norm = P(1), .clip = how ? 1 : 0, .zero_grad = how > 0, .gate = how > 1 ? P(6) : NULL);
         same(2, "adamw, %s: parameters", names[how]);
         same(3, "adamw, %s: gradients", names[how]);
         same(4, "adamw, %s: first moments", names[how]);
@@ -251,10 +297,14 @@ static void test_training(void)
             both_called(1, "all_finite", side[1]->all_finite(side[1], DT_F32, both_at(1, 2), COUNT, &finite));
             ok(finite, "what the gate kept is finite");
         }
+        both_clear();
     }
-    both_clear();
+}
+
+static void test_training(void)
+{
     for (int i = 0; i < most(); i++) {
-        int64_t n = sizes[i] * 3, k = i % 2 ? 300 : 33, rows = sizes[i] < 65 ? sizes[i] : 65;
+        int64_t n = sizes[i] * 3, k = i == 2 ? 4100 : i % 2 ? 300 : 33, rows = sizes[i] < 65 ? sizes[i] : 65;
         input(0, DT_F32, n);
         output(1, DT_F32, n, true);
         BOTH(ema, EmaArgs, .n = n, .teacher = P(1), .student = P(0), .momentum = 0.996);
@@ -297,7 +347,9 @@ int main(void)
     test_unaligned();
     test_points();
     test_rows();
+    test_wide_norms();
     test_losses();
+    test_optimiser();
     test_training();
     return tap_done();
 }

@@ -267,10 +267,12 @@ Backend *hssl_backend(const char *name)
                      .upload = upload, .uploaded = uploaded, .lend = lend, .borrow = borrow, .give_back = give_back };
     cuda_point_table(be);
     cuda_row_table(be);
+    cuda_norm_table(be);
     cuda_layout_table(be);
     cuda_reduce_table(be);
     cuda_loss_table(be);
     cuda_train_table(be);
+    cuda_teacher_table(be);
     cuda_linear_table(be);
     cuda_attention_table(be);
     cuda_conv_table(be);

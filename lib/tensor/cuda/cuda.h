@@ -67,10 +67,12 @@ int cuda_scaled_softmax_backward(Backend *be, const AttentionArgs *a, const floa
 /* The families put their kernels into the table. */
 void cuda_point_table(Backend *be);  /* point.cu: elementwise */
 void cuda_row_table(Backend *be);    /* row.cu: by rows */
+void cuda_norm_table(Backend *be);   /* norm.cu: layer norm */
 void cuda_layout_table(Backend *be); /* layout.cu: what moves */
 void cuda_reduce_table(Backend *be); /* reduce.cu: sums */
 void cuda_loss_table(Backend *be);   /* loss.cu */
-void cuda_train_table(Backend *be);  /* train.cu: what has no gradient */
+void cuda_train_table(Backend *be);  /* train.cu: the optimiser, the average */
+void cuda_teacher_table(Backend *be); /* teacher.cu: targets, centre, discrepancy */
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,8 @@
 /* Depthwise convolution, channels last: each channel with a filter of its own. Of any shape; see depthwise_tiles.cu for 7 x 7.
  * One thread an element of the output (dx: of the input); neighbouring threads have neighbouring channels. Weights: a
- * block a tap, 32 channels and a strip of positions, then one thread a weight over the strips.
+ * block a tap, 32 channels and a strip of positions, then the strips are added up.
  * Floor: x and y (backward: x, dy, dx) moved once; kh kw multiply-adds an element. */
-#include "tensor/cuda/kernel.cuh"
+#include "tensor/cuda/sums.cuh"
 
 template <typename T> __global__ void k_forward(ConvArgs a)
 {
@@ -39,29 +39,23 @@ template <typename T> __global__ void k_input_gradient(ConvArgs a)
     }
 }
 
-enum { STRIP_COLS = 32, STRIP_ROWS = 8, MOST_STRIPS = 16 };
+enum { WEIGHT_STRIPS = 16 };
 
 template <typename T> __global__ void k_weight_strips(ConvArgs a, int64_t strip, float *partial)
 {
-    __shared__ float sums[STRIP_ROWS][STRIP_COLS];
     int64_t c = (int64_t)blockIdx.x * STRIP_COLS + threadIdx.x % STRIP_COLS, n = a.batch * a.ho * a.wo;
     int64_t from = blockIdx.z * strip, to = from + strip < n ? from + strip : n;
     int ky = (int)blockIdx.y / a.kw, kx = (int)blockIdx.y % a.kw;
-    unsigned lane = threadIdx.x / STRIP_COLS;
     float sum = 0;
-    for (int64_t i = from + lane; c < a.cin && i < to; i += STRIP_ROWS) {
+    for (int64_t i = from + threadIdx.x / STRIP_COLS; c < a.cin && i < to; i += STRIP_LANES) {
         int64_t ox = i % a.wo, oy = i / a.wo % a.ho, s = i / a.wo / a.ho;
         int64_t y = oy * a.stride + ky - a.pad, x = ox * a.stride + kx - a.pad;
         if (y >= 0 && y < a.h && x >= 0 && x < a.w)
             sum += get((const T *)a.dy, i * a.cin + c) * get((const T *)a.x, ((s * a.h + y) * a.w + x) * a.cin + c);
     }
-    sums[lane][threadIdx.x % STRIP_COLS] = sum;
-    __syncthreads();
-    if (lane || c >= a.cin)
-        return;
-    for (int i = 1; i < STRIP_ROWS; i++)
-        sum += sums[i][threadIdx.x];
-    partial[(blockIdx.z * a.cin + c) * a.kh * a.kw + blockIdx.y] = sum;
+    sum = lanes_sum<STRIP_LANES>(sum);
+    if (threadIdx.x < STRIP_COLS && c < a.cin)
+        partial[(blockIdx.z * a.cin + c) * a.kh * a.kw + blockIdx.y] = sum;
 }
 
 int cuda_depthwise(Backend *be, const ConvArgs *a)
@@ -80,12 +74,12 @@ int cuda_depthwise(Backend *be, const ConvArgs *a)
 template <typename T> static int weight_gradient(Backend *be, const ConvArgs *a)
 {
     int64_t positions = a->batch * a->ho * a->wo, weights = a->cin * a->kh * a->kw;
-    int strips = (int)(positions < MOST_STRIPS * 64 ? (positions + 63) / 64 : (int64_t)MOST_STRIPS);
+    int strips = (int)(positions < WEIGHT_STRIPS * 64 ? (positions + 63) / 64 : (int64_t)WEIGHT_STRIPS);
     int64_t strip = (positions + strips - 1) / strips;
     float *partial = (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(strips * weights) * sizeof(float));
     dim3 grid((unsigned)((a->cin + STRIP_COLS - 1) / STRIP_COLS), (unsigned)(a->kh * a->kw), (unsigned)strips);
-    return !partial || LAUNCH(be, k_weight_strips<T>, grid, STRIP_COLS * STRIP_ROWS, *a, strip, partial) ||
-                   add_strips(be, weights, strips, partial, 1, a->dweight, true)
+    return !partial || LAUNCH(be, k_weight_strips<T>, grid, STRIP_COLS * STRIP_LANES, *a, strip, partial) ||
+                   add_strips(be, weights, strips, partial, 1, 1, a->dweight)
                ? -1
                : 0;
 }

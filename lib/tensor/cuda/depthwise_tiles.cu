@@ -1,11 +1,11 @@
 /* Depthwise convolution of 7 x 7, stride 1, as large as its input: ConvNeXt's.
  * A block has 32 channels of a tile of one sample in shared memory, its border included; one lane a channel, one warp a row.
- * Weights: a warp a row of the filter, over a strip of tiles, then one thread a weight over the strips.
+ * Weights: a warp a row of the filter, over a strip of tiles, then the strips are added up.
  * Floor: x and y (backward: x, dy, dx) moved once, borders again from the cache; 49 multiply-adds an element. */
-#include "tensor/cuda/kernel.cuh"
+#include "tensor/cuda/sums.cuh"
 
 enum { K = 7, PAD = K / 2, TAPS = K * K, WARPS = BLOCK / WARP };
-enum { ROWS = WARPS, COLS = 16, WEIGHT_COLS = 8, MOST_STRIPS = 32 };
+enum { ROWS = WARPS, COLS = 16, WEIGHT_COLS = 8, WEIGHT_STRIPS = 32 };
 
 /* The tiles of all samples, in their order. */
 struct Tiles {
@@ -133,14 +133,14 @@ int cuda_tiles_input_gradient(Backend *be, const ConvArgs *a)
 int cuda_tiles_weight_gradient(Backend *be, const ConvArgs *a)
 {
     Tiles t = tiles_of(a, WEIGHT_COLS);
-    int64_t weights = a->cin * TAPS, strip = (t.all + MOST_STRIPS - 1) / MOST_STRIPS;
+    int64_t weights = a->cin * TAPS, strip = (t.all + WEIGHT_STRIPS - 1) / WEIGHT_STRIPS;
     int strips = (int)((t.all + strip - 1) / strip);
     float *partial = (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(strips * weights) * sizeof(float));
     dim3 grid((unsigned)((a->cin + WARP - 1) / WARP), (unsigned)strips);
     return !partial || by_type(a->type, [&](auto type) {
                typedef decltype(type) T;
                return LAUNCH(be, k_weight_tiles<T>, grid, BLOCK, *a, t, strip, partial);
-           }) || add_strips(be, weights, strips, partial, 1, a->dweight, true)
+           }) || add_strips(be, weights, strips, partial, 1, 1, a->dweight)
                ? -1
                : 0;
 }

@@ -133,6 +133,14 @@ __device__ inline float block_max(float v)
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, i##_end = n; i < i##_end;  \
     i += (int64_t)gridDim.x * blockDim.x
 
+enum { BLOCK_ROWS = BLOCK / WARP }; /* where each warp has one */
+
+/* The row of this warp, and the columns of this lane. */
+#define EACH_ROW(r, rows)                                                                   \
+    int64_t r = (int64_t)blockIdx.x * BLOCK_ROWS + threadIdx.x / WARP; r < rows; \
+    r += (int64_t)gridDim.x * BLOCK_ROWS
+#define EACH_COL(i, cols) int64_t i = threadIdx.x % WARP, i##_end = cols; i < i##_end; i += WARP
+
 /* Blocks for n pieces of work of which a block does `each` at once: a few for each processor at most. */
 static inline unsigned grid_for(Backend *be, int64_t n, int each)
 {
@@ -147,25 +155,6 @@ static inline unsigned grid_for(Backend *be, int64_t n, int each)
 #define LAUNCH(be, kernel, grid, block, ...) \
     ((void)(be), emulate(grid, block, [&] { kernel(__VA_ARGS__); }), cuda_check(cudaSuccess, #kernel))
 #endif
-
-/* ---- the parts of sums, each n long, in their order: out = factor * sum (+ out) */
-
-template <typename T>
-__global__ void k_add_strips(int64_t n, int strips, const float *partial, float factor, T *out, bool add)
-{
-    for (EACH(i, n)) {
-        float s = 0;
-        for (int k = 0; k < strips; k++)
-            s += partial[k * n + i];
-        put(out, i, factor * s, add);
-    }
-}
-
-template <typename T>
-static inline int add_strips(Backend *be, int64_t n, int strips, const float *partial, float factor, T *out, bool add)
-{
-    return LAUNCH(be, k_add_strips<T>, grid_for(be, n, BLOCK), BLOCK, n, strips, partial, factor, out, add);
-}
 
 /* f with an element of the type that `type` names. */
 template <typename F> static inline int by_type(DType type, F f)

@@ -1,41 +1,8 @@
 /* Losses over many classes, in F32.
- * Forward: one block a row, one pass with a running maximum; the rows' losses are then added up by one block in a fixed
- * order. Backward: one thread an element.
+ * Both ways one block a row. Forward: one pass with a running maximum; the rows' losses are then added up by one block in a
+ * fixed order.
  * Floor: logits and targets read once forward; once more, and dlogits written, backward. */
-#include "tensor/cuda/kernel.cuh"
-
-/* The log of the sum of exp(f x[i]), and the sums of q[i] and q[i] x[i]. q may be NULL. */
-typedef struct {
-    float lse, q, dot;
-} RowSums;
-
-__device__ static float log_sum_exp(const float *x, float f, int64_t k)
-{
-    float most = -INFINITY, sum = 0;
-    for (int64_t i = threadIdx.x; i < k; i += blockDim.x) {
-        float v = f * x[i];
-        if (v > most) {
-            sum *= expf(most - v);
-            most = v;
-        }
-        sum += expf(v - most);
-    }
-    float all = block_max(most);
-    sum = block_sum(sum > 0 ? sum * expf(most - all) : sum);
-    return all + logf(sum);
-}
-
-__device__ static RowSums row_sums(const float *x, const float *q, float f, int64_t k)
-{
-    RowSums s = { log_sum_exp(x, f, k), 0, 0 };
-    for (int64_t i = threadIdx.x; q && i < k; i += blockDim.x) {
-        s.q += q[i];
-        s.dot += q[i] * x[i];
-    }
-    s.q = block_sum(s.q);
-    s.dot = block_sum(s.dot);
-    return s;
-}
+#include "tensor/cuda/wide.cuh"
 
 __global__ void k_total(int64_t rows, const float *row, float *loss)
 {
@@ -57,6 +24,32 @@ static int total(Backend *be, const LossArgs *a, const float *row)
     return LAUNCH(be, k_total, 1, BLOCK, a->rows, row, a->loss);
 }
 
+static bool packs(const LossArgs *a)
+{
+    return packs_fit(a->k, a->logits, a->target, (const float *)a->dlogits);
+}
+
+/* - <q0 + q1, log softmax(f x)>; either may be NULL. *lse: the log of the softmax's denominator. */
+template <int N>
+__device__ static float cross_entropy(const float *x, const float *q0, const float *q1, float f, int64_t k, float *lse)
+{
+    typedef Pack<float, N> P;
+    LogSum s;
+    float mass = 0, dot = 0;
+    for (EACH_WIDE(i, k, N)) {
+        P v = tempered<N>(x, NULL, f, i), a = q0 ? load<P>(q0, i) : P(), b = q1 ? load<P>(q1, i) : P();
+        s.take(v);
+        UNROLL
+        for (int j = 0; j < N; j++) {
+            float q = (q0 ? a.v[j] : 0) + (q1 ? b.v[j] : 0);
+            mass += q;
+            dot += q * v.v[j];
+        }
+    }
+    *lse = s.of_block();
+    return *lse * block_sum(mass) - block_sum(dot);
+}
+
 /* ---- DINO. Row v of sample b meets target i when i != v. */
 
 __device__ static const float *dino_target(const LossArgs &a, int64_t row, int i)
@@ -64,100 +57,102 @@ __device__ static const float *dino_target(const LossArgs &a, int64_t row, int i
     return row / a.batch == i ? NULL : a.target + (i * a.batch + row % a.batch) * a.k;
 }
 
-__global__ void k_dino_loss(LossArgs a, float *row, float pairs)
+template <int N> __global__ void __launch_bounds__(WIDE) k_dino_loss(LossArgs a, float *row, float pairs)
 {
     int64_t r = blockIdx.x;
-    const float *x = a.logits + r * a.k;
-    float lse = log_sum_exp(x, 1 / a.temp, a.k), loss = 0;
-    for (int i = 0; i < 2; i++) {
-        const float *q = dino_target(a, r, i);
-        float sum = 0, dot = 0;
-        for (int64_t j = threadIdx.x; q && j < a.k; j += blockDim.x) {
-            sum += q[j];
-            dot += q[j] * x[j];
-        }
-        sum = block_sum(sum);
-        dot = block_sum(dot);
-        loss += q ? (lse * sum - dot / a.temp) / pairs : 0;
-    }
+    float lse, loss = cross_entropy<N>(a.logits + r * a.k, dino_target(a, r, 0), dino_target(a, r, 1), 1 / a.temp, a.k, &lse);
     if (threadIdx.x == 0) {
         a.stat[r] = lse;
-        row[r] = loss;
+        row[r] = loss / pairs;
     }
 }
 
 static int dino_loss(Backend *be, const LossArgs *a)
 {
     float *row = row_losses(be, a), pairs = 2.0f * (float)(a->views - 1) * (float)a->batch;
-    if (!row || (a->rows && LAUNCH(be, k_dino_loss, (unsigned)a->rows, BLOCK, *a, row, pairs)))
+    if (!row || (a->rows && LAUNCH_WIDE(be, k_dino_loss, packs(a), a->rows, a->k, *a, row, pairs)))
         return -1;
     return total(be, a, row);
 }
 
-__global__ void k_dino_loss_backward(LossArgs a, float pairs)
+template <int N> __global__ void __launch_bounds__(WIDE) k_dino_loss_backward(LossArgs a, float pairs)
 {
-    float f = *a.gout / (pairs * a.temp);
-    for (EACH(i, a.rows * a.k)) {
-        int64_t r = i / a.k, j = i % a.k;
-        const float *q0 = dino_target(a, r, 0), *q1 = dino_target(a, r, 1);
-        float p = expf(a.logits[i] / a.temp - a.stat[r]);
-        float d = (q0 ? p - q0[j] : 0) + (q1 ? p - q1[j] : 0);
-        put(a.dlogits, i, f * d, a.add);
+    typedef Pack<float, N> P;
+    int64_t r = blockIdx.x;
+    const float *q0 = dino_target(a, r, 0), *q1 = dino_target(a, r, 1);
+    float f = 1 / a.temp, g = *a.gout * f / pairs, lse = a.stat[r], *out = a.dlogits + r * a.k;
+    for (EACH_WIDE(i, a.k, N)) {
+        P v = tempered<N>(a.logits + r * a.k, NULL, f, i), s = q0 ? load<P>(q0, i) : P(), t = q1 ? load<P>(q1, i) : P(),
+          d = a.add ? load<P>(out, i) : P();
+        UNROLL
+        for (int j = 0; j < N; j++) {
+            float p = expf(v.v[j] - lse);
+            put(d.v, j, g * ((q0 ? p - s.v[j] : 0) + (q1 ? p - t.v[j] : 0)), a.add);
+        }
+        store(out, i, d);
     }
 }
 
 static int dino_loss_backward(Backend *be, const LossArgs *a)
 {
     float pairs = 2.0f * (float)(a->views - 1) * (float)a->batch;
-    if (!a->rows || !a->k)
-        return 0;
-    return LAUNCH(be, k_dino_loss_backward, grid_for(be, a->rows * a->k, BLOCK), BLOCK, *a, pairs);
+    return a->rows ? LAUNCH_WIDE(be, k_dino_loss_backward, packs(a), a->rows, a->k, *a, pairs) : 0;
 }
 
 /* ---- soft targets that need not sum to 1 */
 
-__global__ void k_soft_ce(LossArgs a, float *row)
+template <int N> __global__ void __launch_bounds__(WIDE) k_soft_ce(LossArgs a, float *row)
 {
     int64_t r = blockIdx.x;
-    RowSums s = row_sums(a.logits + r * a.k, a.target + r * a.k, 1 / a.temp, a.k);
+    float lse, loss = cross_entropy<N>(a.logits + r * a.k, a.target + r * a.k, NULL, 1 / a.temp, a.k, &lse);
     if (threadIdx.x == 0) {
-        a.stat[r] = s.lse;
-        row[r] = (s.lse * s.q - s.dot / a.temp) / (float)a.rows;
+        a.stat[r] = lse;
+        row[r] = loss / (float)a.rows;
     }
 }
 
 static int soft_ce(Backend *be, const LossArgs *a)
 {
     float *row = row_losses(be, a);
-    if (!row || (a->rows && LAUNCH(be, k_soft_ce, (unsigned)a->rows, BLOCK, *a, row)))
+    if (!row || (a->rows && LAUNCH_WIDE(be, k_soft_ce, packs(a), a->rows, a->k, *a, row)))
         return -1;
     return total(be, a, row);
 }
 
-__global__ void k_soft_ce_backward(LossArgs a)
+template <int N> __global__ void __launch_bounds__(WIDE) k_soft_ce_backward(LossArgs a)
 {
+    typedef Pack<float, N> P;
     int64_t r = blockIdx.x;
-    const float *x = a.logits + r * a.k, *q = a.target + r * a.k;
-    float f = *a.gout / ((float)a.rows * a.temp), sum = 0;
-    for (int64_t i = threadIdx.x; i < a.k; i += blockDim.x)
-        sum += q[i];
-    sum = block_sum(sum);
-    for (int64_t i = threadIdx.x; i < a.k; i += blockDim.x)
-        put(a.dlogits, r * a.k + i, f * (sum * expf(x[i] / a.temp - a.stat[r]) - q[i]), a.add);
+    const float *q = a.target + r * a.k;
+    float f = 1 / a.temp, g = *a.gout * f / (float)a.rows, mass = 0, lse = a.stat[r], *out = a.dlogits + r * a.k;
+    for (EACH_WIDE(i, a.k, N)) {
+        P t = load<P>(q, i);
+        UNROLL
+        for (int j = 0; j < N; j++)
+            mass += t.v[j];
+    }
+    mass = block_sum(mass);
+    for (EACH_WIDE(i, a.k, N)) {
+        P v = tempered<N>(a.logits + r * a.k, NULL, f, i), t = load<P>(q, i), d = a.add ? load<P>(out, i) : P();
+        UNROLL
+        for (int j = 0; j < N; j++)
+            put(d.v, j, g * (mass * expf(v.v[j] - lse) - t.v[j]), a.add);
+        store(out, i, d);
+    }
 }
 
 static int soft_ce_backward(Backend *be, const LossArgs *a)
 {
-    return a->rows ? LAUNCH(be, k_soft_ce_backward, (unsigned)a->rows, BLOCK, *a) : 0;
+    return a->rows ? LAUNCH_WIDE(be, k_soft_ce_backward, packs(a), a->rows, a->k, *a) : 0;
 }
 
 /* ---- hard labels. A label out of range makes the loss not a number: looking at it first would stop the device. */
 
-__global__ void k_hard_ce(LossArgs a, float *row)
+template <int N> __global__ void __launch_bounds__(WIDE) k_hard_ce(LossArgs a, float *row)
 {
     int64_t r = blockIdx.x, label = a.label[r];
     const float *x = a.logits + r * a.k;
-    float lse = log_sum_exp(x, 1, a.k);
+    float lse = log_sum_exp<N>(x, NULL, 1, a.k);
     if (threadIdx.x == 0) {
         bool outside = label < 0 || label >= a.k;
         a.stat[r] = lse;
@@ -168,37 +163,44 @@ __global__ void k_hard_ce(LossArgs a, float *row)
 static int hard_ce(Backend *be, const LossArgs *a)
 {
     float *row = row_losses(be, a);
-    if (!row || (a->rows && LAUNCH(be, k_hard_ce, (unsigned)a->rows, BLOCK, *a, row)))
+    if (!row || (a->rows && LAUNCH_WIDE(be, k_hard_ce, packs(a), a->rows, a->k, *a, row)))
         return -1;
     return total(be, a, row);
 }
 
-__global__ void k_hard_ce_backward(LossArgs a)
+template <int N> __global__ void __launch_bounds__(WIDE) k_hard_ce_backward(LossArgs a)
 {
-    float f = *a.gout / (float)a.rows;
-    for (EACH(i, a.rows * a.k)) {
-        int64_t r = i / a.k, label = a.label[r];
-        float d = label == a.ignore ? 0 : expf(a.logits[i] - a.stat[r]) - (i % a.k == label ? 1 : 0);
-        put(a.dlogits, i, f * d, a.add);
+    typedef Pack<float, N> P;
+    int64_t r = blockIdx.x, label = a.label[r];
+    float f = label == a.ignore ? 0 : *a.gout / (float)a.rows, lse = a.stat[r], *out = a.dlogits + r * a.k;
+    for (EACH_WIDE(i, a.k, N)) {
+        P v = load<P>(a.logits + r * a.k, i), d = a.add ? load<P>(out, i) : P();
+        UNROLL
+        for (int j = 0; j < N; j++)
+            put(d.v, j, f != 0 ? f * (expf(v.v[j] - lse) - (i + j == label ? 1 : 0)) : 0, a.add);
+        store(out, i, d);
     }
 }
 
 static int hard_ce_backward(Backend *be, const LossArgs *a)
 {
-    if (!a->rows || !a->k)
-        return 0;
-    return LAUNCH(be, k_hard_ce_backward, grid_for(be, a->rows * a->k, BLOCK), BLOCK, *a);
+    return a->rows ? LAUNCH_WIDE(be, k_hard_ce_backward, packs(a), a->rows, a->k, *a) : 0;
 }
 
 /* ---- KL of two softmaxes */
 
-__global__ void k_kl(LossArgs a, float *row)
+template <int N> __global__ void __launch_bounds__(WIDE) k_kl(LossArgs a, float *row)
 {
+    typedef Pack<float, N> P;
     int64_t r = blockIdx.x;
     const float *x = a.logits + r * a.k, *t = a.target + r * a.k;
-    float lx = log_sum_exp(x, 1, a.k), lt = log_sum_exp(t, 1, a.k), s = 0;
-    for (int64_t i = threadIdx.x; i < a.k; i += blockDim.x)
-        s += expf(t[i] - lt) * ((t[i] - lt) - (x[i] - lx));
+    float lx = log_sum_exp<N>(x, NULL, 1, a.k), lt = log_sum_exp<N>(t, NULL, 1, a.k), s = 0;
+    for (EACH_WIDE(i, a.k, N)) {
+        P v = load<P>(x, i), u = load<P>(t, i);
+        UNROLL
+        for (int j = 0; j < N; j++)
+            s += expf(u.v[j] - lt) * ((u.v[j] - lt) - (v.v[j] - lx));
+    }
     s = block_sum(s);
     if (threadIdx.x == 0) {
         a.stat[r] = lx;
@@ -209,23 +211,29 @@ __global__ void k_kl(LossArgs a, float *row)
 static int kl(Backend *be, const LossArgs *a)
 {
     float *row = row_losses(be, a);
-    if (!row || (a->rows && LAUNCH(be, k_kl, (unsigned)a->rows, BLOCK, *a, row)))
+    if (!row || (a->rows && LAUNCH_WIDE(be, k_kl, packs(a), a->rows, a->k, *a, row)))
         return -1;
     return total(be, a, row);
 }
 
-__global__ void k_kl_backward(LossArgs a)
+template <int N> __global__ void __launch_bounds__(WIDE) k_kl_backward(LossArgs a)
 {
+    typedef Pack<float, N> P;
     int64_t r = blockIdx.x;
     const float *x = a.logits + r * a.k, *t = a.target + r * a.k;
-    float lt = log_sum_exp(t, 1, a.k), f = *a.gout / (float)a.rows;
-    for (int64_t i = threadIdx.x; i < a.k; i += blockDim.x)
-        put(a.dlogits, r * a.k + i, f * (expf(x[i] - a.stat[r]) - expf(t[i] - lt)), a.add);
+    float lt = log_sum_exp<N>(t, NULL, 1, a.k), f = *a.gout / (float)a.rows, lx = a.stat[r], *out = a.dlogits + r * a.k;
+    for (EACH_WIDE(i, a.k, N)) {
+        P v = load<P>(x, i), u = load<P>(t, i), d = a.add ? load<P>(out, i) : P();
+        UNROLL
+        for (int j = 0; j < N; j++)
+            put(d.v, j, f * (expf(v.v[j] - lx) - expf(u.v[j] - lt)), a.add);
+        store(out, i, d);
+    }
 }
 
 static int kl_backward(Backend *be, const LossArgs *a)
 {
-    return a->rows ? LAUNCH(be, k_kl_backward, (unsigned)a->rows, BLOCK, *a) : 0;
+    return a->rows ? LAUNCH_WIDE(be, k_kl_backward, packs(a), a->rows, a->k, *a) : 0;
 }
 
 void cuda_loss_table(Backend *be)

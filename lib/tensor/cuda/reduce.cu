@@ -1,45 +1,8 @@
 /* Sums: of columns, over a middle dimension, of all elements, and whether all are finite.
- * Columns: a block a strip of rows and 32 columns, then one thread a column over the strips. Others: one block or one
+ * Columns: strips of rows first, see sums.cuh. Others: one block or one
  * thread an output. The order of the sums is fixed.
  * Floor: the input read once. */
-#include "tensor/cuda/kernel.cuh"
-
-enum { STRIP_COLS = 32, STRIP_ROWS = 8, MOST_STRIPS = 64 };
-
-template <typename T>
-__global__ void k_column_strips(int64_t rows, int64_t cols, int64_t strip, const T *x, float *partial)
-{
-    __shared__ float sums[STRIP_ROWS][STRIP_COLS];
-    int64_t col = (int64_t)blockIdx.x * STRIP_COLS + threadIdx.x % STRIP_COLS, from = blockIdx.y * strip;
-    int64_t to = from + strip < rows ? from + strip : rows;
-    unsigned lane = threadIdx.x / STRIP_COLS;
-    float s = 0;
-    for (int64_t r = from + lane; col < cols && r < to; r += STRIP_ROWS)
-        s += get(x, r * cols + col);
-    sums[lane][threadIdx.x % STRIP_COLS] = s;
-    __syncthreads();
-    if (lane || col >= cols)
-        return;
-    for (int i = 1; i < STRIP_ROWS; i++)
-        s += sums[i][threadIdx.x];
-    partial[blockIdx.y * cols + col] = s;
-}
-
-/* out[c] = factor * sum over r of x[r, c] (+ out) */
-template <typename T, typename Out>
-static int sum_columns(Backend *be, int64_t rows, int64_t cols, const T *x, float factor, Out *out, bool add)
-{
-    int64_t strip = STRIP_ROWS * 16;
-    if ((rows + strip - 1) / strip > MOST_STRIPS)
-        strip = (rows + MOST_STRIPS - 1) / MOST_STRIPS;
-    int strips = (int)((rows + strip - 1) / strip);
-    float *partial = (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(strips * cols + 1) * sizeof(float));
-    dim3 grid((unsigned)((cols + STRIP_COLS - 1) / STRIP_COLS), (unsigned)strips);
-    if (!partial ||
-        (strips && LAUNCH(be, k_column_strips<T>, grid, STRIP_COLS * STRIP_ROWS, rows, cols, strip, x, partial)))
-        return -1;
-    return add_strips(be, cols, strips, partial, factor, out, add);
-}
+#include "tensor/cuda/sums.cuh"
 
 static int colsum(Backend *be, const ColsumArgs *a)
 {
@@ -47,7 +10,7 @@ static int colsum(Backend *be, const ColsumArgs *a)
         return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return sum_columns(be, a->rows, a->cols, (const T *)a->x, 1, a->out, a->add);
+        return sum_columns(be, a->rows, a->cols, (const T *)a->x, 1, a->add, a->out);
     });
 }
 
@@ -82,7 +45,7 @@ static int reduce(Backend *be, const ReduceArgs *a)
         if (a->n == 1)
             return LAUNCH(be, (k_sum_rows<T, Out>), (unsigned)a->outer, BLOCK, *a);
         if (a->outer == 1)
-            return sum_columns(be, a->reduce, a->n, (const T *)a->x, a->factor, (Out *)a->out, a->add);
+            return sum_columns(be, a->reduce, a->n, (const T *)a->x, a->factor, a->add, (Out *)a->out);
         return LAUNCH(be, (k_sum_middle<T, Out>), grid_for(be, a->outer * a->n, BLOCK), BLOCK, *a);
     });
 }

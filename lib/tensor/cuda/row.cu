@@ -1,164 +1,7 @@
-/* Kernels by rows: layer norm, L2 and weight norm, softmax.
+/* Kernels by rows: L2 and weight norm, softmax; see norm.cu for layer norm.
  * Norms: one warp a row. Softmaxes, whose rows may be 65536 long: one block a row. Sums in F32, in a fixed order.
  * Floor: x (backward: x and dy) read and y (dx) written once; a row stays in the cache between its passes. */
 #include "tensor/cuda/kernel.cuh"
-
-enum { ROWS = BLOCK / WARP };
-
-/* The row of this warp, and the columns of this lane. */
-#define EACH_ROW(r, rows)                                                                   \
-    int64_t r = (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP; r < rows; r += (int64_t)gridDim.x * ROWS
-#define EACH_COL(i, cols) int64_t i = threadIdx.x % WARP, i##_end = cols; i < i##_end; i += WARP
-
-/* ---- layer norm */
-
-/* Lanes take N columns at a time: a pack, or one. */
-#define EACH_PACK(i, cols, N)                                                               \
-    int64_t i = threadIdx.x % WARP * (N), i##_end = cols; i < i##_end; i += WARP * (N)
-
-template <typename T, int N>
-__global__ void k_layer_norm(RowArgs a)
-{
-    typedef Pack<T, N> P;
-    for (EACH_ROW(r, a.rows)) {
-        const T *x = (const T *)a.x + r * a.cols;
-        T *y = (T *)a.y + r * a.cols;
-        float sum = 0, spread = 0;
-        for (EACH_PACK(i, a.cols, N)) {
-            P v = load<P>(x, i);
-            for (int k = 0; k < N; k++)
-                sum += get(v.v, k);
-        }
-        float mean = warp_sum(sum) / (float)a.cols;
-        for (EACH_PACK(i, a.cols, N)) {
-            P v = load<P>(x, i);
-            for (int k = 0; k < N; k++)
-                spread += (get(v.v, k) - mean) * (get(v.v, k) - mean);
-        }
-        float rstd = 1 / sqrtf(warp_sum(spread) / (float)a.cols + a.eps);
-        if (a.stat && threadIdx.x % WARP == 0) {
-            a.stat[2 * r] = mean;
-            a.stat[2 * r + 1] = rstd;
-        }
-        for (EACH_PACK(i, a.cols, N)) {
-            P v = load<P>(x, i);
-            for (int k = 0; k < N; k++) {
-                float h = (get(v.v, k) - mean) * rstd;
-                set(v.v, k, a.gamma ? h * a.gamma[i + k] + a.beta[i + k] : h);
-            }
-            store(y, i, v);
-        }
-    }
-}
-
-static int layer_norm(Backend *be, const RowArgs *a)
-{
-    if (!a->rows || !a->cols)
-        return 0;
-    return by_type(a->type, [&](auto t) {
-        typedef decltype(t) T;
-        unsigned grid = grid_for(be, a->rows, ROWS);
-        return packs_fit(a->cols, (const T *)a->x, (T *)a->y) ? LAUNCH(be, (k_layer_norm<T, Pack<T>::SIZE>), grid, BLOCK, *a)
-                                                              : LAUNCH(be, (k_layer_norm<T, 1>), grid, BLOCK, *a);
-    });
-}
-
-/* With h = (x - mean) rstd and w = dy gamma: dx = rstd (w - mean(w) - h mean(w h)). */
-template <typename T, int N>
-__global__ void k_layer_norm_backward(RowArgs a)
-{
-    typedef Pack<T, N> P;
-    for (EACH_ROW(r, a.rows)) {
-        const T *x = (const T *)a.x + r * a.cols, *dy = (const T *)a.dy + r * a.cols;
-        T *dx = (T *)a.dx + r * a.cols;
-        float mean = a.stat[2 * r], rstd = a.stat[2 * r + 1], sw = 0, swx = 0;
-        for (EACH_PACK(i, a.cols, N)) {
-            P v = load<P>(x, i), d = load<P>(dy, i);
-            for (int k = 0; k < N; k++) {
-                float w = get(d.v, k) * (a.gamma ? a.gamma[i + k] : 1);
-                sw += w;
-                swx += w * (get(v.v, k) - mean);
-            }
-        }
-        sw = warp_sum(sw) / (float)a.cols;
-        swx = warp_sum(swx) * rstd * rstd / (float)a.cols;
-        for (EACH_PACK(i, a.cols, N)) {
-            P v = load<P>(x, i), d = load<P>(dy, i), c = a.add ? load<P>(dx, i) : P();
-            for (int k = 0; k < N; k++) {
-                float w = get(d.v, k) * (a.gamma ? a.gamma[i + k] : 1);
-                put(c.v, k, rstd * (w - sw - (get(v.v, k) - mean) * swx), a.add);
-            }
-            store(dx, i, c);
-        }
-    }
-}
-
-/* Columns: a block sums 32 columns of a strip of rows, k_strips adds up the strips in their order. */
-enum { STRIP_COLS = 32, STRIP_ROWS = 8 };
-
-template <typename T>
-__global__ void k_affine_strips(RowArgs a, int64_t strip, float *partial)
-{
-    __shared__ float g[STRIP_ROWS][STRIP_COLS], b[STRIP_ROWS][STRIP_COLS];
-    int64_t col = (int64_t)blockIdx.x * STRIP_COLS + threadIdx.x % STRIP_COLS, from = blockIdx.y * strip;
-    int64_t to = from + strip < a.rows ? from + strip : a.rows;
-    unsigned lane = threadIdx.x / STRIP_COLS;
-    float dgamma = 0, dbeta = 0;
-    for (int64_t r = from + lane; col < a.cols && r < to; r += STRIP_ROWS) {
-        float d = get((const T *)a.dy, r * a.cols + col);
-        dgamma += d * ((get((const T *)a.x, r * a.cols + col) - a.stat[2 * r]) * a.stat[2 * r + 1]);
-        dbeta += d;
-    }
-    g[lane][threadIdx.x % STRIP_COLS] = dgamma;
-    b[lane][threadIdx.x % STRIP_COLS] = dbeta;
-    __syncthreads();
-    if (lane || col >= a.cols)
-        return;
-    for (int i = 1; i < STRIP_ROWS; i++) {
-        dgamma += g[i][threadIdx.x];
-        dbeta += b[i][threadIdx.x];
-    }
-    partial[(2 * blockIdx.y) * a.cols + col] = dgamma;
-    partial[(2 * blockIdx.y + 1) * a.cols + col] = dbeta;
-}
-
-__global__ void k_strips(int64_t cols, int strips, const float *partial, float *dgamma, float *dbeta)
-{
-    for (EACH(i, 2 * cols)) {
-        float s = 0, *out = i < cols ? dgamma : dbeta;
-        int64_t col = i % cols;
-        for (int k = 0; k < strips; k++)
-            s += partial[(2 * k + i / cols) * cols + col];
-        if (out)
-            out[col] += s;
-    }
-}
-
-static int layer_norm_backward(Backend *be, const RowArgs *a)
-{
-    if (!a->rows || !a->cols)
-        return 0;
-    return by_type(a->type, [&](auto t) {
-        typedef decltype(t) T;
-        if (a->dgamma || a->dbeta) {
-            int strips = (int)(a->rows < 64 * STRIP_ROWS ? (a->rows + STRIP_ROWS - 1) / STRIP_ROWS : 64);
-            int64_t strip = (a->rows + strips - 1) / strips;
-            float *partial = (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL,
-                                                   (size_t)(2 * strips * a->cols) * sizeof(float));
-            dim3 grid((unsigned)((a->cols + STRIP_COLS - 1) / STRIP_COLS), (unsigned)strips);
-            if (!partial || LAUNCH(be, k_affine_strips<T>, grid, STRIP_COLS * STRIP_ROWS, *a, strip, partial) ||
-                LAUNCH(be, k_strips, grid_for(be, 2 * a->cols, BLOCK), BLOCK, a->cols, strips, partial,
-                       a->dgamma, a->dbeta))
-                return -1;
-        }
-        if (!a->dx)
-            return 0;
-        unsigned grid = grid_for(be, a->rows, ROWS);
-        return packs_fit(a->cols, (const T *)a->x, (const T *)a->dy, (T *)a->dx)
-                   ? LAUNCH(be, (k_layer_norm_backward<T, Pack<T>::SIZE>), grid, BLOCK, *a)
-                   : LAUNCH(be, (k_layer_norm_backward<T, 1>), grid, BLOCK, *a);
-    });
-}
 
 /* ---- x gamma / max(|x|, eps); gamma a number a row, or NULL */
 
@@ -206,7 +49,7 @@ static int normalize(Backend *be, const RowArgs *a, float eps)
     return by_types(a->type, a->type_y, [&](auto x, auto y) {
         typedef decltype(x) X;
         typedef decltype(y) Y;
-        return LAUNCH(be, (k_normalize<X, Y>), grid_for(be, a->rows, ROWS), BLOCK, *a, eps);
+        return LAUNCH(be, (k_normalize<X, Y>), grid_for(be, a->rows, BLOCK_ROWS), BLOCK, *a, eps);
     });
 }
 
@@ -217,7 +60,7 @@ static int normalize_backward(Backend *be, const RowArgs *a, float eps)
     return by_types(a->type, a->type_y, [&](auto x, auto y) {
         typedef decltype(x) X;
         typedef decltype(y) Y;
-        return LAUNCH(be, (k_normalize_backward<X, Y>), grid_for(be, a->rows, ROWS), BLOCK, *a, eps);
+        return LAUNCH(be, (k_normalize_backward<X, Y>), grid_for(be, a->rows, BLOCK_ROWS), BLOCK, *a, eps);
     });
 }
 
@@ -316,8 +159,6 @@ static int log_softmax_backward(Backend *be, const RowArgs *a)
 
 void cuda_row_table(Backend *be)
 {
-    be->layer_norm = layer_norm;
-    be->layer_norm_backward = layer_norm_backward;
     be->l2_normalize = l2_normalize;
     be->l2_normalize_backward = l2_normalize_backward;
     be->weight_norm = weight_norm;

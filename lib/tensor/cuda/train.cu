@@ -1,63 +1,110 @@
-/* What training needs besides gradients: norms, AdamW, EMA, teacher targets, centre, discrepancy.
- * Parameters: a block a piece of a span, the spans travel as arguments of the launch. Targets and discrepancy: one block
- * a row. Centre: one thread a class.
- * Floor: norms read g; AdamW reads p, g, m, v and writes them; EMA reads both and writes one; the rest read their rows
- * twice. */
-#include "tensor/cuda/kernel.cuh"
+/* The optimiser's side of a step: norms, AdamW, the moving average.
+ * Parameters: one launch has up to SPANS of them, cut into pieces of one size, a block a piece: so large ones take many blocks
+ * and small ones one. What belongs to a span travels as an argument of the launch.
+ * Floor: norms read g; AdamW reads p, g, m, v and writes them; the average reads both and writes one. */
+#include "tensor/cuda/map.cuh"
 
-enum { SPANS = 64, PIECES = 32 }; /* spans in a launch; pieces that a span is cut into */
+#include <math.h>
+
+enum { SPANS = 64, PIECE = 8192 /* elements */ };
 
 typedef struct {
     int64_t offset[SPANS], count[SPANS];
+    int first[SPANS + 1]; /* piece of each span; the last says how many there are */
 } Spans;
-
-/* The elements of span s for this block, which is one of PIECES. */
-#define EACH_OF_SPAN(i, spans, s)                                                                     \
-    int64_t i = spans.offset[s] + (int64_t)blockIdx.x * blockDim.x + threadIdx.x,                     \
-            i##_end = spans.offset[s] + spans.count[s];                                               \
-    i < i##_end; i += (int64_t)gridDim.x * blockDim.x
 
 static Spans spans_from(const ParamSpan *from, int n)
 {
     Spans s = {};
-    for (int i = 0; i < n; i++) {
-        s.offset[i] = from[i].offset;
-        s.count[i] = from[i].count;
+    for (int i = 0; i < SPANS; i++) {
+        if (i < n) {
+            s.offset[i] = from[i].offset;
+            s.count[i] = from[i].count;
+        }
+        s.first[i + 1] = s.first[i] + (int)((s.count[i] + PIECE - 1) / PIECE);
     }
     return s;
 }
 
-__global__ void k_norm_pieces(Spans spans, const float *g, double *partial)
+/* Whether packs fit all spans. */
+static bool spans_aligned(const ParamSpan *spans, int n)
 {
-    double s = 0;
-    for (EACH_OF_SPAN(i, spans, blockIdx.y))
-        s += (double)g[i] * (double)g[i];
-    s = block_sum(s);
-    if (threadIdx.x == 0)
-        partial[blockIdx.y * PIECES + blockIdx.x] = s;
+    for (int i = 0; i < n; i++)
+        if (spans[i].offset % Pack<float>::SIZE)
+            return false;
+    return true;
 }
 
-__global__ void k_norms(int n, const double *partial, float *norm)
+/* The span of this block: the last that begins with its piece or before. */
+__device__ static int span_of_block(const Spans &spans)
 {
-    for (EACH(i, n)) {
-        double s = 0;
-        for (int k = 0; k < PIECES; k++)
-            s += partial[i * PIECES + k];
-        norm[i] = (float)sqrt(s);
+    int s = 0;
+    for (int half = SPANS / 2; half; half /= 2)
+        if (spans.first[s + half] <= (int)blockIdx.x)
+            s += half;
+    return s;
+}
+
+/* f.at<P>(i) for each pack P of N elements from i on in this block's piece, and for what is left one by one. */
+template <int N, typename F> __device__ static void each_of_piece(const Spans &spans, int s, F &f)
+{
+    int64_t at = (int64_t)(blockIdx.x - spans.first[s]) * PIECE, left = spans.count[s] - at;
+    int64_t from = spans.offset[s] + at, n = left < PIECE ? left : (int64_t)PIECE, packed = n / N * N;
+    for (int64_t i = threadIdx.x * N; i < packed; i += blockDim.x * N)
+        f.template at<Pack<float, N>>(from + i);
+    for (int64_t i = packed + threadIdx.x; i < n; i += blockDim.x)
+        f.template at<Pack<float, 1>>(from + i);
+}
+
+struct SquareSum {
+    const float *g;
+    double sum;
+    template <typename P> __device__ void at(int64_t i)
+    {
+        P v = load<P>(g, i);
+        UNROLL
+        for (int j = 0; j < P::SIZE; j++)
+            sum += (double)v.v[j] * (double)v.v[j];
     }
+};
+
+template <int N> __global__ void k_norm_pieces(Spans spans, const float *g, double *partial)
+{
+    SquareSum f = { g, 0 };
+    each_of_piece<N>(spans, span_of_block(spans), f);
+    double s = block_sum(f.sum);
+    if (threadIdx.x == 0)
+        partial[blockIdx.x] = s;
+}
+
+/* One warp a span. */
+__global__ void k_norms(Spans spans, const double *partial, float *norm)
+{
+    double s = 0;
+    for (int k = spans.first[blockIdx.x] + (int)threadIdx.x; k < spans.first[blockIdx.x + 1]; k += WARP)
+        s += partial[k];
+    s = warp_sum(s);
+    if (threadIdx.x == 0)
+        norm[blockIdx.x] = (float)sqrt(s);
 }
 
 static int norms(Backend *be, const NormArgs *a)
 {
-    double *partial = (double *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, SPANS * PIECES * sizeof *partial);
-    for (int at = 0; partial && at < a->nspans; at += SPANS) {
+    for (int at = 0; at < a->nspans; at += SPANS) {
         int n = a->nspans - at < SPANS ? a->nspans - at : SPANS;
         Spans spans = spans_from(a->spans + at, n);
-        if (LAUNCH(be, k_norm_pieces, dim3(PIECES, (unsigned)n), BLOCK, spans, a->g, partial) ||
-            LAUNCH(be, k_norms, 1, SPANS, n, partial, a->norm + at))
+        unsigned pieces = (unsigned)spans.first[SPANS];
+        bool packs = packs_fit(0, a->g) && spans_aligned(a->spans + at, n);
+        double *partial = (double *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (pieces + 1) * sizeof *partial);
+        if (!partial)
+            return -1;
+        if (pieces && (packs ? LAUNCH(be, k_norm_pieces<4>, pieces, BLOCK, spans, a->g, partial)
+                             : LAUNCH(be, k_norm_pieces<1>, pieces, BLOCK, spans, a->g, partial)))
+            return -1;
+        if (LAUNCH(be, k_norms, (unsigned)n, WARP, spans, partial, a->norm + at))
             return -1;
     }
-    return partial ? 0 : -1;
+    return 0;
 }
 
 /* Per span: what the schedule and the step count make of it. */
@@ -74,22 +121,43 @@ typedef struct {
     bool zero_grad;
 } AdamwStep;
 
-__global__ void k_adamw(Spans spans, SpanRates rates, AdamwStep a)
-{
-    int s = blockIdx.y;
-    bool skip = rates.skip[s] || (a.gate && !isfinite(*a.gate));
-    float clip = a.norm && a.clip > 0 ? fminf(1, a.clip / (a.norm[s] + 1e-6f)) : 1;
-    for (EACH_OF_SPAN(i, spans, s)) {
+/* The step for one span. */
+struct Adamw {
+    const AdamwStep &a;
+    float clip, shrink, step, root;
+    bool skip;
+
+    template <typename P> __device__ void at(int64_t i)
+    {
+        P g = P();
         if (!skip) {
-            float d = a.g[i] * clip, m = a.beta1 * a.m[i] + a.rest1 * d, v = a.beta2 * a.v[i] + a.rest2 * d * d;
-            a.m[i] = m;
-            a.v[i] = v;
-            a.p[i] = a.p[i] * rates.shrink[s] - rates.step[s] * m / (sqrtf(v) * rates.root[s] + a.eps);
-            a.g[i] = d;
+            g = load<P>(a.g, i);
+            P p = load<P>(a.p, i), m = load<P>(a.m, i), v = load<P>(a.v, i);
+            UNROLL
+            for (int j = 0; j < P::SIZE; j++) {
+                float d = g.v[j] = g.v[j] * clip;
+                m.v[j] = a.beta1 * m.v[j] + a.rest1 * d;
+                v.v[j] = a.beta2 * v.v[j] + a.rest2 * d * d;
+                p.v[j] = p.v[j] * shrink - step * m.v[j] / (sqrtf(v.v[j]) * root + a.eps);
+            }
+            store(a.p, i, p);
+            store(a.m, i, m);
+            store(a.v, i, v);
         }
         if (a.zero_grad)
-            a.g[i] = 0;
+            store(a.g, i, P());
+        else if (!skip)
+            store(a.g, i, g);
     }
+};
+
+template <int N> __global__ void k_adamw(Spans spans, SpanRates rates, AdamwStep a)
+{
+    int s = span_of_block(spans);
+    bool skip = rates.skip[s] || (a.gate && !isfinite(*a.gate));
+    float clip = a.norm && a.clip > 0 ? fminf(1, a.clip / (a.norm[s] + 1e-6f)) : 1;
+    Adamw f = { a, clip, rates.shrink[s], rates.step[s], rates.root[s], skip };
+    each_of_piece<N>(spans, s, f);
 }
 
 static int adamw(Backend *be, const AdamwArgs *a)
@@ -111,108 +179,31 @@ static int adamw(Backend *be, const AdamwArgs *a)
             rates.root[i] = (float)(1 / sqrt(1 - pow(a->beta2, k)));
         }
         step.norm = a->norm ? a->norm + at : NULL;
-        if (LAUNCH(be, k_adamw, dim3(PIECES, (unsigned)n), BLOCK, spans, rates, step))
+        unsigned pieces = (unsigned)spans.first[SPANS];
+        bool packs = packs_fit(0, a->p, a->g, a->m, a->v) && spans_aligned(a->spans + at, n);
+        if (pieces && (packs ? LAUNCH(be, k_adamw<4>, pieces, BLOCK, spans, rates, step)
+                             : LAUNCH(be, k_adamw<1>, pieces, BLOCK, spans, rates, step)))
             return -1;
     }
     return 0;
 }
 
-__global__ void k_ema(int64_t n, float *teacher, const float *student, float m, float rest)
-{
-    for (EACH(i, n))
-        teacher[i] = m * teacher[i] + rest * student[i];
-}
+struct Average {
+    float keep, rest;
+    __device__ float at(int64_t) const
+    {
+        return keep;
+    }
+    __device__ float operator()(float teacher, float student, float) const
+    {
+        return keep * teacher + rest * student;
+    }
+};
 
 static int ema(Backend *be, const EmaArgs *a)
 {
-    if (!a->n)
-        return 0;
-    return LAUNCH(be, k_ema, grid_for(be, a->n, BLOCK), BLOCK, a->n, a->teacher, a->student, (float)a->momentum,
-                  (float)(1 - a->momentum));
-}
-
-/* ---- distributions */
-
-/* log of the sum of exp(f (x - center)); center may be NULL. */
-__device__ static float log_sum_exp(const float *x, const float *center, float f, int64_t k)
-{
-    float most = -INFINITY, sum = 0;
-    for (int64_t i = threadIdx.x; i < k; i += blockDim.x)
-        most = fmaxf(most, f * (x[i] - (center ? center[i] : 0)));
-    most = block_max(most);
-    for (int64_t i = threadIdx.x; i < k; i += blockDim.x)
-        sum += expf(f * (x[i] - (center ? center[i] : 0)) - most);
-    return most + logf(block_sum(sum));
-}
-
-__global__ void k_targets(TargetsArgs a, float f)
-{
-    const float *x = a.logits + blockIdx.x * a.k;
-    float lse = log_sum_exp(x, a.center, f, a.k);
-    for (int64_t i = threadIdx.x; i < a.k; i += blockDim.x)
-        a.q[blockIdx.x * a.k + i] = expf(f * (x[i] - (a.center ? a.center[i] : 0)) - lse);
-}
-
-static int targets(Backend *be, const TargetsArgs *a)
-{
-    if (!a->rows || !a->k)
-        return 0;
-    return LAUNCH(be, k_targets, (unsigned)a->rows, BLOCK, *a, (float)(1 / a->temp));
-}
-
-__global__ void k_center(CenterArgs a, float m, float rest)
-{
-    for (EACH(i, a.k)) {
-        float s = 0;
-        for (int64_t r = 0; r < a.rows; r++)
-            s += a.logits[r * a.k + i];
-        a.center[i] = m * a.center[i] + rest * (s / (float)a.rows);
-    }
-}
-
-static int center(Backend *be, const CenterArgs *a)
-{
-    if (!a->rows || !a->k)
-        return 0;
-    return LAUNCH(be, k_center, grid_for(be, a->k, BLOCK), BLOCK, *a, (float)a->momentum,
-                  (float)(1 - a->momentum));
-}
-
-__global__ void k_discrepancy(DiscrepancyArgs a, float f, float student, double *row)
-{
-    const float *b = a.base + blockIdx.x * a.k, *h = a.head + blockIdx.x * a.k;
-    float head = log_sum_exp(h, a.center_head, f, a.k);
-    float base = log_sum_exp(b, a.center_base, f, a.k), plain = log_sum_exp(b, NULL, student, a.k);
-    double d = 0, role = 0;
-    for (int64_t i = threadIdx.x; i < a.k; i += blockDim.x) {
-        float la = f * (h[i] - (a.center_head ? a.center_head[i] : 0)) - head;
-        float lb = f * (b[i] - (a.center_base ? a.center_base[i] : 0)) - base, lp = student * b[i] - plain;
-        d += (double)(expf(lb) * (lb - la));
-        role += (double)(expf(lp) * (lp - la));
-    }
-    d = block_sum(d);
-    role = block_sum(role);
-    if (threadIdx.x == 0) {
-        row[2 * blockIdx.x] = d;
-        row[2 * blockIdx.x + 1] = role;
-    }
-}
-
-__global__ void k_mean_pairs(int64_t rows, const double *row, float *out)
-{
-    double s = 0;
-    for (int64_t r = 0; r < rows; r++)
-        s += row[2 * r + threadIdx.x];
-    out[threadIdx.x] = rows ? (float)(s / (double)rows) : 0;
-}
-
-static int discrepancy(Backend *be, const DiscrepancyArgs *a)
-{
-    double *row = (double *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(2 * a->rows + 2) * sizeof *row);
-    if (!row || (a->rows && LAUNCH(be, k_discrepancy, (unsigned)a->rows, BLOCK, *a, (float)(1 / a->temp),
-                                   (float)(1 / a->student_temp), row)))
-        return -1;
-    return LAUNCH(be, k_mean_pairs, 1, 2, a->rows, row, a->out);
+    return map(be, a->n, (const float *)a->teacher, a->student, a->teacher, false,
+               Average{ (float)a->momentum, (float)(1 - a->momentum) });
 }
 
 void cuda_train_table(Backend *be)
@@ -220,7 +211,4 @@ void cuda_train_table(Backend *be)
     be->norms = norms;
     be->adamw = adamw;
     be->ema = ema;
-    be->targets = targets;
-    be->center = center;
-    be->discrepancy = discrepancy;
 }

@@ -70,6 +70,7 @@ using std::isfinite;
 #define __global__ static
 #define __device__
 #define __shared__ static thread_local
+#define __launch_bounds__(threads)
 
 struct dim3 {
     unsigned x, y, z;
