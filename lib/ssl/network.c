@@ -22,6 +22,7 @@ struct Network {
     HeadLast last_base, last_own;
     int dim, layers;
     float drop_path;
+    size_t operands; /* so many floats of the parameters, the first, are mostly operands of products */
 };
 
 void network_free(Network *n)
@@ -78,14 +79,25 @@ fail:
     return NULL;
 }
 
+/* A last layer's weight is an operand only after its norm was taken. */
+static size_t before_last_layer(Params *params)
+{
+    for (size_t i = 0; i < params_count(params); i++)
+        if (params_at(params, i)->last_layer)
+            return params_at(params, i)->offset;
+    return params_bytes(params) / sizeof(float);
+}
+
 Network *network_new(const TrainConfig *c, int parts, bool trains, void *memory)
 {
     if (config_check(c))
         return NULL;
     Backend *be = backend_open(c->device);
     Network *n = be ? build(c, parts) : NULL;
-    if (n)
+    if (n) {
         n->be = be;
+        n->operands = before_last_layer(n->params);
+    }
     if (n && (params_commit(n->params, be, memory, trains) ||
               (!memory && params_init(n->params, (uint64_t)c->seed)))) {
         network_free(n);
@@ -132,6 +144,7 @@ int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkP
     if (want_aux && !n->aux)
         return err_set(ERR_ABSENT, "this network has no auxiliary head");
     size_t mark = tape_mark(t);
+    tape_operands(t, params_flat(n->params), n->operands);
     if (x->dtype == DT_U8)
         x = op_image_normalize(t, x);
     Pass pass = { 0 };

@@ -86,6 +86,7 @@ void tape_begin(Tape *t, bool record)
     arena_rewind(&t->arena, 0);
     arena_rewind(&t->small, 0);
     arena_rewind(&t->operands, 0);
+    t->together.copy = NULL;
     t->ncasts = 0;
     for (HostBlock *b = t->blocks; b; b = b->next)
         b->used = 0;
@@ -310,16 +311,39 @@ const void *tape_real(Tape *t, const void *x, DType dtype, int64_t count)
     return !x || t->failed || dtype == t->be->real ? x : cast_into(t, &t->arena, x, dtype, count);
 }
 
+void tape_operands(Tape *t, const float *first, size_t count)
+{
+    if (t->together.first == first && t->together.count == count)
+        return;
+    t->together.first = first;
+    t->together.count = count;
+    t->together.copy = NULL;
+}
+
+/* x's place in the copy of all, or NULL where it is not among them. */
+static const void *operand_of_all(Tape *t, const Tensor *x)
+{
+    size_t at = ((uintptr_t)x->data - (uintptr_t)t->together.first) / sizeof(float);
+    if (!t->together.first || at >= t->together.count)
+        return NULL;
+    if (!t->together.copy)
+        t->together.copy = cast_into(t, &t->operands, t->together.first, DT_F32, (int64_t)t->together.count);
+    return t->together.copy ? (const char *)t->together.copy + at * dtype_size(t->be->real) : NULL;
+}
+
 const void *tape_operand(Tape *t, const Tensor *x)
 {
     if (!x || t->failed)
         return NULL;
     if (x->tape_private || x->dtype == t->be->real)
         return tape_real(t, x->data, x->dtype, tensor_count(x));
+    const void *copy = operand_of_all(t, x);
+    if (copy || t->failed)
+        return copy;
     for (size_t i = 0; i < t->ncasts; i++)
         if (t->casts[i].x == x)
             return t->casts[i].copy;
-    const void *copy = cast_into(t, &t->operands, x->data, x->dtype, tensor_count(x));
+    copy = cast_into(t, &t->operands, x->data, x->dtype, tensor_count(x));
     if (copy && keep_cast(t, x, copy) < 0)
         t->failed = true;
     return t->failed ? NULL : copy;

@@ -30,7 +30,8 @@ typedef struct {
 struct Tape {
     Backend *be;
     Arena arena, small, operands;
-    Cast *casts;
+    struct { const float *first; size_t count; const void *copy; } together; /* parameters that are cast at once */
+    Cast *casts; /* of others */
     size_t ncasts, casts_room;
     Pool pool;
     HostBlock *blocks, *block;

@@ -77,6 +77,11 @@ bool tape_failed(const Tape *t);
 /* Record a failure by hand: the err_set of a caller that builds its own op. Returns NULL. */
 Tensor *tape_fail(Tape *t);
 
+/* The caller's F32 device memory of `count` numbers from `first` on is full of parameters: where the device's products take
+ * another type, all of it is cast at once when the first of them is used in a step, rather than each by itself. It holds
+ * until the next call; NULL: none. */
+void tape_operands(Tape *t, const float *first, size_t count);
+
 /* Results that are not an op's: uninitialised, zero, or a header around memory that the caller owns (device
  * memory, alive for the step). */
 Tensor *tape_tensor(Tape *t, DType dtype, int ndim, const int64_t *shape);
