@@ -152,14 +152,20 @@ static void test_large_patches(void)
 static void test_layout(void)
 {
     for (int64_t b = 0; b < 3; b++) {
-        uint8_t pixels[3 * 5 * 7 * 3];
-        for (size_t i = 0; i < sizeof pixels; i++)
-            pixels[i] = (uint8_t)(i * 37);
-        input_bytes(0, DT_U8, b * 5 * 7 * 3, pixels);
-        output(1, DT_REAL, b * 3 * 5 * 7, false);
-        BOTH(normalize_u8, NormalizeArgs, .type = T(1), .batch = b, .h = 5, .w = 7, .x = P(0), .out = P(1));
-        same(1, "pixels of %d images", (int)b);
-        both_clear();
+        /* odd, as packs have it (with more than one block's pixels), and where no pack begins */
+        static const struct { int64_t h, w, first; } images[] = { { 5, 7, 0 }, { 34, 36, 0 }, { 6, 8, 1 } };
+        for (int i = 0; i < 3; i++) {
+            int64_t h = images[i].h, w = images[i].w, n = b * h * w * 3, first = images[i].first;
+            uint8_t pixels[2 * 34 * 36 * 3 + 1];
+            for (size_t k = 0; k < sizeof pixels; k++)
+                pixels[k] = (uint8_t)(k * 37);
+            input_bytes(0, DT_U8, n + first, pixels);
+            output(1, DT_REAL, n, false);
+            BOTH(normalize_u8, NormalizeArgs, .type = T(1), .batch = b, .h = h, .w = w,
+                 .x = first ? (const uint8_t *)P(0) + first : P(0), .out = P(1));
+            same(1, "pixels of %d images of %d x %d", (int)b, (int)h, (int)w);
+            both_clear();
+        }
         for (size_t w = 0; w < 2; w++) {
             input(0, DT_REAL, b * 3 * 9 * 13);
             output(1, DT_REAL, b * 2 * 3 * 48, false);
@@ -223,14 +229,15 @@ static void test_layout(void)
             same(1, "cast of %d%s", (int)b * 100, w ? ", added" : "");
             both_clear();
         }
-        for (int cls = 0; cls < 2; cls++) {
-            input(0, DT_REAL, b * 9 * 24);
-            input(1, DT_F32, 24);
-            input(2, DT_F32, (9 + cls) * 24);
-            output(3, DT_REAL, b * (9 + cls) * 24, false);
-            BOTH(tokens, TokensArgs, .type = T(0), .batch = b, .tokens = 9, .dim = 24, .patches = P(0),
+        for (int how = 0; how < 5; how++) {
+            int64_t cls = how % 2, dim = how < 2 ? 24 : how < 4 ? 25 : 8, first = how == 4;
+            input(0, DT_REAL, b * 9 * dim + first);
+            input(1, DT_F32, dim);
+            input(2, DT_F32, (9 + cls) * dim);
+            output(3, DT_REAL, b * (9 + cls) * dim, false);
+            BOTH(tokens, TokensArgs, .type = T(0), .batch = b, .tokens = 9, .dim = dim, .patches = b ? FROM(0, first) : NULL,
                  .cls = cls ? P(1) : NULL, .pos = P(2), .out = P(3));
-            same(3, "tokens of %d%s", (int)b, cls ? " with class" : "");
+            same(3, "tokens of %d, %d wide%s", (int)b, (int)dim, cls ? ", with class" : "");
             both_clear();
         }
     }

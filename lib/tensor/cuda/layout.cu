@@ -1,27 +1,45 @@
 /* Kernels that move and resample: pixels, patches, copies, transposes, tokens, position grids.
- * One thread an element, of patches and copies 16 bytes where they are so aligned; the transpose goes through tiles of shared
- * memory, so that both sides are read in rows.
+ * One thread an element; of tokens, patches and copies 16 bytes where they are so aligned, of pixels four. The transpose goes
+ * through tiles of shared memory, so that both sides are read in rows.
  * Floor: each element read and written once. */
 #include "tensor/cuda/kernel.cuh"
 
-template <typename T> __global__ void k_normalize_u8(NormalizeArgs a)
+/* N neighbouring pixels a thread, and a block has pixels of one image only. */
+template <typename T, int N> __global__ void k_normalize_u8(NormalizeArgs a)
 {
     const float mean[3] = { 0.485f, 0.456f, 0.406f }, deviation[3] = { 0.229f, 0.224f, 0.225f };
-    int64_t plane = a.h * a.w;
-    for (EACH(i, a.batch * plane))
-        for (int c = 0; c < 3; c++)
-            set((T *)a.out, (i / plane * 3 + c) * plane + i % plane,
-                ((float)a.x[3 * i + c] / 255.0f - mean[c]) / deviation[c]);
+    int64_t plane = a.h * a.w, at = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * N;
+    if (at >= plane)
+        return;
+    const uint8_t *x = a.x + 3 * (blockIdx.x * plane + at);
+    T *out = (T *)a.out + 3 * blockIdx.x * plane + at;
+    Pack<uint8_t, N> part[3];
+    UNROLL
+    for (int i = 0; i < 3; i++)
+        part[i] = load<Pack<uint8_t, N>>(x, i * N);
+    UNROLL
+    for (int c = 0; c < 3; c++) {
+        Pack<T, N> y;
+        UNROLL
+        for (int j = 0; j < N; j++) {
+            int i = 3 * j + c; /* among the 3 N bytes */
+            set(y.v, j, ((float)part[i / N].v[i % N] / 255.0f - mean[c]) / deviation[c]);
+        }
+        store(out, c * plane, y);
+    }
 }
 
 static int normalize_u8(Backend *be, const NormalizeArgs *a)
 {
-    int64_t n = a->batch * a->h * a->w;
-    if (!n)
+    enum { N = 4 };
+    int64_t plane = a->h * a->w;
+    if (!a->batch || !plane)
         return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_normalize_u8<T>, grid_for(be, n, BLOCK), BLOCK, *a);
+        bool packs = plane % N == 0 && packs_fit(0, a->x, (const uint8_t *)a->out);
+        dim3 grid((unsigned)a->batch, (unsigned)((plane / (packs ? N : 1) + BLOCK - 1) / BLOCK));
+        return packs ? LAUNCH(be, (k_normalize_u8<T, N>), grid, BLOCK, *a) : LAUNCH(be, (k_normalize_u8<T, 1>), grid, BLOCK, *a);
     });
 }
 
@@ -148,13 +166,18 @@ static int transpose(Backend *be, const TransposeArgs *a)
 
 /* ---- tokens and positions */
 
-template <typename T> __global__ void k_tokens(TokensArgs a)
+/* N columns of a token a thread. */
+template <typename T, int N> __global__ void k_tokens(TokensArgs a)
 {
-    int64_t skip = a.cls ? 1 : 0, n = a.tokens + skip;
-    for (EACH(i, a.batch * n * a.dim)) {
-        int64_t d = i % a.dim, j = i / a.dim % n, b = i / a.dim / n;
-        float v = j < skip ? a.cls[d] : get((const T *)a.patches, (b * a.tokens + j - skip) * a.dim + d);
-        set((T *)a.out, i, v + (a.pos ? a.pos[j * a.dim + d] : 0));
+    typedef Pack<T, N> P;
+    int64_t skip = a.cls ? 1 : 0, n = a.tokens + skip, cols = a.dim / N;
+    for (EACH(i, a.batch * n * cols)) {
+        int64_t d = i % cols * N, j = i / cols % n, b = i / cols / n;
+        P v = j < skip ? P() : load<P>((const T *)a.patches, (b * a.tokens + j - skip) * a.dim + d);
+        UNROLL
+        for (int k = 0; k < N; k++)
+            set(v.v, k, (j < skip ? a.cls[d + k] : get(v.v, k)) + (a.pos ? a.pos[j * a.dim + d + k] : 0));
+        store((T *)a.out, i * N, v);
     }
 }
 
@@ -165,7 +188,10 @@ static int tokens(Backend *be, const TokensArgs *a)
         return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
-        return LAUNCH(be, k_tokens<T>, grid_for(be, n, BLOCK), BLOCK, *a);
+        enum { SIZE = Pack<T>::SIZE };
+        return packs_fit(a->dim, (const T *)a->patches, (T *)a->out)
+                   ? LAUNCH(be, (k_tokens<T, SIZE>), grid_for(be, n / SIZE, BLOCK), BLOCK, *a)
+                   : LAUNCH(be, (k_tokens<T, 1>), grid_for(be, n, BLOCK), BLOCK, *a);
     });
 }
 
