@@ -93,15 +93,10 @@ static Tensor *convnext_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, i
         return tape_recompute(t, z, repeat_convnext, &again, sizeof again);
     }
     int64_t batch = z->shape[0], n = z->shape[1], c = z->shape[2];
-    float scales[DROP_PATH_BATCH];
-    if (pass && pass->rate > 0 && batch > DROP_PATH_BATCH) {
-        err_set(ERR_SHAPE, "drop path: %lld samples, more than %d", (long long)batch, DROP_PATH_BATCH);
-        return tape_fail(t);
-    }
     size_t mark = tape_mark(t);
-    bool dropped = shortcut && drop_path_scales(pass, place, 0, batch, scales);
     BranchArgs mlp = { .norm_w = l->convnext.norm_w, .norm_b = l->convnext.norm_b, .eps = NORM_EPS,
-                       .scale = dropped ? scales : NULL, .residual = shortcut ? z : NULL };
+                       .scale = shortcut ? drop_path_factors(pass, place, 0, batch) : NULL,
+                       .residual = shortcut ? z : NULL };
     Tensor *u = op_conv2d(t, tape_view(t, z, 4, (int64_t[]){ batch, rows, cols, c }), l->convnext.dw_w,
                           l->convnext.dw_b, 1, 3, (int)c);
     u = tape_view(t, u, 3, (int64_t[]){ batch, n, c });

@@ -23,20 +23,25 @@ Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...)
     return x;
 }
 
-int drop_path_scales(const Pass *pass, int layer, int branch, int64_t batch, float *scales)
+void drop_path_draw(const DropPath *d, int64_t batch, float *factors)
 {
-    if (!pass || pass->rate <= 0 || layer == 0 || pass->total < 2)
-        return 0;
-    float rate = pass->rate * (float)layer / (float)(pass->total - 1), keep = 1 - rate;
-    uint32_t key = pass->group << 16 | (uint32_t)layer << 1 | (uint32_t)branch;
-    Rng r = rng_make(pass->seed, RNG_DROP_PATH, pass->step, key);
-    int64_t ranks = pass->ranks ? pass->ranks : 1;
-    for (int64_t b = 0; b < batch * ranks; b++) {
-        float scale = floorf(keep + rng_uniform(&r)) / keep;
-        if (b % ranks == pass->rank)
-            scales[b / ranks] = scale;
-    }
-    return 1;
+    int64_t ranks = d->ranks ? d->ranks : 1;
+    for (int layer = 0; layer < d->layers; layer++)
+        for (int branch = 0; branch < BRANCHES; branch++, factors += batch) {
+            float rate = layer ? d->rate * (float)layer / (float)(d->layers - 1) : 0, keep = 1 - rate;
+            uint32_t key = d->group << 16 | (uint32_t)layer << 1 | (uint32_t)branch;
+            Rng r = rng_make(d->seed, RNG_DROP_PATH, d->step, key);
+            for (int64_t b = 0; b < batch * ranks; b++) {
+                float factor = floorf(keep + rng_uniform(&r)) / keep;
+                if (b % ranks == d->rank)
+                    factors[b / ranks] = factor;
+            }
+        }
+}
+
+const float *drop_path_factors(const Pass *pass, int layer, int branch, int64_t batch)
+{
+    return pass && pass->factors && layer ? pass->factors + (layer * BRANCHES + branch) * batch : NULL;
 }
 
 void linear_add(Params *params, int64_t out, int64_t in, const char *prefix, Tensor **w, Tensor **b)
@@ -89,20 +94,14 @@ Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const P
         return tape_recompute(t, x, repeat_block, &again, sizeof again);
     }
     int64_t batch = x->shape[0];
-    float scales[DROP_PATH_BATCH];
-    if (pass && pass->rate > 0 && batch > DROP_PATH_BATCH) {
-        err_set(ERR_SHAPE, "drop path: %lld samples, more than %d", (long long)batch, DROP_PATH_BATCH);
-        return tape_fail(t);
-    }
     size_t mark = tape_mark(t);
     /* Without its shortcut a branch is all there is: dropping it would leave nothing. */
-    bool dropped = shortcut && drop_path_scales(pass, layer, 0, batch, scales);
     BranchArgs attention = { .norm_w = b->norm1_w, .norm_b = b->norm1_b, .eps = NORM_EPS,
-                             .scale = dropped ? scales : NULL, .residual = shortcut ? x : NULL };
+                             .scale = shortcut ? drop_path_factors(pass, layer, 0, batch) : NULL,
+                             .residual = shortcut ? x : NULL };
     Tensor *u = op_attention_branch(t, x, &attention, b->qkv_w, b->qkv_b, b->proj_w, b->proj_b, b->heads);
-    dropped = drop_path_scales(pass, layer, 1, batch, scales);
     BranchArgs mlp = { .norm_w = b->norm2_w, .norm_b = b->norm2_b, .eps = NORM_EPS,
-                       .scale = dropped ? scales : NULL, .residual = u };
+                       .scale = drop_path_factors(pass, layer, 1, batch), .residual = u };
     Tensor *y = op_mlp_branch(t, u, &mlp, b->fc1_w, b->fc1_b, b->fc2_w, b->fc2_b);
     return tape_keep(t, mark, y);
 }

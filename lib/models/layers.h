@@ -13,19 +13,26 @@ typedef struct {
     char first[160]; /* the first that held a NaN or Inf, or "" */
 } Probe;
 
-/* What a forward pass is given beside its input.
- *
- * Drop path: layer l of `total` has the rate rate * l / (total - 1); each residual branch of a layer draws
- * for itself, a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). rate 0:
- * none. Where a batch is shared by ranks, sample i of this one is number i * ranks + rank of all.
- *
- * recompute: of a layer only the output is kept for the backward pass (tape_recompute). */
+/* Drop path [Huang 2016]: layer l of `layers` has the rate rate * l / (layers - 1); each residual branch of a layer draws for
+ * itself, a sample at a time, as a pure function of (seed, step, group, layer, branch, sample). Where a batch is shared by
+ * ranks, sample i of this one is number i * ranks + rank of all. */
 typedef struct {
     float rate;
-    int total;
+    int layers;
     uint64_t seed, step;
     uint32_t group;
     int rank, ranks; /* ranks 0 counts as 1 */
+} DropPath;
+
+enum { BRANCHES = 2 }; /* of a layer, at most */
+
+/* The factors of all branches, [layers, BRANCHES, batch], which are 0 or 1/keep; layer 0 drops nothing. */
+void drop_path_draw(const DropPath *d, int64_t batch, float *factors);
+
+/* What a forward pass is given beside its input. factors: those of drop_path_draw on the device, or NULL for none.
+ * recompute: of a layer only the output is kept for the backward pass (tape_recompute). */
+typedef struct {
+    const float *factors;
     bool recompute;
     int (*reached)(void *arg); /* on the way back, before each block of the base model; or NULL */
     void *reached_arg;
@@ -37,11 +44,8 @@ typedef struct {
 Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-enum { DROP_PATH_BATCH = 16384 }; /* most samples of one forward */
-
-/* Factors of a residual branch, batch floats that are 0 or 1/keep. Returns whether any could be dropped; 0
- * (and scales untouched) where the rate is 0 or pass is NULL. [Huang 2016] */
-int drop_path_scales(const Pass *pass, int layer, int branch, int64_t batch, float *scales);
+/* The factors of one branch of a pass (which may be NULL); NULL where nothing is dropped. */
+const float *drop_path_factors(const Pass *pass, int layer, int branch, int64_t batch);
 
 typedef struct {
     Tensor *norm1_w, *norm1_b, *qkv_w, *qkv_b, *proj_w, *proj_b;

@@ -136,6 +136,19 @@ bool network_has_aux(const Network *n)
     return n->aux != NULL;
 }
 
+int64_t network_draws(const Network *n)
+{
+    return n->drop_path > 0 && n->layers > 1 ? n->layers * BRANCHES : 0;
+}
+
+void network_draw(const Network *n, const DropPath *d, int64_t batch, float *factors)
+{
+    DropPath own = *d;
+    own.rate = n->drop_path;
+    own.layers = n->layers;
+    drop_path_draw(&own, batch, factors);
+}
+
 int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkPass *how, NetworkOut *out)
 {
     *out = (NetworkOut){ 0 };
@@ -149,13 +162,7 @@ int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkP
         x = op_image_normalize(t, x);
     Pass pass = { 0 };
     if (how)
-        pass = (Pass){ .rate = how->drop ? n->drop_path : 0,
-                       .total = n->layers,
-                       .seed = how->seed,
-                       .step = how->step,
-                       .group = how->group,
-                       .rank = how->rank,
-                       .ranks = how->ranks,
+        pass = (Pass){ .factors = how->factors,
                        .recompute = how->recompute,
                        .reached = how->reached,
                        .reached_arg = how->reached_arg,

@@ -21,13 +21,10 @@ enum { /* parts to build */
     NETWORK_ALL = 3,
 };
 
-/* A forward pass of the student. Its drop-path draws are a pure function of these, so a resumed run repeats them. */
+/* A forward pass of the student. */
 typedef struct {
-    bool drop;
-    uint64_t seed, step;
-    uint32_t group;  /* of views: 0 global, 1 local */
-    int rank, ranks; /* which of how many parts of the batch this is; ranks 0 counts as 1 */
-    bool recompute;  /* keep of each layer the output alone for the backward pass */
+    const float *factors; /* network_draw's, on the device; NULL: nothing is dropped */
+    bool recompute; /* keep of each layer the output alone for the backward pass */
     int (*reached)(void *arg); /* see models/layers.h; or NULL */
     void *reached_arg;
     Probe *probe;    /* or NULL; see models/layers.h */
@@ -52,6 +49,11 @@ Params *network_params(Network *n);
 Backend *network_backend(Network *n); /* its parameters are memory of this device */
 int network_dim(const Network *n); /* C */
 bool network_has_aux(const Network *n);
+
+/* Numbers that a pass takes for each sample to drop paths: 0 where the configuration drops none. */
+int64_t network_draws(const Network *n);
+/* Those of `batch` samples, on the host; d without its rate and layers, which are the network's. */
+void network_draw(const Network *n, const DropPath *d, int64_t batch, float *factors);
 
 /* Image vectors, `how` NULL for inference: out->base, and out->aux if want_aux and there is a head. x: [B,3,H,W] f32 normalised, or
  * [B,H,W,3] u8. 0, or -1. */

@@ -24,6 +24,8 @@ struct Student {
     Tape *tape;
     Backend *be;
     float *figures; /* [FIGURES] */
+    float *factors, *drawn; /* of drop path, on the device and on the host; of the global views, then of the local ones */
+    size_t factors_room; /* bytes */
     int logits;
     Group *group; /* or NULL */
     size_t unsummed; /* floats at the beginning of the gradients that aren't being added up yet */
@@ -72,6 +74,15 @@ fail:
     return NULL;
 }
 
+static void factors_free(Student *s)
+{
+    if (s->factors)
+        s->be->release(s->be, s->factors, s->factors_room);
+    free(s->drawn);
+    s->factors = s->drawn = NULL;
+    s->factors_room = 0;
+}
+
 void student_free(Student *s)
 {
     if (!s)
@@ -80,6 +91,7 @@ void student_free(Student *s)
     network_free(s->net);
     if (s->figures)
         s->be->release(s->be, s->figures, FIGURES * sizeof(float));
+    factors_free(s);
     tape_free(s->tape);
     free(s);
 }
@@ -129,6 +141,39 @@ static int block_done(void *arg)
     return s->unsummed - at >= BUCKET ? sum_from(s, at) : 0;
 }
 
+static int factors_grow(Student *s, size_t bytes)
+{
+    if (bytes <= s->factors_room)
+        return 0;
+    factors_free(s);
+    if (!(s->drawn = malloc(bytes)))
+        return err_set(ERR_MEMORY, "drop path: no memory for %zu bytes", bytes);
+    if (!(s->factors = s->be->alloc(s->be, bytes))) {
+        factors_free(s);
+        return err_prefix("drop path");
+    }
+    s->factors_room = bytes;
+    return 0;
+}
+
+/* Draw which paths this step drops, for all views, and send that up in one go. */
+static int draw(Student *s)
+{
+    const ViewBatch *v = &s->views;
+    int64_t each = network_draws(s->net), globals = each * v->globals * v->batch, locals = each * v->locals * v->batch;
+    size_t bytes = (size_t)(globals + locals) * sizeof *s->drawn;
+    if (!each)
+        return 0;
+    if (factors_grow(s, bytes))
+        return -1;
+    DropPath d = { .seed = (uint64_t)s->config.seed, .step = (uint64_t)s->step, .rank = group_rank(s->group),
+                   .ranks = group_world(s->group) };
+    network_draw(s->net, &d, v->globals * v->batch, s->drawn);
+    d.group = 1;
+    network_draw(s->net, &d, v->locals * v->batch, s->drawn + globals);
+    return s->be->write(s->be, s->factors, s->drawn, bytes);
+}
+
 /* The image vectors of both groups of views, one behind the other, and their logits. */
 static int forward(Student *s, bool record, Probe *probe)
 {
@@ -139,9 +184,9 @@ static int forward(Student *s, bool record, Probe *probe)
     int parts = v->locals ? 2 : 1;
     tape_begin(t, record);
     for (int i = 0; i < parts; i++) {
-        NetworkPass how = { .drop = true, .seed = (uint64_t)s->config.seed, .step = (uint64_t)s->step,
-                            .group = (uint32_t)i, .rank = group_rank(s->group), .ranks = group_world(s->group),
-                            .recompute = s->config.recompute, .probe = probe };
+        NetworkPass how = { .recompute = s->config.recompute, .probe = probe };
+        if (network_draws(s->net))
+            how.factors = s->factors + (i ? network_draws(s->net) * v->globals * v->batch : 0);
         if (!i && record && s->blocks) {
             how.reached = block_done;
             how.reached_arg = s;
@@ -164,7 +209,7 @@ int student_forward(Student *s, const ViewBatch *views, const StepRates *rates)
         return -1;
     s->views = *views;
     s->step = rates->step;
-    s->pending = !forward(s, true, NULL);
+    s->pending = !draw(s) && !forward(s, true, NULL);
     return s->pending ? 0 : -1;
 }
 

@@ -76,10 +76,9 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
                  .b1 = data_of(b1),
                  .b2 = data_of(b2),
                  .residual = data_of(a->residual),
+                 .scale = a->scale,
                  .y = y->data,
                  .rows_per_scale = samples && x->ndim > 1 ? rows / samples : 1};
-    if (a->scale && !(m.scale = tape_upload(t, a->scale, (size_t)samples * sizeof *a->scale)))
-        return NULL;
     if (wants &&
         (!(m.pre = tape_floats(t, rows * hidden)) || (a->norm_w && !(m.stat = tape_floats(t, 2 * rows)))))
         return NULL;

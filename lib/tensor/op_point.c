@@ -5,7 +5,7 @@
 typedef struct {
     Node node;
     Tensor *x, *y;
-    float *scale;
+    const float *scale;
     float factor;
 } PointNode;
 
@@ -102,21 +102,18 @@ Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale)
     if (x && !same_shape(x, y))
         return tape_bad_shape(t, "residual", "both must have one shape", x);
     int64_t samples = tensor_dim(y, 0);
-    float *factors = NULL;
-    if (scale && !(factors = tape_upload(t, scale, (size_t)samples * sizeof *scale)))
-        return NULL;
     Tensor *out = tape_like(t, y);
     if (!out)
         return NULL;
     ResidualArgs r = { .type = y->dtype, .samples = samples, .stride = samples ? tensor_count(y) / samples : 0,
-                       .x = data_of(x), .y = y->data, .scale = factors, .out = out->data };
+                       .x = data_of(x), .y = y->data, .scale = scale, .out = out->data };
     if (tape_backend(t)->residual(tape_backend(t), &r) < 0)
         return tape_fail(t);
     if (TAPE_WANTS(t, x, y)) {
         PointNode *n = record(t, residual_backward, out, x, y);
         if (!n)
             return NULL;
-        n->scale = factors;
+        n->scale = scale;
     }
     return tape_failed(t) ? NULL : out;
 }

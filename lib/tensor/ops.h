@@ -34,8 +34,8 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads);
 typedef struct {
     Tensor *norm_w, *norm_b; /* layer norm before the branch; both NULL: none */
     float eps;
-    const float *scale; /* drop path: host array, one factor a sample (0 or 1/keep) for each of the B =
-                           shape[0] samples of x, copied by the op; NULL: 1 */
+    const float *scale; /* drop path: memory of the device, alive for the step, one factor (0 or 1/keep) for each of the
+                           B = shape[0] samples of x; NULL: 1 */
     Tensor *residual; /* added to the branch: x itself in most blocks, another tensor of its shape, or NULL */
 } BranchArgs;
 
@@ -60,7 +60,7 @@ Tensor *op_softmax(Tape *t, Tensor *x);     /* over the last axis */
 Tensor *op_log_softmax(Tape *t, Tensor *x); /* over the last axis */
 /* x as F32 or BF16; x itself where it is that already. */
 Tensor *op_cast(Tape *t, Tensor *x, DType dtype);
-/* x + scale[b] y, b the first axis, of y's type; scale a host array of shape[0] factors (copied) or NULL for 1.
+/* x + scale[b] y, b the first axis, of y's type; scale as in BranchArgs.
  * x NULL: scale[b] y alone, which is drop path by itself [Huang 2016]. */
 Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale);
 /* Elementwise, x and y of one shape. */

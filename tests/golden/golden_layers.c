@@ -3,6 +3,7 @@
 #include "golden_tape.h"
 
 #include "tensor/ops.h"
+#include "tensor/tape.h"
 #include "util/err.h"
 
 #include <math.h>
@@ -149,7 +150,7 @@ static void run_drop_path(Golden *g)
     float scale[256], keep = 1 - (float)golden_real(g, "rate", 0);
     for (size_t i = 0; i < draws->count && i < 256; i++)
         scale[i] = floorf(keep + u[i]) / keep;
-    golden_out(r, "y", op_residual(r->tape, NULL, golden_leaf(r, "in.x"), scale));
+    golden_out(r, "y", op_residual(r->tape, NULL, golden_leaf(r, "in.x"), tape_upload(r->tape, scale, sizeof scale)));
     golden_finish(r, NULL, "");
 }
 

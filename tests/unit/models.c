@@ -93,11 +93,15 @@ static void test_forward(const char *kind)
     ok(!forward(base, head, t, false, 4, 4, NULL, b), "%s: a grid of one patch", kind);
     ok(forward(base, head, t, false, 3, 9, NULL, b) && err_code() == ERR_SHAPE,
        "%s: less than a patch is refused", kind);
-    Pass drop = { .rate = 0.5f, .total = 5, .seed = 1, .step = 2 };
+    float factors[5 * BRANCHES * B];
+    DropPath draws = { .rate = 0.5f, .layers = 5, .seed = 1, .step = 2 };
+    Pass drop = { .factors = factors };
+    drop_path_draw(&draws, B, factors);
     ok(!forward(base, head, t, true, 24, 24, &drop, b) && !forward(base, head, t, true, 24, 24, &drop, c) &&
            !memcmp(b, c, sizeof b) && memcmp(a, b, sizeof a),
-       "%s: drop path repeats its draws", kind);
-    drop.step++;
+       "%s: drop path", kind);
+    draws.step++;
+    drop_path_draw(&draws, B, factors);
     ok(!forward(base, head, t, true, 24, 24, &drop, c) && memcmp(b, c, sizeof b),
        "%s: and draws anew each step", kind);
     Probe probe = { "" };
@@ -116,12 +120,23 @@ static void test_forward(const char *kind)
 
 static void test_drop_path(void)
 {
-    enum { B = 4096 };
-    static float s[B];
-    Pass pass = { .rate = 0.3f, .total = 4, .seed = 5, .step = 6 };
-    ok(!drop_path_scales(NULL, 3, 0, B, s) && !drop_path_scales(&pass, 0, 0, B, s),
-       "the first layer drops nothing");
-    ok(drop_path_scales(&pass, 3, 0, B, s), "the last layer does");
+    enum { B = 4096, LAYERS = 4, ALL = LAYERS * BRANCHES * B };
+    static float all[ALL], again[ALL], half[2][ALL / 2];
+    DropPath d = { .rate = 0.3f, .layers = LAYERS, .seed = 5, .step = 6 };
+    drop_path_draw(&d, B, all);
+    drop_path_draw(&d, B, again);
+    ok(!memcmp(all, again, sizeof all), "drop path repeats its draws");
+    d.ranks = 2;
+    for (d.rank = 0; d.rank < 2; d.rank++)
+        drop_path_draw(&d, B / 2, half[d.rank]);
+    int differ = 0;
+    for (int i = 0; i < ALL; i++)
+        differ += all[i] != half[i % 2][i / 2];
+    ok(!differ, "two ranks share them out");
+    Pass pass = { .factors = all };
+    ok(!drop_path_factors(NULL, 3, 0, B) && !drop_path_factors(&pass, 0, 0, B), "the first layer drops nothing");
+    const float *s = drop_path_factors(&pass, 3, 1, B);
+    ok(s == all + ALL - B, "each branch has its own");
     int dropped = 0, odd = 0;
     for (int i = 0; i < B; i++) {
         dropped += s[i] == 0;

@@ -4,6 +4,7 @@
 
 #include "tensor/cpu/cpu.h"
 #include "tensor/ops.h"
+#include "tensor/tape.h"
 #include "util/err.h"
 #include "util/rng.h"
 
@@ -32,6 +33,11 @@ typedef struct {
 
 static float scales[64];
 
+static const float *factors(Tape *t)
+{
+    return tape_upload(t, scales, sizeof scales);
+}
+
 static Tensor *linear(Tape *t, Tensor **x, const int *p)
 {
     (void)p;
@@ -53,7 +59,7 @@ static Tensor *mlp(Tape *t, Tensor **x, const int *p)
 /* p: 0 residual is x, 1 another tensor, 2 none; drop path or not */
 static Tensor *mlp_branch(Tape *t, Tensor **x, const int *p)
 {
-    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? scales : NULL,
+    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? factors(t) : NULL,
                      .residual = p[0] == 0 ? x[0] : p[0] == 1 ? x[7] : NULL };
     return op_mlp_branch(t, x[0], &a, x[1], x[2], x[3], x[4]);
 }
@@ -65,7 +71,7 @@ static Tensor *attention(Tape *t, Tensor **x, const int *p)
 
 static Tensor *attention_branch(Tape *t, Tensor **x, const int *p)
 {
-    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? scales : NULL,
+    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? factors(t) : NULL,
                      .residual = x[0] };
     return op_attention_branch(t, x[0], &a, x[1], x[2], x[3], x[4], p[0]);
 }
@@ -100,7 +106,7 @@ static Tensor *softmax(Tape *t, Tensor **x, const int *p)
 /* x + s y, with x used again so that the shared gradient must be taken apart */
 static Tensor *residual(Tape *t, Tensor **x, const int *p)
 {
-    Tensor *y = op_residual(t, x[0], x[1], p[0] ? scales : NULL);
+    Tensor *y = op_residual(t, x[0], x[1], p[0] ? factors(t) : NULL);
     return op_mul(t, op_add(t, y, x[0]), op_scale(t, y, 0.5f));
 }
 
