@@ -16,11 +16,13 @@
 static struct {
     int64_t threads, every, parent;
     DeviceOptions device;
-} o = { .every = 10, .device = DEVICE_DEFAULT };
+    bool graph;
+} o = { .every = 10, .device = DEVICE_DEFAULT, .graph = true };
 
 static const Opt opts[] = {
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "work in N threads (0: as many as the trainer)"),
     DEVICE_OPTS(&o.device),
+    OPT_FLAG("graph", 0, &o.graph, "on a GPU: record the work of a step and repeat it at once"),
     OPT_INT("every", 0, &o.every, 0, 1000000, "N", "publish whole logits every N steps (0: never)"),
     OPT_INT("child-of", 0, &o.parent, 0, 1 << 30, "PID", "end with process PID, which started this one"),
     OPT_END
@@ -55,7 +57,7 @@ int main(int argc, char **argv)
         threads_settle(argv);
     if (stop_install())
         die();
-    TeachServer server = { .every = o.every, .threads = (int)o.threads };
+    TeachServer server = { .every = o.every, .threads = (int)o.threads, .graph = o.graph };
     if (!(server.device = device_name(&o.device, "bf16")) || !(server.trainer = link_listen("teacher")))
         die();
     if (!(server.published = link_publish("targets")))

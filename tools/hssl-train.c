@@ -32,6 +32,7 @@ static const Opt own_opts[] = {
     DEVICE_OPTS(&options.device),
     OPT_INT("threads", 't', &options.threads, 0, 1024, "N", "compute in N threads (0: one a processor)"),
     OPT_FLAG("recompute", 0, &config.recompute, "keep the outputs of layers only, and compute the rest twice"),
+    OPT_FLAG("graph", 0, &config.graph, "on a GPU: record the work of a step and repeat it at once"),
     OPT_STR("teacher", 0, &options.teacher, "TICKET", "use the hssl-teach of this ticket; else one is started"),
     OPT_STR("teacher-device", 0, &options.teacher_device, "cpu|cuda[:N]", "--device of the teacher that is started"),
     OPT_CHOICE("teacher-medium", 0, &options.medium, "auto|ipc|shm|inline",
@@ -84,6 +85,7 @@ static void adopt_run_settings(Run *run)
                       options.output, b);
     stored.device = config.device;
     stored.recompute = config.recompute;
+    stored.graph = config.graph;
     config = stored;
 }
 

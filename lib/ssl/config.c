@@ -50,6 +50,7 @@ void config_init(TrainConfig *c)
         .adam_eps = 1e-8,
         .clip_grad = 3,
         .device = "cpu",
+        .graph = true,
     };
 }
 

@@ -45,6 +45,7 @@ typedef struct {
     /* how it is computed: not stored, for a run may go on another way */
     const char *device; /* for tape_new */
     bool recompute;     /* compute the inside of layers twice, to save memory */
+    bool graph;         /* a device that can repeats recorded steps (tensor/recording.h) */
 } TrainConfig;
 
 /* The defaults. */

@@ -4,6 +4,7 @@
 #include "ssl/method.h"
 #include "tensor/backend.h"
 #include "tensor/ops.h"
+#include "tensor/recording.h"
 #include "util/err.h"
 
 #include <math.h>
@@ -38,6 +39,9 @@ struct Student {
     const float *targets;
     int64_t step;
     bool pending;
+    /* Both halves of a step, repeated by the device where it can; the tape has no record of a repeated forward pass. */
+    Recordings ahead, back;
+    bool repeated;
 };
 
 size_t student_bytes(const TrainConfig *c)
@@ -56,6 +60,7 @@ Student *student_new(const TrainConfig *c, void *memory)
     if (!(s->tape = tape_new(c->device)))
         goto fail;
     s->be = tape_backend(s->tape);
+    s->ahead.be = s->back.be = c->graph ? s->be : NULL;
     if (!(s->figures = s->be->alloc(s->be, FIGURES * sizeof(float))) || !(s->method = method_find(c->method)) ||
         !(s->net = network_new(c, NETWORK_ALL, true, memory)))
         goto fail;
@@ -83,10 +88,17 @@ static void factors_free(Student *s)
     s->factors_room = 0;
 }
 
+static void forget_recordings(Student *s)
+{
+    recordings_forget(&s->ahead);
+    recordings_forget(&s->back);
+}
+
 void student_free(Student *s)
 {
     if (!s)
         return;
+    forget_recordings(s);
     adamw_free(s->adamw);
     network_free(s->net);
     if (s->figures)
@@ -116,6 +128,9 @@ void student_join(Student *s, Group *g)
     Params *params = network_params(s->net);
     char name[64];
     s->group = g;
+    /* Sums over ranks begin on the way back, on the host's word. */
+    forget_recordings(s);
+    s->ahead.be = s->back.be = s->config.graph && group_world(g) < 2 ? s->be : NULL;
     for (s->blocks = 0; s->blocks < MOST_BLOCKS; s->blocks++) {
         snprintf(name, sizeof name, "backbone.blocks.%d.norm1.weight", s->blocks);
         const Param *p = params_find(params, name);
@@ -145,6 +160,7 @@ static int factors_grow(Student *s, size_t bytes)
 {
     if (bytes <= s->factors_room)
         return 0;
+    forget_recordings(s);
     factors_free(s);
     if (!(s->drawn = malloc(bytes)))
         return err_set(ERR_MEMORY, "drop path: no memory for %zu bytes", bytes);
@@ -203,13 +219,35 @@ static int forward(Student *s, bool record, Probe *probe)
     return network_logits(s->net, t, s->logits, &s->out);
 }
 
+static int forward_piece(void *arg)
+{
+    return forward(arg, true, NULL);
+}
+
+/* By the device alone where both halves of the step can be repeated; else the tape gets its record. */
+static int go_forward(Student *s)
+{
+    const ViewBatch *v = &s->views;
+    s->repeated = false;
+    if (recordings_any(&s->back)) {
+        int rc = recordings_repeat(&s->ahead, views_pixels(v, 0), views_pixels(v, 1));
+        s->repeated = !rc;
+        if (rc <= 0)
+            return rc;
+    }
+    int rc = recordings_make(&s->ahead, views_pixels(v, 0), views_pixels(v, 1), forward_piece, s);
+    return rc > 0 ? forward(s, true, NULL) : rc;
+}
+
 int student_forward(Student *s, const ViewBatch *views, const StepRates *rates)
 {
     if (views_check(views))
         return -1;
+    if (!views_same_shape(&s->views, views))
+        forget_recordings(s);
     s->views = *views;
     s->step = rates->step;
-    s->pending = !draw(s) && !forward(s, true, NULL);
+    s->pending = !draw(s) && !go_forward(s);
     return s->pending ? 0 : -1;
 }
 
@@ -220,6 +258,7 @@ static int blame(Student *s, double loss)
     Params *params = network_params(s->net);
     char who[200] = "";
     bool finite = true;
+    forget_recordings(s); /* the tape is needed */
     for (size_t i = 0; i < params_count(params) && !*who; i++) {
         const Param *p = params_at(params, i);
         if (!be->all_finite(be, DT_F32, p->tensor->data, (int64_t)p->count, &finite) && !finite)
@@ -245,16 +284,13 @@ static int note_figure(Student *s, int figure, const Tensor *x)
     return s->be->copy(s->be, &a);
 }
 
-int student_backward(Student *s, const float *q)
+static int backward_piece(void *arg)
 {
+    Student *s = arg;
     Tape *t = s->tape;
     const ViewBatch *v = &s->views;
-    if (!s->pending)
-        return err_set(ERR_USAGE, "student: no forward pass to go back from");
-    s->pending = false;
-    s->targets = q;
     int64_t shape[] = { v->globals * v->batch, s->config.out_dim };
-    LossTerm term = { .targets = tape_wrap(t, DT_F32, 2, shape, (float *)(uintptr_t)q),
+    LossTerm term = { .targets = tape_wrap(t, DT_F32, 2, shape, (float *)(uintptr_t)s->targets),
                       .views = v->globals + v->locals, .batch = v->batch };
     Tensor *terms[2] = { NULL, NULL }, *loss;
     term.student = s->out.base_logits;
@@ -270,7 +306,21 @@ int student_backward(Student *s, const float *q)
         return -1;
     s->unsummed = params_bytes(network_params(s->net)) / sizeof(float);
     s->blocks_left = s->blocks;
-    if (tape_backward(t, mean))
+    return tape_backward(t, mean);
+}
+
+int student_backward(Student *s, const float *q)
+{
+    if (!s->pending)
+        return err_set(ERR_USAGE, "student: no forward pass to go back from");
+    s->pending = false;
+    s->targets = q;
+    int rc = recordings_repeat(&s->back, q, NULL);
+    if (rc > 0)
+        rc = s->repeated && forward(s, true, NULL) ? -1 : recordings_make(&s->back, q, NULL, backward_piece, s);
+    if (rc > 0)
+        rc = forward(s, true, NULL) || backward_piece(s) ? -1 : 0;
+    if (rc)
         return -1;
     return group_world(s->group) > 1 ? sum_from(s, 0) || group_sum(s->group, s->figures, FIGURES) ? -1 : 0 : 0;
 }
@@ -306,8 +356,10 @@ int student_finish(Student *s, const float *q, const StepRates *rates, StudentRe
 
 void student_rest(Student *s)
 {
-    if (!s->pending)
-        tape_rest(s->tape);
+    if (s->pending)
+        return;
+    forget_recordings(s);
+    tape_rest(s->tape);
 }
 
 int student_state(Student *s, StateList *l)

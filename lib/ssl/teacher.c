@@ -3,6 +3,7 @@
 #include "nn/ema.h"
 #include "ssl/method.h"
 #include "tensor/backend.h"
+#include "tensor/recording.h"
 #include "util/err.h"
 
 #include <math.h>
@@ -22,6 +23,9 @@ struct Teacher {
     float *means;                /* [2][K], or NULL: see teacher_defer */
     const float *head_logits, *base_logits; /* of the last step, in the tape's arena */
     bool aux, measures;
+    ViewBatch views; /* of this step */
+    NetworkOut out;
+    Recordings forwards; /* up to the logits: what follows depends on the step */
 };
 
 Teacher *teacher_new(const TrainConfig *c, const float *student)
@@ -36,6 +40,7 @@ Teacher *teacher_new(const TrainConfig *c, const float *student)
     if (!(t->tape = tape_new(c->device)) || !(t->method = method_find(c->method)))
         goto fail;
     t->be = tape_backend(t->tape);
+    t->forwards.be = c->graph ? t->be : NULL;
     if (student) {
         t->bytes = network_bytes(c, NETWORK_ALL);
         if (!t->bytes || !(t->memory = t->be->alloc(t->be, t->bytes)) ||
@@ -62,6 +67,7 @@ void teacher_free(Teacher *t)
     if (!t)
         return;
     size_t k = (size_t)t->config.out_dim * sizeof(float);
+    recordings_forget(&t->forwards);
     network_free(t->net);
     if (t->memory)
         t->be->release(t->be, t->memory, t->bytes);
@@ -138,21 +144,40 @@ static int take_in(Teacher *t, int which, const float *z, int64_t rows)
                                                .out = t->means + which * k, .factor = 1 / (float)rows });
 }
 
+static int forward_piece(void *arg)
+{
+    Teacher *t = arg;
+    tape_begin(t->tape, false);
+    return logits(t, views_tensor(t->tape, &t->views, 0), &t->out);
+}
+
+/* t->out, by the device alone where it can repeat that. */
+static int forward(Teacher *t, const ViewBatch *views)
+{
+    if (!views_same_shape(&t->views, views))
+        recordings_forget(&t->forwards);
+    t->views = *views;
+    const void *pixels = views_pixels(views, 0);
+    int rc = recordings_repeat(&t->forwards, pixels, NULL);
+    if (rc > 0)
+        rc = recordings_make(&t->forwards, pixels, NULL, forward_piece, t);
+    return rc > 0 ? forward_piece(t) : rc;
+}
+
 /* All of a step's work, without a wait. */
 static int issue(Teacher *t, const ViewBatch *views, double temp, float *q, bool measures)
 {
     if (views_check(views))
         return -1;
     int64_t rows = views->globals * views->batch, k = t->config.out_dim;
-    NetworkOut out;
-    tape_begin(t->tape, false);
-    if (logits(t, views_tensor(t->tape, views, 0), &out))
+    if (forward(t, views))
         return -1;
-    const float *z = (t->aux ? out.aux_logits : out.base_logits)->data;
+    const NetworkOut *out = &t->out;
+    const float *z = (t->aux ? out->aux_logits : out->base_logits)->data;
     t->head_logits = t->aux ? z : NULL;
-    t->base_logits = out.base_logits ? out.base_logits->data : NULL;
-    return t->method->targets(t->tape, z, t->center, temp, q, rows, k) || (measures && measure(t, &out, rows, temp)) ||
-                   take_in(t, 0, z, rows) || (t->measures && take_in(t, 1, out.base_logits->data, rows))
+    t->base_logits = out->base_logits ? out->base_logits->data : NULL;
+    return t->method->targets(t->tape, z, t->center, temp, q, rows, k) || (measures && measure(t, out, rows, temp)) ||
+                   take_in(t, 0, z, rows) || (t->measures && take_in(t, 1, out->base_logits->data, rows))
                ? -1
                : 0;
 }
@@ -182,6 +207,7 @@ int teacher_measure(Teacher *t, const uint8_t *images, int64_t n, int64_t size, 
     if (!t->measures)
         return err_set(ERR_USAGE, "no discrepancy without an auxiliary head, or where it was switched off");
     NetworkOut out;
+    recordings_forget(&t->forwards); /* the tape's memory is needed otherwise */
     tape_begin(t->tape, false);
     Tensor *x = tape_tensor(t->tape, DT_U8, 4, (int64_t[]){ n, size, size, 3 });
     return tape_write(t->tape, x, images) || logits(t, x, &out) || measure(t, &out, n, temp) || read_figures(t, d) ? -1 : 0;

@@ -13,12 +13,23 @@ int views_check(const ViewBatch *v)
     return 0;
 }
 
+bool views_same_shape(const ViewBatch *a, const ViewBatch *b)
+{
+    return a->batch == b->batch && a->globals == b->globals && a->locals == b->locals && a->global_size == b->global_size &&
+           a->local_size == b->local_size && !a->global == !b->global && !a->local == !b->local;
+}
+
+const void *views_pixels(const ViewBatch *v, int group)
+{
+    const float *f32 = group ? v->local_f32 : v->global_f32;
+    return f32 ? (const void *)f32 : group ? v->local : v->global;
+}
+
 Tensor *views_tensor(Tape *t, const ViewBatch *v, int group)
 {
     int64_t rows = (group ? v->locals : v->globals) * v->batch, size = group ? v->local_size : v->global_size;
     const float *f32 = group ? v->local_f32 : v->global_f32;
-    const void *data = f32 ? (const void *)f32 : group ? v->local : v->global;
     int64_t planar[] = { rows, 3, size, size }, packed[] = { rows, size, size, 3 };
     /* Only read from: the op that takes it makes no gradient for it. */
-    return tape_wrap(t, f32 ? DT_F32 : DT_U8, 4, f32 ? planar : packed, (void *)(uintptr_t)data);
+    return tape_wrap(t, f32 ? DT_F32 : DT_U8, 4, f32 ? planar : packed, (void *)(uintptr_t)views_pixels(v, group));
 }

@@ -18,6 +18,10 @@ typedef struct {
 
 /* Counts and sizes make sense: 0, or -1 with ERR_SHAPE. */
 int views_check(const ViewBatch *v);
+/* All but the pixels. */
+bool views_same_shape(const ViewBatch *a, const ViewBatch *b);
+/* Where the pixels of a group lie, whatever their type. */
+const void *views_pixels(const ViewBatch *v, int group);
 /* Group 0, the global views, or 1, the local ones, as a tensor on the tape. */
 Tensor *views_tensor(Tape *t, const ViewBatch *v, int group);
 

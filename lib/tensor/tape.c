@@ -224,7 +224,7 @@ float *tape_floats(Tape *t, int64_t count)
 
 void *tape_upload(Tape *t, const void *host, size_t bytes)
 {
-    void *p = arena_take(&t->arena, t->be, bytes);
+    void *p = arena_take(&t->operands, t->be, bytes);
     if (!p || t->be->write(t->be, p, host, bytes) < 0) {
         t->failed = true;
         return NULL;

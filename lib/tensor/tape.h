@@ -52,8 +52,10 @@ void *tape_host(Tape *t, size_t bytes);
 Tensor *tape_like(Tape *t, const Tensor *x);
 /* F32 device memory in the step arena; in a backward function it lasts until that function returns. */
 float *tape_floats(Tape *t, int64_t count);
-/* The same of any dtype, and with the contents of a host array. */
+/* The same of any dtype. */
 void *tape_elements(Tape *t, DType dtype, int64_t count);
+/* The contents of a host array on the device, until the next tape_begin: the same in each step, since a step that is
+ * repeated (tensor/recording.h) does not upload it again. */
 void *tape_upload(Tape *t, const void *host, size_t bytes);
 
 /* x as an operand of the device's products, of its `real` type: x's own memory or a copy, which is made once a step

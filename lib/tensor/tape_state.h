@@ -29,7 +29,7 @@ typedef struct {
 
 struct Tape {
     Backend *be;
-    Arena arena, small, operands;
+    Arena arena, small, operands; /* operands: casts of parameters, and tables */
     struct { const float *first; size_t count; const void *copy; } together; /* parameters that are cast at once */
     Cast *casts; /* of others */
     size_t ncasts, casts_room;

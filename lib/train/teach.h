@@ -40,7 +40,7 @@ typedef struct {
     const char *ticket;  /* a teacher that runs already, its ticket's line; NULL: start program */
     /* for a teacher that is started: its own --device, --precision, --deterministic; device NULL: none given */
     const char *device, *precision;
-    bool varies;
+    bool varies, plain;  /* plain: --no-graph */
     bool in_process;     /* none of those: the teacher is in this process */
     Backend *be;         /* where the student is */
     Medium best;         /* try this one first, then those below */
@@ -109,6 +109,7 @@ typedef struct {
     Link *trainer;   /* link_listen() */
     Link *published; /* link_publish(), or NULL */
     const char *device; /* where the teacher computes, for backend_open */
+    bool graph;         /* TrainConfig.graph */
     int threads;     /* 0: as the trainer says */
     int64_t every;   /* the logits are published each so many steps, the figures at every step */
 } TeachServer;

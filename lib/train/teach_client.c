@@ -73,8 +73,9 @@ static int start_process(Teach *t, const TeachConfig *c)
         return err_system("pipe");
     }
     snprintf(parent, sizeof parent, "%d", (int)getpid());
-    char child_of[] = "--child-of", device[] = "--device", precision[] = "--precision", varies[] = "--no-deterministic";
-    char *argv[9] = { path };
+    char child_of[] = "--child-of", device[] = "--device", precision[] = "--precision", varies[] = "--no-deterministic",
+         plain[] = "--no-graph";
+    char *argv[10] = { path };
     int argc = 1;
     if (c->device) {
         argv[argc++] = device;
@@ -86,6 +87,8 @@ static int start_process(Teach *t, const TeachConfig *c)
     }
     if (c->varies)
         argv[argc++] = varies;
+    if (c->plain)
+        argv[argc++] = plain;
     argv[argc++] = child_of;
     argv[argc++] = parent;
     posix_spawn_file_actions_t files;

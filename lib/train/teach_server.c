@@ -125,6 +125,7 @@ static int on_start(Session *s, const Message *in)
     if (!config || config_from_json(&s->config, config))
         return config ? -1 : err_set(ERR_DATA, "start: no configuration");
     s->config.device = s->io->device;
+    s->config.graph = s->io->graph;
     if (!(s->be = backend_open(s->io->device)))
         return -1;
     if (s->io->threads > 0)

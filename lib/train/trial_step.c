@@ -120,13 +120,13 @@ static int take_step(Rig *r, int64_t b, double part[PARTS])
     return 0;
 }
 
-/* Steps of b images for so many seconds, the first one apart. */
+/* Steps of b images for so many seconds, the first one apart, and the one that a device records. */
 static int take_steps(Rig *r, int64_t b, double seconds, const Trial *t, Timing *out)
 {
     double time[PARTS][MOST_STEPS], part[PARTS], until = log_seconds() + seconds, wall = 0, own = 0;
     int n = 0;
     *out = (Timing){0};
-    if (take_step(r, b, part))
+    if (take_step(r, b, part) || (r->be->record && take_step(r, b, part)))
         return -1;
     own = process_seconds();
     wall = log_seconds();

@@ -75,6 +75,7 @@ ours() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX [OPTION...]
     }
     case "$*" in
     *--split*) keep "$name-parts" <"$work/one" ;;
+    *--no-graph*) keep "$name-plain" <"$work/one" ;;
     *) keep "$name" <"$work/one" ;;
     esac
 }
@@ -91,6 +92,7 @@ setting() { # NAME ARCH IMAGE PATCH BATCH LOCALS K: with a ConvNeXt head of thre
     echo "-- $*"
     ours "$@" convnext
     ours "$@" convnext --teacher-in-process
+    ours "$@" convnext --teacher-in-process --no-graph
     ours "$@" convnext --teacher-in-process --split
     ours "$@" none --teacher-in-process
     theirs "$@" 3
@@ -127,6 +129,12 @@ awk '
             1e3 * number("ema_teacher"), 1e3 * number("forward"), 1e3 * number("loss_backward"), 1e3 * number("clip_adamw"))
         next
     }
+    /"bench":"step"/ && name ~ /-plain$/ {
+        sub(/-plain$/, "", name)
+        unrecorded[name] = number("images_per_s")
+        row("hssl, no graph", unrecorded[name], number("counted_mib"), "")
+        next
+    }
     /"bench":"step"/ {
         inside = text("teacher") == "in-process"
         rate = number("images_per_s"); mib = number("counted_mib")
@@ -153,6 +161,7 @@ awk '
             if (fast[c]) printf ",\"times_compiled\":%.2f", best / fast[c]
             if (plain[c] && one[c]) printf ",\"head_time\":%.3f,\"head_memory\":%.3f", plain[c] / one[c], one_mib[c] / plain_mib[c]
             if (two[c] && one[c]) printf ",\"two_processes_time\":%.3f", one[c] / two[c]
+            if (unrecorded[c] && one[c]) printf ",\"times_no_graph\":%.3f", one[c] / unrecorded[c]
             printf "%s}\n", parts[c] == "" ? "" : "," parts[c]
         }
     }

@@ -30,7 +30,7 @@ static struct {
     double peak;
     bool overlap, in_line, in_process, split;
     DeviceOptions device;
-} o = { .device = DEVICE_DEFAULT, .steps = 5, .warmup = 2 };
+} o = { .device = DEVICE_DEFAULT, .steps = 5, .warmup = 4 };
 
 static const Opt own[] = {
     OPT_INT("steps", 0, &o.steps, 1, 100000, "N", "timed steps"),
@@ -39,6 +39,7 @@ static const Opt own[] = {
     DEVICE_OPTS(&o.device),
     OPT_FLAG("overlap", 0, &o.overlap, "teacher and student at once"),
     OPT_FLAG("recompute", 0, &config.recompute, "compute the inside of layers twice"),
+    OPT_FLAG("graph", 0, &config.graph, "record the work of a step and repeat it"),
     OPT_FLAG("inline", 0, &o.in_line, "share no memory"),
     OPT_FLAG("teacher-in-process", 0, &o.in_process, "one process instead of two"),
     OPT_FLAG("split", 0, &o.split, "wait for the device after each part of a step"),
@@ -134,7 +135,8 @@ static int rig_open(Rig *r, int threads)
                             .local_size = config.local_size };
     r->teach = teach_open(&(TeachConfig){ .program = teacher, .in_process = o.in_process, .be = r->be,
                                           .best = o.in_line ? MEDIUM_INLINE : MEDIUM_IPC, .device = o.device.device,
-                                          .precision = o.device.precision, .varies = !o.device.deterministic });
+                                          .precision = o.device.precision, .varies = !o.device.deterministic,
+                                          .plain = !config.graph });
     float *memory = r->teach && (bytes = student_bytes(&config)) ? teach_memory(r->teach, bytes) : NULL;
     if (!memory || !(r->student = student_new(&config, memory)) ||
         !(r->uploads = uploads_new(r->be, &r->views, r->pixels)))
@@ -218,6 +220,7 @@ static void print(const Rig *r, double *time[PARTS], int threads)
            config.device, teach_medium(r->teach), config.arch, config.aux, (long long)config.global_size,
            (long long)config.patch_size, (long long)config.batch_size, (long long)config.local_crops,
            (long long)config.out_dim, threads, (long long)o.steps, rate, whole, time[WHOLE][0], time[WHOLE][o.steps - 1]);
+    printf(",\"graph\":%s", config.graph && r->be->record ? "true" : "false");
     printf(",\"split\":%s,\"split_s\":{\"ema_teacher\":%.4g,\"forward\":%.4g,\"loss_backward\":%.4g,\"clip_adamw\":%.4g}",
            o.split || r->be->mapped ? "true" : "false", middle(time[TEACHER]), middle(time[FORWARD]), middle(time[BACKWARD]),
            middle(time[UPDATE]));

@@ -51,6 +51,8 @@ typedef struct {
     Teacher *teacher;
     uint8_t *global, *local;
     float *q;
+    uint8_t *turn[2]; /* views of every other step, or NULL: the same memory each time */
+    int rest;         /* before this step the tape's memory is others', or 0 */
     double loss[MOST_STEPS], d[MOST_STEPS];
 } Run;
 
@@ -84,10 +86,13 @@ static bool steps(Run *r, int from, int to)
             globals[i] = (uint8_t)(i * 7 + i / 97 * (size_t)(n + 3));
         for (size_t i = 0; i < sizeof locals; i++)
             locals[i] = (uint8_t)(i * 5 + i / 31 * (size_t)(n + 2));
-        device_set(r->be, r->global, globals, sizeof globals);
-        device_set(r->be, r->local, locals, sizeof locals);
+        uint8_t *global = n % 2 && r->turn[0] ? r->turn[0] : r->global, *local = n % 2 && r->turn[1] ? r->turn[1] : r->local;
+        device_set(r->be, global, globals, sizeof globals);
+        device_set(r->be, local, locals, sizeof locals);
         ViewBatch v = { .batch = B, .globals = 2, .locals = LOCALS, .global_size = SIZE, .local_size = LOCAL,
-                        .global = r->global, .local = r->local };
+                        .global = global, .local = local };
+        if (r->rest && n == r->rest)
+            student_rest(r->student);
         config_rates(&r->config, 2, n, &rates);
         if (teacher_targets(r->teacher, &v, rates.teacher_temp, r->q, &d) || student_forward(r->student, &v, &rates) ||
             student_finish(r->student, r->q, &rates, &report) ||
@@ -163,6 +168,23 @@ static void test_training(const char *aux, const char *device)
     ok(rest.loss[step_count - 1] == b.loss[step_count - 1], "going on from it: the same loss");
     end(&half);
     end(&rest);
+    /* Steps are recorded and repeated; the bits are those of steps that aren't, in whatever memory the views lie. */
+    TrainConfig plain = there;
+    plain.graph = false;
+    if (begin(&c, &plain) && steps(&c, 0, step_count))
+        ok(same_bits(&b, &c), "no step recorded: the same bits");
+    end(&c);
+    if (begin(&c, &there)) {
+        c.turn[0] = device_put(c.be, NULL, sizeof globals);
+        c.turn[1] = device_put(c.be, NULL, sizeof locals);
+        ok(steps(&c, 0, step_count) && same_bits(&b, &c), "views in two places by turns: the same bits");
+    }
+    end(&c);
+    if (begin(&c, &there)) {
+        c.rest = 3;
+        ok(steps(&c, 0, step_count) && same_bits(&b, &c), "the memory lent to others between two steps: the same bits");
+    }
+    end(&c);
     TrainConfig twice = there;
     twice.recompute = true;
     if (begin(&c, &twice) && steps(&c, 0, step_count))
@@ -204,7 +226,7 @@ int main(void)
 {
     both_open();
     const char *asked = getenv("HSSL_TEST_DEVICE"), *device = asked ? asked : "cuda";
-    step_count = both_slow() ? 4 : MOST_STEPS;
+    step_count = both_slow() ? 6 : MOST_STEPS;
     if (!both_slow())
         test_training("none", device);
     test_training("vit", device);

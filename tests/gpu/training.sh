@@ -15,6 +15,7 @@ train() { # RUN OPTION...
 }
 digest() { sed -n 's/.*"kind":"end".*"digest":"\([0-9a-f]*\)".*/\1/p' "$1.jsonl"; }
 medium() { sed -n 's/.*"kind":"start".*"teacher":"\([a-z]*\)".*/\1/p' "$1.jsonl"; }
+recordings() { grep -c 'step is recorded' "$1.err"; }
 losses() { sed -n 's/.*"kind":"step".*"loss":\([0-9.e+-]*\),.*"d":\([0-9.e+-]*\),.*/\1 \2/p' "$1.jsonl"; }
 close_to() { # FILE FILE: the same numbers within 1e-4; prints how many lines and how many that are not
     paste -d ' ' "$1" "$2" | awk '{ for (i = 1; i <= NF / 2; i++) { d = $i - $(i + NF / 2); if (d * d > 1e-8 * $i * $i) bad++ } }
@@ -40,9 +41,14 @@ k_nn() { hssl-knn --no-progress "$@" --train s.db --features head --json 2>/dev/
 training() {
     train cpu.db $tiny --epochs 2
     losses cpu.db >cpu.losses
-    train gpu.db $tiny --epochs 2 --device cuda --precision fp32
+    HSSL_DEBUG=tensor train gpu.db $tiny --epochs 2 --device cuda --precision fp32
     losses gpu.db >gpu.losses
     is 'losses and D are those of the processor' "$(close_to cpu.losses gpu.losses)" '8 0'
+    HSSL_DEBUG=tensor train plain.db $tiny --epochs 2 --device cuda --precision fp32 --no-graph
+    # Twice each half of the student's step, for views in two places, and anew after the checkpoint of the first epoch;
+    # the teacher's once for each place.
+    is 'steps are recorded, unless that is not wanted' "$(recordings gpu.db) $(recordings plain.db)" '8 0'
+    is 'and the bits are the same' "$(digest plain.db)" "$(digest gpu.db)"
     train shm.db $tiny --epochs 2 --device cuda --precision fp32 --teacher-medium shm
     train inline.db $tiny --epochs 2 --device cuda --precision fp32 --teacher-medium inline
     is 'weights and views go to the teacher as asked' "$(medium shm.db) $(medium inline.db)" 'shm inline'

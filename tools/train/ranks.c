@@ -76,6 +76,7 @@ static int adopt(Training *t, Agreement *a)
         return -1;
     agreed.device = config.device;
     agreed.recompute = config.recompute;
+    agreed.graph = config.graph;
     config = agreed;
     t->at = a->at;
     t->resuming = a->resuming;

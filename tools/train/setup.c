@@ -133,7 +133,7 @@ static void open_teacher(Training *t)
 {
     TeachConfig c = { .ticket = options.teacher, .in_process = options.teacher_in_process, .be = t->be,
                       .ranks = group_world(t->group), .best = MEDIUM_IPC, .device = options.device.device,
-                      .precision = options.device.precision, .varies = !options.device.deterministic };
+                      .precision = options.device.precision, .varies = !options.device.deterministic, .plain = !config.graph };
     if (options.teacher_device) {
         c.device = options.teacher_device;
         if (!strcmp(c.device, "cpu"))

@@ -29,10 +29,16 @@ static int out_of_memory(size_t bytes, const char *what)
     return err_set(ERR_MEMORY, "out of GPU memory: %zu bytes wanted%s, %zu of %zu are free", bytes, what, left, all);
 }
 
+static int not_recorded(Backend *be)
+{
+    return ((CudaDevice *)be)->recording ? err_set(ERR_USAGE, "CUDA: this cannot be recorded") : 0;
+}
+
 static void *take(Backend *be, size_t bytes)
 {
     void *p = NULL;
-    (void)be;
+    if (not_recorded(be))
+        return NULL;
     if (cudaMalloc(&p, bytes ? bytes : 1) == cudaSuccess)
         return p;
     out_of_memory(bytes, "");
@@ -57,8 +63,14 @@ static void rest(Backend *be, void *p, size_t bytes)
 
 static int write_device(Backend *be, void *device, const void *host, size_t bytes)
 {
-    return bytes ? cuda_check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda_stream(be)), "copy up")
-                 : 0;
+    CudaDevice *d = (CudaDevice *)be;
+    cudaStream_t s = d->recording ? d->copies : d->stream;
+    if (!bytes)
+        return 0;
+    return cuda_check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s), "copy up") ||
+                   (d->recording && cuda_check(cudaStreamSynchronize(s), "wait for a copy"))
+               ? -1
+               : 0;
 }
 
 static int sync_device(Backend *be)
@@ -74,8 +86,8 @@ static int memory(Backend *be, size_t *left, size_t *all)
 
 static int read_device(Backend *be, void *host, const void *device, size_t bytes)
 {
-    if (!bytes)
-        return 0;
+    if (!bytes || not_recorded(be))
+        return bytes ? -1 : 0;
     return cuda_check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_stream(be)), "copy down") ||
                    sync_device(be)
                ? -1
@@ -171,6 +183,9 @@ void *cuda_scratch(Backend *be, int slot, size_t bytes)
     CudaDevice *d = (CudaDevice *)be;
     if (d->scratch[slot].bytes >= bytes && d->scratch[slot].p)
         return d->scratch[slot].p;
+    if (not_recorded(be))
+        return NULL;
+    d->era++;
     cudaFree(d->scratch[slot].p); /* waits for the device */
     d->scratch[slot].p = NULL;
     d->scratch[slot].bytes = 0;
@@ -277,5 +292,6 @@ Backend *hssl_backend(const char *name)
     cuda_attention_table(be);
     cuda_conv_table(be);
     cuda_collective_table(be);
+    cuda_record_table(be);
     return be;
 }

@@ -27,6 +27,8 @@ typedef struct {
     CudaPrecision precision;
     int device, processors;
     bool varies; /* the last bits may differ from run to run, for speed */
+    bool recording; /* what is issued is kept: record.c */
+    unsigned era;   /* changes when scratch memory moves */
     cudaStream_t stream, copies; /* the work; uploads beside it */
     struct { void *p; size_t bytes; } scratch[CUDA_SCRATCH_SLOTS];
     struct Blas *blas; /* blaslt.c */
@@ -72,6 +74,7 @@ void cuda_layout_table(Backend *be); /* layout.cu: what moves */
 void cuda_reduce_table(Backend *be); /* reduce.cu: sums */
 void cuda_loss_table(Backend *be);   /* loss.cu */
 void cuda_train_table(Backend *be);  /* train.cu: the optimiser, the average */
+void cuda_record_table(Backend *be); /* record.c: work that repeats */
 void cuda_teacher_table(Backend *be); /* teacher.cu: targets, centre, discrepancy */
 
 #ifdef __cplusplus

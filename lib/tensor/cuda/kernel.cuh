@@ -153,7 +153,7 @@ static inline unsigned grid_for(Backend *be, int64_t n, int each)
     (kernel<<<grid, block, 0, cuda_stream(be)>>>(__VA_ARGS__), cuda_check(cudaGetLastError(), #kernel))
 #else
 #define LAUNCH(be, kernel, grid, block, ...) \
-    ((void)(be), emulate(grid, block, [&] { kernel(__VA_ARGS__); }), cuda_check(cudaSuccess, #kernel))
+    (emulate_launch<(kernel)>(kernel, cuda_stream(be), grid, block, __VA_ARGS__), cuda_check(cudaSuccess, #kernel))
 #endif
 
 /* f with an element of the type that `type` names. */

@@ -3,6 +3,7 @@
 
 #include "memory.h"
 #include "numbers.h"
+#include "stream.h"
 
 #include <stdlib.h>
 
@@ -178,10 +179,40 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     return s;
 }
 
+static void multiply(const EmulatedProduct &d, float factor, const void *a, const EmulatedLayout &la, const void *b,
+                     const EmulatedLayout &lb, float old, void *out, const EmulatedLayout &lout)
+{
+    bool sums = d.epilogue == CUBLASLT_EPILOGUE_BGRADB, bias = d.epilogue == CUBLASLT_EPILOGUE_BIAS;
+    int64_t m = lout.rows, n = lout.cols, k = d.ta == CUBLAS_OP_T ? la.rows : la.cols;
+    bool half = lout.type == CUDA_R_16BF;
+    for (int64_t t = 0; t < lout.batch; t++) {
+        Floats x = matrix(a, la, t, d.ta != CUBLAS_OP_T), y = matrix(b, lb, t, d.tb == CUBLAS_OP_T); /* x by columns */
+        Floats column((size_t)m);
+        for (int64_t j = 0; j < n; j++) {
+            std::fill(column.begin(), column.end(), 0.0f);
+            for (int64_t i = 0; i < k; i++) {
+                const float *from = &x[(size_t)(i * m)], by = y[(size_t)(i * n + j)];
+                for (int64_t r = 0; r < m; r++)
+                    column[(size_t)r] += from[r] * by;
+            }
+            for (int64_t r = 0; r < m; r++) {
+                int64_t at = t * lout.stride + j * lout.ld + r;
+                float v = factor * column[(size_t)r] + (old != 0 ? old * number(out, half, at) : 0);
+                set_number(out, half, at, v + (bias ? number(d.vector, half, r) : 0));
+            }
+            float sum = 0;
+            for (int64_t i = 0; sums && i < k; i++)
+                sum += y[(size_t)(i * n + j)];
+            if (sums)
+                set_number(d.vector, half, j, sum);
+        }
+    }
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t d, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta,
                               const void *c, cublasLtMatrixLayout_t lc, void *out, cublasLtMatrixLayout_t lout,
-                              const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t)
+                              const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
     float factor = *(const float *)alpha, old = *(const float *)beta;
     cublasStatus_t s = consistent(*d, *la, *lb, *lout);
@@ -195,30 +226,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t d, const vo
     for (int i = 0; i < 4; i++) /* an algorithm for better aligned matrices reads beside these */
         if ((uintptr_t)operands[i] % algorithm->data[3 + i])
             return CUBLAS_STATUS_INVALID_VALUE;
-    memset(workspace, 0xff, std::min(workspace_bytes, (size_t)4096));
-    int64_t m = lout->rows, n = lout->cols, k = d->ta == CUBLAS_OP_T ? la->rows : la->cols;
-    bool half = lout->type == CUDA_R_16BF;
-    for (int64_t t = 0; t < lout->batch; t++) {
-        Floats x = matrix(a, *la, t, d->ta != CUBLAS_OP_T), y = matrix(b, *lb, t, d->tb == CUBLAS_OP_T); /* x by columns */
-        Floats column((size_t)m);
-        for (int64_t j = 0; j < n; j++) {
-            std::fill(column.begin(), column.end(), 0.0f);
-            for (int64_t i = 0; i < k; i++) {
-                const float *from = &x[(size_t)(i * m)], by = y[(size_t)(i * n + j)];
-                for (int64_t r = 0; r < m; r++)
-                    column[(size_t)r] += from[r] * by;
-            }
-            for (int64_t r = 0; r < m; r++) {
-                int64_t at = t * lout->stride + j * lout->ld + r;
-                float v = factor * column[(size_t)r] + (old != 0 ? old * number(c, half, at) : 0);
-                set_number(out, half, at, v + (bias ? number(d->vector, half, r) : 0));
-            }
-            float sum = 0;
-            for (int64_t i = 0; sums && i < k; i++)
-                sum += y[(size_t)(i * n + j)];
-            if (sums)
-                set_number(d->vector, half, j, sum);
-        }
-    }
+    stream_issue(stream, [=, p = *d, x = *la, y = *lb, z = *lout] {
+        memset(workspace, 0xff, std::min(workspace_bytes, (size_t)4096));
+        multiply(p, factor, a, x, b, y, old, out, z);
+    });
     return s;
 }

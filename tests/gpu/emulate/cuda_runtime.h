@@ -21,6 +21,8 @@ typedef enum {
 } cudaError_t;
 typedef struct EmulatedStream *cudaStream_t;
 typedef struct EmulatedEvent *cudaEvent_t;
+typedef struct EmulatedGraph *cudaGraph_t, *cudaGraphExec_t;
+typedef enum { cudaStreamCaptureModeRelaxed = 2 } cudaStreamCaptureMode;
 typedef enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice } cudaMemcpyKind;
 typedef enum {
     cudaDevAttrMultiProcessorCount,
@@ -50,6 +52,12 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *p);
 cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned flags);
 cudaError_t cudaIpcCloseMemHandle(void *p);
@@ -64,6 +72,7 @@ cudaError_t cudaIpcCloseMemHandle(void *p);
 
 #include <cmath>
 #include <functional>
+#include <tuple>
 
 using std::isfinite;
 
@@ -88,8 +97,17 @@ double emulate_shuffle(double value, unsigned lane);
 /* Ends the process where p is no multiple of n, as a GPU ends the kernel. */
 void emulate_alignment(const void *p, size_t n);
 
-/* kernel() once for each thread of each block. */
-void emulate(dim3 grid, dim3 block, const std::function<void()> &kernel);
+/* kernel() once for each thread of each block: now, or when what is recorded on the stream is launched. Kernels are told
+ * apart by the type of the function. */
+void emulate(cudaStream_t stream, dim3 grid, dim3 block, const std::function<void()> &kernel);
+
+/* The arguments are those of now. */
+template <auto kernel, typename... P, typename... A>
+void emulate_launch(void (*)(P...), cudaStream_t stream, dim3 grid, dim3 block, const A &...args)
+{
+    std::tuple<P...> values(args...);
+    emulate(stream, grid, block, [values] { std::apply(kernel, values); });
+}
 
 static inline void __syncthreads()
 {

@@ -1,6 +1,8 @@
 /* Fibers for the threads of a block. */
 #include <cuda_runtime.h>
 
+#include "stream.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,7 +168,7 @@ double emulate_shuffle(double value, unsigned lane)
     return other;
 }
 
-void emulate(dim3 grid, dim3 block, const std::function<void()> &kernel)
+static void run(dim3 grid, dim3 block, const std::function<void()> &kernel)
 {
     gridDim = grid;
     blockDim = block;
@@ -191,6 +193,11 @@ void emulate(dim3 grid, dim3 block, const std::function<void()> &kernel)
                 }
             }
     plain = false;
+}
+
+void emulate(cudaStream_t stream, dim3 grid, dim3 block, const std::function<void()> &kernel)
+{
+    stream_issue(stream, [=] { run(grid, block, kernel); });
 }
 
 void emulate_alignment(const void *p, size_t n)

@@ -265,7 +265,7 @@ void memory_guard(Backend *be)
     inner = *be;
     guarded = true;
     guard_all<&B::alloc, &B::release, &B::rest, &B::write, &B::read, &B::move, &B::zero, &B::upload, &B::borrow,
-              &B::give_back, &B::matmul, &B::colsum, &B::mlp, &B::mlp_backward, &B::attention, &B::attention_backward,
+              &B::give_back, &B::repeat, &B::matmul, &B::colsum, &B::mlp, &B::mlp_backward, &B::attention, &B::attention_backward,
               &B::conv, &B::conv_backward, &B::patches, &B::patches_backward, &B::normalize_u8, &B::cast, &B::copy,
               &B::reduce, &B::transpose, &B::tokens, &B::resize, &B::resize_backward, &B::add, &B::mul, &B::gelu,
               &B::gelu_backward, &B::add_scalar, &B::residual, &B::layer_norm, &B::layer_norm_backward, &B::l2_normalize,

@@ -3,6 +3,7 @@
 #include "cuda_runtime.h"
 
 #include "memory.h"
+#include "stream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,12 +50,16 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int)
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
+    if (streams_record())
+        return cudaErrorNotSupported;
     *p = memory_take(bytes);
     return *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFree(void *p)
 {
+    if (streams_record())
+        return cudaErrorNotSupported;
     return !p || memory_release(p) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
@@ -71,7 +76,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     const char *a = (const char *)from, *b = (const char *)to;
     if (!s || !reads(from, bytes) || !writes(to, bytes) || (a < b + bytes && b < a + bytes))
         return cudaErrorInvalidValue;
-    memcpy(to, from, bytes);
+    if (stream_records(s) && kind != cudaMemcpyDeviceToDevice)
+        return cudaErrorNotSupported;
+    stream_issue(s, [=] { memcpy(to, from, bytes); });
     return cudaSuccess;
 }
 
@@ -79,7 +86,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t s)
 {
     if (!s || !memory_holds(to, bytes))
         return cudaErrorInvalidValue;
-    memset(to, value, bytes);
+    stream_issue(s, [=] { memset(to, value, bytes); });
     return cudaSuccess;
 }
 

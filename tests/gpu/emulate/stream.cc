@@ -6,6 +6,7 @@
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 struct EmulatedStream {
     std::mutex guard;
@@ -14,6 +15,11 @@ struct EmulatedStream {
     uint64_t issued = 0, done = 0;
     bool ending = false;
     std::thread thread;
+    EmulatedGraph *recording = nullptr;
+};
+
+struct EmulatedGraph {
+    std::vector<std::function<void()>> work;
 };
 
 struct EmulatedEvent {
@@ -58,6 +64,76 @@ void stream_do(cudaStream_t s, std::function<void()> work)
     s->changed.notify_all();
 }
 
+/* ---- recordings */
+
+static int recordings;
+
+void stream_issue(cudaStream_t s, std::function<void()> work)
+{
+    if (s && s->recording)
+        s->recording->work.push_back(work);
+    else
+        work();
+}
+
+bool stream_records(cudaStream_t s)
+{
+    return s && s->recording;
+}
+
+bool streams_record()
+{
+    return recordings > 0;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
+{
+    if (!s || s->recording)
+        return cudaErrorInvalidResourceHandle;
+    s->recording = new EmulatedGraph;
+    recordings++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+    if (!s || !s->recording)
+        return cudaErrorInvalidResourceHandle;
+    *graph = s->recording;
+    s->recording = nullptr;
+    recordings--;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    *exec = new EmulatedGraph(*graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
+{
+    if (!exec || !s || s->recording)
+        return cudaErrorInvalidResourceHandle;
+    for (auto &work : exec->work)
+        work();
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
+    return cudaSuccess;
+}
+
+/* ---- */
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
     *s = new EmulatedStream;
@@ -79,7 +155,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
-    if (!s)
+    if (!s || s->recording)
         return cudaErrorInvalidResourceHandle;
     await(s, s->issued);
     return cudaSuccess;

@@ -6,6 +6,12 @@
 
 #include <functional>
 
+/* Now, or, where the stream records, each time that the recording is launched. */
+void stream_issue(cudaStream_t s, std::function<void()> work);
+/* What a call that cannot be recorded answers where some stream records: not cudaSuccess. */
+bool stream_records(cudaStream_t s);
+bool streams_record();
+
 /* One after the other, in a thread of the stream's. */
 void stream_do(cudaStream_t s, std::function<void()> work);
 
