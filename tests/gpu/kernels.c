@@ -2,6 +2,8 @@
  * there; outputs poisoned before the call. */
 #include "both.h"
 
+#include "../device.h"
+
 #include <string.h>
 
 static const int64_t sizes[] = { 0, 1, 3, 17, 65, 1000 };
@@ -289,6 +291,39 @@ static void test_memory(void)
     ok(!huge, "more memory than there is is refused");
 }
 
+static void test_recordings(void)
+{
+    Backend *be = side[1];
+    enum { N = 2, WIDE = 1 << 18 };
+    float y[N] = { 0 };
+    void *work = NULL;
+    float *x = device_put(be, (float[N]){ 1, 2 }, sizeof y), *out = device_put(be, NULL, sizeof y);
+    PointArgs twice = { .type = DT_F32, .n = N, .x = x, .out = out, .factor = 2 };
+    if (!be->record) {
+        ok(true, "this device records nothing # SKIP");
+        return;
+    }
+    ok(!be->record(be) && !be->add(be, &twice), "work is recorded");
+    ok(be->read(be, y, out, sizeof y) < 0 && !be->alloc(be, 64), "meanwhile nothing can be read or allocated");
+    ok(!be->write(be, x, (float[N]){ 3, 4 }, sizeof y), "but written");
+    ok(!be->recorded(be, &work) && work && !be->read(be, y, out, sizeof y) && y[0] == 0 && y[1] == 0, "it is not done yet");
+    ok(!be->repeat(be, work) && !be->read(be, y, out, sizeof y) && y[0] == 6 && y[1] == 8, "it is done on what was written");
+    device_set(be, x, (float[N]){ -1, 0.5f }, sizeof y);
+    ok(!be->repeat(be, work) && !be->read(be, y, out, sizeof y) && y[0] == -2 && y[1] == 1, "and again on something else");
+    ColsumArgs large = { .type = DT_F32, .rows = 1, .cols = WIDE };
+    large.x = device_put(be, NULL, WIDE * sizeof(float));
+    large.out = device_put(be, NULL, WIDE * sizeof(float));
+    ok(!be->colsum(be, &large) && be->repeat(be, work) == 1, "where scratch memory has moved it is void");
+    be->forget(be, work);
+    work = NULL;
+    ok(!be->record(be) && !be->add(be, &twice) && !be->recorded(be, NULL), "a recording that nobody wants");
+    ok(!be->record(be) && be->colsum(be, &(ColsumArgs){ .type = DT_F32, .rows = 1, .cols = 2 * WIDE, .x = large.x,
+                                                         .out = large.out }) < 0 &&
+           !be->recorded(be, NULL),
+       "scratch memory cannot grow in one");
+    device_done();
+}
+
 int main(void)
 {
     both_open();
@@ -298,5 +333,6 @@ int main(void)
     test_conv();
     test_large_patches();
     test_layout();
+    test_recordings();
     return tap_done();
 }
