@@ -31,8 +31,11 @@ void drop_path_draw(const DropPath *d, int64_t batch, float *factors)
             float rate = layer ? d->rate * (float)layer / (float)(d->layers - 1) : 0, keep = 1 - rate;
             uint32_t key = d->group << 16 | (uint32_t)layer << 1 | (uint32_t)branch;
             Rng r = rng_make(d->seed, RNG_DROP_PATH, d->step, key);
+            uint32_t words[4];
             for (int64_t b = 0; b < batch * ranks; b++) {
-                float factor = floorf(keep + rng_uniform(&r)) / keep;
+                if (b % 4 == 0)
+                    rng_four(&r, (uint32_t)(b / 4), words);
+                float u = (float)(words[b % 4] >> 8) * 0x1p-24f, factor = floorf(keep + u) / keep; /* u as rng_uniform's */
                 if (b % ranks == d->rank)
                     factors[b / ranks] = factor;
             }
