@@ -299,8 +299,15 @@ int source_items(Source *s, zmq_pollitem_t *items)
     return n;
 }
 
+bool source_left(const Source *s)
+{
+    return !s->options.stay && (s->life_gone || (s->departed >= s->most && !s->peers));
+}
+
 int source_patience(const Source *s)
 {
+    if (source_left(s))
+        return 0; /* the bye was read on the way here: no event will tell of it again */
     for (int i = 0; i < s->peers; i++)
         if (s->peer[i].gone < 0)
             return (int)(1000 * KNOCK);
@@ -313,11 +320,6 @@ void source_look(Source *s)
     drop_dead(s, false);
     if (s->life >= 0 && !s->life_gone && wire_reader_gone(s->life))
         s->life_gone = true;
-}
-
-bool source_left(Source *s)
-{
-    return !s->options.stay && (s->life_gone || (s->departed >= s->most && !s->peers));
 }
 
 bool source_restarted(Source *s, uint64_t *start)

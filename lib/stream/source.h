@@ -39,7 +39,7 @@ int source_welcome(Source *s, Message *m);
 bool source_ready(Source *s, uint64_t seq);
 /* Whether the stream is over because nobody takes it: the consumer said bye or died, or the reader of the ticket
  * closed its pipe. With `stay` it never is. */
-bool source_left(Source *s);
+bool source_left(const Source *s);
 /* Whether a consumer has begun anew since the last call, at record *start: what was handed out before is nobody's
  * any more. A consumer that lives keeps others out; one that has left or died is followed by the next. */
 bool source_restarted(Source *s, uint64_t *start);

@@ -5,6 +5,7 @@
 #include "stream/link.h"
 #include "stream/stage.h"
 #include "util/err.h"
+#include "util/log.h"
 #include "util/rng.h"
 
 #include <dirent.h>
@@ -397,6 +398,29 @@ static void links(void)
     link_close(&pub);
 }
 
+/* A consumer's goodbye that was read while the producer looked for something to send: the wait after it must not wait. */
+static void goodbye_between(void)
+{
+    Source *s = source_open("records", "test", NULL);
+    Ticket t;
+    Message w;
+    uint64_t start, seq;
+    if (!ok(s && !ticket_parse(source_ticket(s), strlen(source_ticket(s)), &t), "a stream"))
+        return;
+    Sink *in = sink_open(&t, &(SinkConfig){ .program = "test", .kinds = "records", .credit = 1, .limit = UINT64_MAX, .life = -1 });
+    message_init(&w, MSG_WELCOME);
+    ok(source_hello(s, &start) == 1 && !source_welcome(s, &w) && sink_welcome(in), "has a consumer");
+    sink_close(&in);
+    for (int i = 0; i < 300 && !source_left(s); i++) {
+        source_next(s, 0, &seq);
+        usleep(10000);
+    }
+    double began = log_seconds();
+    ok(source_left(s) && stream_wait(NULL, s, -1, 5000) >= 0 && log_seconds() - began < 2,
+       "that left between two looks: nobody waits for it");
+    source_close(&s);
+}
+
 int main(void)
 {
     char dir[] = "/tmp/hssl-flow-XXXXXX";
@@ -407,6 +431,7 @@ int main(void)
     stream_of_records();
     wrong_kind();
     credit_and_limit();
+    goodbye_between();
     producer_dies();
     batches("in order", (Maker){ .count = 300, .per_epoch = 100 }, 10, 0, 0);
     batches("shuffled, some twice, with a tail", (Maker){ .count = 515, .per_epoch = 103, .shuffle = 16, .twice = 3 }, 10, 0, 4);
