@@ -333,7 +333,7 @@ struct Backend {
 
     /* Work that repeats: what is issued after `record` is kept instead of done, up to `recorded`, which hands it over (or
      * drops it: NULL). `repeat` issues it anew, on the same memory with the same arguments: 0, -1 with an error, or 1 where
-     * memory that it used is gone, so that it must be recorded again. Meanwhile nothing can be allocated or read, and
+     * memory that it used is gone, so that it must be recorded again. Meanwhile nothing can be allocated, read or waited for, and
      * `write` writes at once and is not kept. NULL where the device would gain nothing. */
     int (*record)(Backend *);
     int (*recorded)(Backend *, void **recording);

@@ -39,7 +39,7 @@ static int failed(Recordings *r)
     if (++r->failures < MOST_FAILURES)
         log_debug("tensor", "a piece of the step cannot be recorded yet: %s", err_text());
     else
-        log_warn("the device repeats no steps, which may be slower: %s", err_text());
+        log_warn("the device does not repeat all of a step, which may be slower: %s", err_text());
     err_clear();
     return 1;
 }
@@ -50,11 +50,17 @@ int recordings_make(Recordings *r, const void *first, const void *second, int (*
     if (!be || !be->record || !r->runs++ || r->count == RECORDINGS || r->failures >= MOST_FAILURES)
         return piece(arg);
     void *work = NULL;
+    int known = find(r, first, second);
+    if (known >= 0) { /* its other half has to be made anew, and so this */
+        be->forget(be, r->made[known].work);
+        r->made[known] = r->made[--r->count];
+    }
     if (be->record(be))
         return failed(r);
     int rc = piece(arg);
     if (be->recorded(be, rc ? NULL : &work) || rc)
         return failed(r);
+    r->failures = 0;
     r->made[r->count].at[0] = first;
     r->made[r->count].at[1] = second;
     r->made[r->count++].work = work;

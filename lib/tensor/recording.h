@@ -23,7 +23,7 @@ bool recordings_any(const Recordings *r);
 /* 0: the device repeats it; 1: it has to be made or run; -1 with an error. */
 int recordings_repeat(Recordings *r, const void *first, const void *second);
 /* Run the piece, and record it on the way if it is its turn. 0; -1 with its error; 1: it could not be recorded, and may
- * have done anything but its work. */
+ * have done anything but its work. A recording of these addresses that is there already is replaced. */
 int recordings_make(Recordings *r, const void *first, const void *second, int (*piece)(void *arg), void *arg);
 /* Memory or shapes have changed, or will. */
 void recordings_forget(Recordings *r);

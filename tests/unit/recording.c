@@ -77,6 +77,12 @@ int main(void)
     recordings_forget(&r);
     ok(forgotten == RECORDINGS + 1 && !recordings_any(&r), "all is given back");
 
+    step(&r, x);
+    step(&r, x);
+    so_far = forgotten;
+    ok(!recordings_make(&r, x, NULL, piece, NULL) && forgotten == so_far + 1 && r.count == 1, "one made again replaces the first");
+    recordings_forget(&r);
+
     fails = true;
     ok(recordings_make(&r, x, NULL, piece, NULL) == -1 && err_code() == ERR_MEMORY, "a piece that fails is an error of the step");
     so_far = begun;

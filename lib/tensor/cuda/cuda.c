@@ -75,7 +75,7 @@ static int write_device(Backend *be, void *device, const void *host, size_t byte
 
 static int sync_device(Backend *be)
 {
-    return cuda_check(cudaStreamSynchronize(cuda_stream(be)), "wait");
+    return not_recorded(be) ? -1 : cuda_check(cudaStreamSynchronize(cuda_stream(be)), "wait");
 }
 
 static int memory(Backend *be, size_t *left, size_t *all)
@@ -185,7 +185,7 @@ void *cuda_scratch(Backend *be, int slot, size_t bytes)
         return d->scratch[slot].p;
     if (not_recorded(be))
         return NULL;
-    d->era++;
+    d->era += d->scratch[slot].p != NULL;
     cudaFree(d->scratch[slot].p); /* waits for the device */
     d->scratch[slot].p = NULL;
     d->scratch[slot].bytes = 0;

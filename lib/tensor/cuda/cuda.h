@@ -45,7 +45,7 @@ static inline cudaStream_t cuda_stream(Backend *be)
 int cuda_check(cudaError_t code, const char *what);
 
 /* Device memory that the next use of the slot overwrites. It grows, so steps after the first get the same
- * addresses. NULL with an error. */
+ * addresses; not while work is recorded. NULL with an error. */
 void *cuda_scratch(Backend *be, int slot, size_t bytes);
 
 /* Depthwise convolutions, the gradient of their bias with the rest. depthwise.cu */

@@ -111,6 +111,7 @@ template <typename T, int N> __global__ void k_copy(CopyArgs a)
         int64_t k = i % n * N, inner = i / n % a.inner, outer = i / n / a.inner;
         int64_t to = outer * a.out_outer + inner * a.out_inner + k;
         P x = load<P>((const T *)a.x, outer * a.x_outer + inner * a.x_inner + k), y = a.add ? load<P>((const T *)a.out, to) : P();
+        UNROLL
         for (int j = 0; j < N; j++)
             put(y.v, j, get(x.v, j), a.add);
         store((T *)a.out, to, y);
@@ -212,6 +213,7 @@ __global__ void k_resize(ResizeArgs a)
 __device__ static float tap(const float *weight, const int32_t *index, int64_t i, int64_t j)
 {
     float w = 0;
+    UNROLL
     for (int k = 0; k < 4; k++)
         w += index[4 * i + k] == j ? weight[4 * i + k] : 0;
     return w;

@@ -14,6 +14,7 @@ __global__ void k_map(int64_t n, int64_t packed, const T *x, const T *y, T *out,
         int64_t i = p * P::SIZE;
         float at = f.at(i);
         P a = x ? load<P>(x, i) : P(), b = y ? load<P>(y, i) : P(), c = add ? load<P>(out, i) : P();
+        UNROLL
         for (int k = 0; k < P::SIZE; k++)
             put(c.v, k, f(x ? get(a.v, k) : 0, y ? get(b.v, k) : 0, at), add);
         store(out, i, c);

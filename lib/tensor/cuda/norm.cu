@@ -18,12 +18,14 @@ __global__ void k_layer_norm(RowArgs a)
         float sum = 0, spread = 0;
         for (EACH_PACK(i, a.cols, N)) {
             P v = load<P>(x, i);
+            UNROLL
             for (int k = 0; k < N; k++)
                 sum += get(v.v, k);
         }
         float mean = warp_sum(sum) / (float)a.cols;
         for (EACH_PACK(i, a.cols, N)) {
             P v = load<P>(x, i);
+            UNROLL
             for (int k = 0; k < N; k++)
                 spread += (get(v.v, k) - mean) * (get(v.v, k) - mean);
         }
@@ -34,6 +36,7 @@ __global__ void k_layer_norm(RowArgs a)
         }
         for (EACH_PACK(i, a.cols, N)) {
             P v = load<P>(x, i);
+            UNROLL
             for (int k = 0; k < N; k++) {
                 float h = (get(v.v, k) - mean) * rstd;
                 set(v.v, k, a.gamma ? h * a.gamma[i + k] + a.beta[i + k] : h);
@@ -66,6 +69,7 @@ __global__ void k_layer_norm_backward(RowArgs a)
         float mean = a.stat[2 * r], rstd = a.stat[2 * r + 1], sw = 0, swx = 0;
         for (EACH_PACK(i, a.cols, N)) {
             P v = load<P>(x, i), d = load<P>(dy, i);
+            UNROLL
             for (int k = 0; k < N; k++) {
                 float w = get(d.v, k) * (a.gamma ? a.gamma[i + k] : 1);
                 sw += w;
@@ -76,6 +80,7 @@ __global__ void k_layer_norm_backward(RowArgs a)
         swx = warp_sum(swx) * rstd * rstd / (float)a.cols;
         for (EACH_PACK(i, a.cols, N)) {
             P v = load<P>(x, i), d = load<P>(dy, i), c = a.add ? load<P>(dx, i) : P();
+            UNROLL
             for (int k = 0; k < N; k++) {
                 float w = get(d.v, k) * (a.gamma ? a.gamma[i + k] : 1);
                 put(c.v, k, rstd * (w - sw - (get(v.v, k) - mean) * swx), a.add);
@@ -83,6 +88,24 @@ __global__ void k_layer_norm_backward(RowArgs a)
             store(dx, i, c);
         }
     }
+}
+
+template <int N> struct Floats {
+    float v[N];
+};
+
+/* N floats from i on, by packs of four. */
+template <int N> __device__ inline Floats<N> floats(const float *x, int64_t i)
+{
+    Floats<N> f;
+    UNROLL
+    for (int q = 0; q < N; q += 4) {
+        Pack<float> v = load<Pack<float>>(x, i + q);
+        UNROLL
+        for (int k = 0; k < 4; k++)
+            f.v[q + k] = v.v[k];
+    }
+    return f;
 }
 
 /* The same, and the gradients of gamma and beta: partial [blocks, 2, cols]. A lane has L packs of each row at most. */
@@ -104,9 +127,10 @@ __global__ void k_layer_norm_backward_sums(RowArgs a, float *partial)
                 continue;
             x[l] = load<P>((const T *)a.x, r * a.cols + i);
             dy[l] = load<P>((const T *)a.dy, r * a.cols + i);
+            Floats<N> gamma = floats<N>(a.gamma, i);
             UNROLL
             for (int k = 0; k < N; k++) {
-                float d = get(dy[l].v, k), h = (get(x[l].v, k) - mean) * rstd, w = d * a.gamma[i + k];
+                float d = get(dy[l].v, k), h = (get(x[l].v, k) - mean) * rstd, w = d * gamma.v[k];
                 sw += w;
                 swh += w * h;
                 dgamma[l * N + k] += d * h;
@@ -123,10 +147,11 @@ __global__ void k_layer_norm_backward_sums(RowArgs a, float *partial)
             if (i >= a.cols)
                 continue;
             P c = a.add ? load<P>((const T *)a.dx, r * a.cols + i) : P();
+            Floats<N> gamma = floats<N>(a.gamma, i);
             UNROLL
             for (int k = 0; k < N; k++) {
                 float h = (get(x[l].v, k) - mean) * rstd;
-                put(c.v, k, rstd * (get(dy[l].v, k) * a.gamma[i + k] - sw - h * swh), a.add);
+                put(c.v, k, rstd * (get(dy[l].v, k) * gamma.v[k] - sw - h * swh), a.add);
             }
             store((T *)a.dx, r * a.cols + i, c);
         }
@@ -202,7 +227,7 @@ static int layer_norm_backward(Backend *be, const RowArgs *a)
         unsigned grid = grid_for(be, a->rows, BLOCK_ROWS);
         bool packs = packs_fit(a->cols, (const T *)a->x, (const T *)a->dy, (T *)a->dx);
         if (a->dgamma || a->dbeta) {
-            switch (packs ? (a->cols - 1) / (WARP * Pack<T>::SIZE) : -1) {
+            switch (packs && packs_fit(0, a->gamma) ? (a->cols - 1) / (WARP * Pack<T>::SIZE) : -1) {
             case 0: return backward_sums<T, 1>(be, a);
             case 1: return backward_sums<T, 2>(be, a);
             case 2: return backward_sums<T, 3>(be, a);

@@ -137,6 +137,7 @@ __global__ void k_cast(int64_t n, int64_t packed, const From *x, To *out, bool a
     for (EACH(p, packed / 4)) {
         In a = load<In>(x, p * 4);
         Out c = add ? load<Out>(out, p * 4) : Out();
+        UNROLL
         for (int k = 0; k < 4; k++)
             put(c.v, k, get(a.v, k), add);
         store(out, p * 4, c);
@@ -167,10 +168,12 @@ __global__ void k_bias_gelu(int64_t rows, int64_t cols, int64_t ld, const float 
     float b[N];
     if (c >= cols)
         return;
+    UNROLL
     for (int k = 0; k < N; k++)
         b[k] = bias ? bias[c + k] : 0;
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
         P in = load<P>(x, r * ld + c), y;
+        UNROLL
         for (int k = 0; k < N; k++) {
             float v = get(in.v, k) + b[k];
             set(in.v, k, v);

@@ -34,7 +34,12 @@ static int recorded(Backend *be, void **recording)
         goto out;
     }
     r->era = d->era;
-    if (cuda_check(cudaGraphInstantiateWithFlags(&r->work, graph, 0), "keep a recording")) {
+    /* What the device needs for it is taken now: later there would be no way back. */
+    if (cuda_check(cudaGraphInstantiateWithFlags(&r->work, graph, 0), "keep a recording") ||
+        cuda_check(cudaGraphUpload(r->work, d->stream), "keep a recording") ||
+        cuda_check(cudaStreamSynchronize(d->stream), "keep a recording")) {
+        if (r->work)
+            cudaGraphExecDestroy(r->work);
         free(r);
         r = NULL;
     }

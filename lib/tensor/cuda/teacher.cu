@@ -1,6 +1,6 @@
 /* What the teacher makes of its logits: targets, centre, discrepancy, in F32.
  * Targets and discrepancy: one block a row. Centre: sums over rows by strips.
- * Floor: targets read their logits twice and write once; discrepancy reads two rows twice; the centre reads once. */
+ * Floor: targets read their logits twice and write once; discrepancy reads the head twice and the base three times; the centre reads once. */
 #include "tensor/cuda/sums.cuh"
 #include "tensor/cuda/wide.cuh"
 
@@ -42,6 +42,7 @@ template <int N> __global__ void __launch_bounds__(WIDE) k_discrepancy(Discrepan
     for (EACH_WIDE(i, a.k, N)) {
         P lh = tempered<N>(h, a.center_head, f, i), lb = tempered<N>(b, a.center_base, f, i),
           lp = tempered<N>(b, NULL, student, i);
+        UNROLL
         for (int j = 0; j < N; j++) {
             float la = lh.v[j] - head;
             d += (double)(expf(lb.v[j] - base) * (lb.v[j] - base - la));
