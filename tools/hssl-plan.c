@@ -49,6 +49,7 @@ static const Opt own_opts[] = {
     OPT_INT("threads", 't', &o.threads, 0, 1024, "N", "compute in N threads (0: one a processor)"),
     OPT_FLAG("recompute", 0, &config.recompute,
              "keep the outputs of layers only, and compute the rest twice"),
+    OPT_FLAG("graph", 0, &config.graph, "on a GPU: record the work of a step and repeat it at once"),
     OPT_FLAG("json", 0, &o.json, "print JSON"),
     OPT_END};
 static const Opt view_opts[] = {PLANNING_OPTS(&views), OPT_END};

@@ -26,9 +26,11 @@ Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...)
 void drop_path_draw(const DropPath *d, int64_t batch, float *factors)
 {
     int64_t ranks = d->ranks ? d->ranks : 1;
-    for (int layer = 0; layer < d->layers; layer++)
+    for (int64_t i = 0; i < BRANCHES * batch; i++)
+        *factors++ = 1;
+    for (int layer = 1; layer < d->layers; layer++)
         for (int branch = 0; branch < BRANCHES; branch++, factors += batch) {
-            float rate = layer ? d->rate * (float)layer / (float)(d->layers - 1) : 0, keep = 1 - rate;
+            float rate = d->rate * (float)layer / (float)(d->layers - 1), keep = 1 - rate;
             uint32_t key = d->group << 16 | (uint32_t)layer << 1 | (uint32_t)branch;
             Rng r = rng_make(d->seed, RNG_DROP_PATH, d->step, key);
             uint32_t words[4];

@@ -73,13 +73,16 @@ static int noise(Rig *r)
     return rc;
 }
 
-static int rig_open(Rig *r)
+/* Students of several ranks record nothing. */
+static int rig_open(Rig *r, int64_t ranks)
 {
     const TrainConfig *c = &r->c;
+    TrainConfig of_student = *c;
+    of_student.graph = c->graph && ranks == 1;
     r->be = backend_open(c->device);
     r->view_bytes = (size_t)(r->w.view_bytes * r->w.batch);
     r->q_bytes = (size_t)(r->w.target_bytes * r->w.batch);
-    if (!r->be || !(r->student = student_new(c, NULL)) ||
+    if (!r->be || !(r->student = student_new(&of_student, NULL)) ||
         !(r->teacher = teacher_new(c, student_flat(r->student))) ||
         !(r->views = r->be->alloc(r->be, r->view_bytes)) || !(r->q = r->be->alloc(r->be, r->q_bytes)) ||
         noise(r))
@@ -239,7 +242,7 @@ int trial_step(const TrainConfig *c, int64_t ranks, int threads, const Trial *t,
         m->device_memory = (double)all;
     /* A few steps must fit into the time; a GPU is quick enough for any. */
     double flops = m->gpu ? INFINITY : t->seconds / (LEAST_STEPS + 1) * threads;
-    if (choose(&r, ranks, flops * QUICK, flops * SLOW, m->gpu ? INFINITY : 0.7 * m->memory) || rig_open(&r)) {
+    if (choose(&r, ranks, flops * QUICK, flops * SLOW, m->gpu ? INFINITY : 0.7 * m->memory) || rig_open(&r, ranks)) {
         rig_close(&r);
         return -1;
     }

@@ -91,6 +91,30 @@ static void test_points(void)
         }
 }
 
+enum { DX = 1, DGAMMA = 2, DBETA = 4, ALL_GRADIENTS = 7 };
+
+/* A layer norm and the gradients that are wanted: y in 3, dx in 6, dgamma in 7, dbeta in 8. */
+static void norm_both(int64_t rows, int64_t cols, int wanted, bool add)
+{
+    int64_t n = rows * cols;
+    input_scaled(0, DT_REAL, n, 2, 0.5f);
+    input(1, DT_F32, cols);
+    input(2, DT_F32, cols);
+    output(3, DT_REAL, n, false);
+    output(4, DT_F32, 2 * rows, false);
+    input(5, DT_REAL, n);
+    output(6, DT_REAL, n, add);
+    output(7, DT_F32, cols, true);
+    output(8, DT_F32, cols, true);
+    for (int s = 0; s < 2; s++) {
+        RowArgs a = { .type = T(0), .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
+                      .dx = wanted & DX ? P(6) : NULL, .add = add, .eps = 1e-6f, .gamma = P(1), .beta = P(2), .stat = P(4),
+                      .dgamma = wanted & DGAMMA ? P(7) : NULL, .dbeta = wanted & DBETA ? P(8) : NULL };
+        both_called(s, "layer_norm", side[s]->layer_norm(side[s], &a));
+        both_called(s, "layer_norm_backward", side[s]->layer_norm_backward(side[s], &a));
+    }
+}
+
 static void test_rows(void)
 {
     for (int r = 0; r < most(); r++)
@@ -101,22 +125,7 @@ static void test_rows(void)
             snprintf(what, sizeof what, "%d x %d%s", (int)rows, (int)cols, add ? ", added" : "");
             if (rows > 65)
                 continue;
-            input_scaled(0, DT_REAL, n, 2, 0.5f);
-            input(1, DT_F32, cols);
-            input(2, DT_F32, cols);
-            output(3, DT_REAL, n, false);
-            output(4, DT_F32, 2 * rows, false);
-            input(5, DT_REAL, n);
-            output(6, DT_REAL, n, add);
-            output(7, DT_F32, cols, true);
-            output(8, DT_F32, cols, true);
-            for (int s = 0; s < 2; s++) {
-                RowArgs a = { .type = T(0), .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
-                              .dx = P(6), .add = add, .eps = 1e-6f, .gamma = P(1), .beta = P(2), .stat = P(4), .dgamma = P(7),
-                              .dbeta = P(8) };
-                both_called(s, "layer_norm", side[s]->layer_norm(side[s], &a));
-                both_called(s, "layer_norm_backward", side[s]->layer_norm_backward(side[s], &a));
-            }
+            norm_both(rows, cols, ALL_GRADIENTS, add);
             if (cols > 3) { /* of one or two columns nothing is left but rounding, divided by eps */
                 same(3, "layer norm, %s", what);
                 same_within(6, 1e-3, "its gradient, %s", what);
@@ -188,23 +197,9 @@ static void test_wide_norms(void)
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
         for (int how = 0; how < 4; how++) {
             static const char *const names[] = { "all", "parameters alone", "x alone, added", "beta and x" };
-            int64_t rows = 37, cols = widths[i], n = rows * cols;
-            input_scaled(0, DT_REAL, n, 2, 0.5f);
-            input(1, DT_F32, cols);
-            input(2, DT_F32, cols);
-            output(3, DT_REAL, n, false);
-            output(4, DT_F32, 2 * rows, false);
-            input(5, DT_REAL, n);
-            output(6, DT_REAL, n, how == 2);
-            output(7, DT_F32, cols, true);
-            output(8, DT_F32, cols, true);
-            for (int s = 0; s < 2; s++) {
-                RowArgs a = { .type = T(0), .type_y = T(3), .rows = rows, .cols = cols, .x = P(0), .y = P(3), .dy = P(5),
-                              .dx = how == 1 ? NULL : P(6), .add = how == 2, .eps = 1e-6f, .gamma = P(1), .beta = P(2),
-                              .stat = P(4), .dgamma = how < 2 ? P(7) : NULL, .dbeta = how == 2 ? NULL : P(8) };
-                both_called(s, "layer_norm", side[s]->layer_norm(side[s], &a));
-                both_called(s, "layer_norm_backward", side[s]->layer_norm_backward(side[s], &a));
-            }
+            static const int wanted[] = { ALL_GRADIENTS, DGAMMA | DBETA, DX, DX | DBETA };
+            int64_t rows = 37, cols = widths[i];
+            norm_both(rows, cols, wanted[how], how == 2);
             same(3, "layer norm of %d columns", (int)cols);
             if (how != 1)
                 same_within(6, 1e-3, "its gradients, %s: x", names[how]);

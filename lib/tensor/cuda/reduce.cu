@@ -1,6 +1,5 @@
 /* Sums: of columns, over a middle dimension, of all elements, and whether all are finite.
- * Columns: strips of rows first, see sums.cuh. Others: one block or one
- * thread an output. The order of the sums is fixed.
+ * Columns: strips of rows first, see sums.cuh. Others: one block or one thread an output. The order of the sums is fixed.
  * Floor: the input read once. */
 #include "tensor/cuda/sums.cuh"
 
