@@ -11,46 +11,85 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
+static int grow(Arena *a, Backend *be, size_t bytes)
+{
+    if (a->chunks == (int)(sizeof a->chunk / sizeof *a->chunk))
+        return err_set(ERR_MEMORY, "step arena: too many chunks");
+    size_t want = bytes > be->chunk ? round_up(bytes, 1 << 21) : be->chunk;
+    char *base = be->alloc(be, want);
+    if (!base && want > bytes)
+        base = be->alloc(be, want = round_up(bytes, 1 << 21));
+    if (!base) {
+        err_prefix("activations");
+        return -1;
+    }
+    a->chunk[a->chunks].start = arena_reserved(a);
+    a->chunk[a->chunks].base = base;
+    a->chunk[a->chunks++].bytes = want;
+    return 0;
+}
+
+/* The end of what is held in the way of the next bytes, or 0. */
+static size_t in_the_way(const Arena *a, size_t bytes)
+{
+    for (int i = 0; i < a->holds; i++)
+        if (a->top < a->held[i].to && a->top + bytes > a->held[i].from)
+            return a->held[i].to;
+    return 0;
+}
+
 void *arena_take(Arena *a, Backend *be, size_t bytes)
 {
     bytes = round_up(bytes ? bytes : 1, ALIGN);
-    for (;; a->current++) {
-        if (a->current == a->chunks) {
-            if (a->chunks == (int)(sizeof a->chunk / sizeof *a->chunk)) {
-                err_set(ERR_MEMORY, "step arena: too many chunks");
-                return NULL;
-            }
-            size_t want = bytes > be->chunk ? round_up(bytes, 1 << 21) : be->chunk;
-            char *base = be->alloc(be, want);
-            if (!base && want > bytes)
-                base = be->alloc(be, want = round_up(bytes, 1 << 21));
-            if (!base) {
-                err_prefix("activations");
-                return NULL;
-            }
-            size_t start = a->chunks ? a->chunk[a->chunks - 1].start + a->chunk[a->chunks - 1].bytes : 0;
-            a->chunk[a->chunks].base = base;
-            a->chunk[a->chunks].start = start;
-            a->chunk[a->chunks++].bytes = want;
-        }
-        size_t start = a->chunk[a->current].start, room = a->chunk[a->current].bytes;
+    for (;;) {
+        if (a->current == a->chunks && grow(a, be, bytes) < 0)
+            return NULL;
+        size_t start = a->chunk[a->current].start, past;
         if (a->top < start)
             a->top = start;
-        if (a->top - start + bytes <= room) {
-            void *p = a->chunk[a->current].base + (a->top - start);
-            a->top += bytes;
-            if (a->top > a->peak)
-                a->peak = a->top;
-            return p;
-        }
+        if (a->top - start + bytes > a->chunk[a->current].bytes)
+            a->current++;
+        else if ((past = in_the_way(a, bytes)))
+            a->top = past;
+        else
+            break;
     }
+    void *p = a->chunk[a->current].base + (a->top - a->chunk[a->current].start);
+    a->top += bytes;
+    if (a->top > a->peak)
+        a->peak = a->top;
+    return p;
+}
+
+size_t arena_mark(Arena *a)
+{
+    if (a->holds && a->held[a->holds - 1].since == a->top)
+        a->top += ALIGN;
+    return a->top;
 }
 
 void arena_rewind(Arena *a, size_t position)
 {
+    while (a->holds && a->held[a->holds - 1].since >= position)
+        a->holds--;
     a->top = position;
     while (a->current > 0 && (a->current >= a->chunks || a->chunk[a->current].start >= position))
         a->current--;
+}
+
+int arena_hold(Arena *a, const void *p, size_t bytes)
+{
+    for (int i = 0; i < a->chunks; i++) {
+        size_t at = (uintptr_t)p - (uintptr_t)a->chunk[i].base, from = a->chunk[i].start + at;
+        if (at >= a->chunk[i].bytes || from < a->top)
+            continue;
+        if (a->holds == (int)(sizeof a->held / sizeof *a->held))
+            return err_set(ERR_MEMORY, "step arena: too many results are held");
+        a->held[a->holds].from = from;
+        a->held[a->holds].to = from + round_up(bytes, ALIGN);
+        a->held[a->holds++].since = a->top;
+    }
+    return 0;
 }
 
 size_t arena_reserved(const Arena *a)

@@ -353,24 +353,15 @@ const void *tape_operand(Tape *t, const Tensor *x)
 
 size_t tape_mark(Tape *t)
 {
-    return t->arena.top;
+    return arena_mark(&t->arena);
 }
 
 Tensor *tape_keep(Tape *t, size_t mark, Tensor *y)
 {
     if (!y || t->record || t->failed)
         return y;
-    size_t bytes = tensor_bytes(y);
-    if (bytes <= SMALL_BYTES) {
-        arena_rewind(&t->arena, mark);
-        return y;
-    }
     arena_rewind(&t->arena, mark);
-    void *to = arena_take(&t->arena, t->be, bytes);
-    if (!to || (to != y->data && t->be->move(t->be, to, y->data, bytes) < 0))
-        return tape_fail(t);
-    y->data = to;
-    return y;
+    return arena_hold(&t->arena, y->data, tensor_bytes(y)) < 0 ? tape_fail(t) : y;
 }
 
 size_t tape_peak_bytes(const Tape *t)

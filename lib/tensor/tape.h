@@ -6,15 +6,20 @@
 #include "tensor/tensor.h"
 
 /* Device memory handed out from its low end, in chunks that are kept. A position is bytes from the start of
- * the first chunk, and going back to one releases all that came after it. */
+ * the first chunk, and going back to one releases all that came after it. Some of that can be held where it lies: what is
+ * taken from then on goes around it, until the arena goes back to a position from before. */
 typedef struct {
     struct { char *base; size_t start, bytes; } chunk[64];
-    int chunks, current;
+    struct { size_t from, to, since; } held[16]; /* since: where the top was then; marks made later lie above */
+    int chunks, current, holds;
     size_t top, peak;
 } Arena;
 
 void *arena_take(Arena *a, Backend *be, size_t bytes);
+size_t arena_mark(Arena *a);
 void arena_rewind(Arena *a, size_t position);
+/* Hold p, of this arena, which was just released. -1 with an error. */
+int arena_hold(Arena *a, const void *p, size_t bytes);
 size_t arena_reserved(const Arena *a);
 void arena_rest(Arena *a, Backend *be);
 void arena_free(Arena *a, Backend *be);

@@ -241,6 +241,21 @@ static int recompute_backward(Tape *t, Node *node, const void *dy)
     return rc || (x->needs_grad && hand_over(t, x->tape_private, n->x)) ? -1 : 0;
 }
 
+/* Release all that was made after the mark except y, which moves down there: what is recorded from here on is released from
+ * its end backwards, and y comes last. */
+static int settle(Tape *t, size_t mark, Tensor *y)
+{
+    size_t bytes = tensor_bytes(y);
+    arena_rewind(&t->arena, mark);
+    if (bytes <= SMALL_BYTES)
+        return 0;
+    void *to = arena_take(&t->arena, t->be, bytes);
+    if (!to || (to != y->data && t->be->move(t->be, to, y->data, bytes) < 0))
+        return -1;
+    y->data = to;
+    return 0;
+}
+
 Tensor *tape_recompute(Tape *t, Tensor *x, TapeBody *body, const void *arg, size_t bytes)
 {
     if (!x || t->failed)
@@ -250,11 +265,11 @@ Tensor *tape_recompute(Tape *t, Tensor *x, TapeBody *body, const void *arg, size
     size_t mark = tape_mark(t);
     t->record = false;
     Tensor *y = body(t, x, arg);
-    if (y != x)
-        y = tape_keep(t, mark, y);
     t->record = true;
     if (!y || y == x)
         return y;
+    if (t->failed || settle(t, mark, y) < 0)
+        return tape_fail(t);
     RecomputeNode *n = tape_record(t, sizeof *n, recompute_backward, y);
     if (!n || !(n->arg = tape_host(t, bytes)))
         return NULL;

@@ -114,7 +114,7 @@ Tensor *tape_recompute(Tape *t, Tensor *x, TapeBody *body, const void *arg, size
 Tensor *tape_milestone(Tape *t, Tensor *x, int (*reached)(void *arg), void *arg);
 
 /* Inference: y = ..many ops..; y = tape_keep(t, mark, y) releases all that was made after the mark except
- * y, which moves down to the mark. Tensors older than the mark are untouched, younger ones but y are void.
+ * y, which stays where it is. Tensors older than the mark are untouched, younger ones but y are void.
  * While recording, returns y and releases nothing. */
 size_t tape_mark(Tape *t);
 Tensor *tape_keep(Tape *t, size_t mark, Tensor *y);

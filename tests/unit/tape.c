@@ -110,6 +110,68 @@ static void test_memory(Tape *t)
     ok(before == value, "the loss can be read after backward");
 }
 
+/* Pieces of an arena that are alive, each filled with its number. */
+enum { PIECES = 64, PIECE = 5000 };
+
+typedef struct {
+    Arena arena;
+    Backend be;
+    struct { unsigned char *at; size_t bytes; } piece[PIECES];
+    int alive, damaged;
+    unsigned seed;
+} Play;
+
+static unsigned draw(Play *p, unsigned below)
+{
+    return (p->seed = p->seed * 1664525u + 1013904223u) / 65536 % below;
+}
+
+static void take(Play *p)
+{
+    size_t bytes = 1 + draw(p, PIECE);
+    unsigned char *at = arena_take(&p->arena, &p->be, bytes);
+    for (int i = 0; i < p->alive; i++)
+        for (size_t k = 0; k < p->piece[i].bytes; k++)
+            p->damaged += p->piece[i].at[k] != i + 1;
+    p->piece[p->alive].at = memset(at, p->alive + 1, bytes);
+    p->piece[p->alive++].bytes = bytes;
+}
+
+/* A loop as those of networks: of each round one piece stays. Loops inside do the same. */
+static void play(Play *p, int depth)
+{
+    size_t mark = arena_mark(&p->arena);
+    int before = p->alive;
+    for (int round = 0; round < 6; round++) {
+        for (unsigned n = 1 + draw(p, 3); n; n--) {
+            take(p);
+            if (depth && draw(p, 2))
+                play(p, depth - 1);
+        }
+        int kept = p->alive - 1 - (int)draw(p, (unsigned)(p->alive - before));
+        p->piece[before] = p->piece[kept];
+        p->alive = before + 1;
+        memset(p->piece[before].at, p->alive, p->piece[before].bytes);
+        arena_rewind(&p->arena, mark);
+        if (arena_hold(&p->arena, p->piece[before].at, p->piece[before].bytes))
+            p->damaged++;
+    }
+}
+
+static void test_arena(void)
+{
+    Play p = { .be = *backend_cpu(), .seed = 1 };
+    p.be.chunk = 1 << 14;
+    for (int i = 0; i < 200; i++) {
+        arena_rewind(&p.arena, 0);
+        p.alive = 0;
+        play(&p, 3);
+    }
+    is_int(p.damaged, 0, "what is held stays, whatever is taken around it");
+    ok(p.arena.chunks > 1 && p.arena.peak < 40 * PIECE, "and what is not is taken again: %zu bytes", p.arena.peak);
+    arena_free(&p.arena, &p.be);
+}
+
 /* d/dx of sum(x * (x + 2 y)) and so on: x feeds several ops, and the residual's gradient is shared by both of
  * its inputs and then added to. */
 static void test_sharing(Tape *t)
@@ -323,6 +385,7 @@ int main(void)
     if (!ok(t != NULL, "a tape on the CPU"))
         return tap_done();
     test_memory(t);
+    test_arena();
     test_rest(t);
     test_sharing(t);
     test_recompute();
