@@ -45,7 +45,7 @@ static Tensor *vit_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, int co
                          const Pass *pass, int place)
 {
     (void)rows, (void)cols;
-    return block_forward(&l->vit, t, z, shortcut, pass, place);
+    return block_forward(&l->vit, t, z, shortcut, pass, place, NULL);
 }
 
 static void convnext_add(AuxLayer *l, Params *params, const AuxSpec *s, const char *prefix)

@@ -86,10 +86,10 @@ typedef struct {
 static Tensor *repeat_block(Tape *t, Tensor *x, const void *arg)
 {
     const BlockCall *c = arg;
-    return block_forward(c->block, t, x, c->shortcut, &c->pass, c->layer);
+    return block_forward(c->block, t, x, c->shortcut, &c->pass, c->layer, NULL);
 }
 
-Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer)
+Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer, const Block *next)
 {
     if (!x)
         return NULL;
@@ -103,10 +103,15 @@ Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const P
     /* Without its shortcut a branch is all there is: dropping it would leave nothing. */
     BranchArgs attention = { .norm_w = b->norm1_w, .norm_b = b->norm1_b, .eps = NORM_EPS,
                              .scale = shortcut ? drop_path_factors(pass, layer, 0, batch) : NULL,
-                             .residual = shortcut ? x : NULL };
+                             .residual = shortcut ? x : NULL,
+                             .next_w = b->norm2_w, .next_b = b->norm2_b };
     Tensor *u = op_attention_branch(t, x, &attention, b->qkv_w, b->qkv_b, b->proj_w, b->proj_b, b->heads);
     BranchArgs mlp = { .norm_w = b->norm2_w, .norm_b = b->norm2_b, .eps = NORM_EPS,
                        .scale = drop_path_factors(pass, layer, 1, batch), .residual = u };
+    if (next) {
+        mlp.next_w = next->norm1_w;
+        mlp.next_b = next->norm1_b;
+    }
     Tensor *y = op_mlp_branch(t, u, &mlp, b->fc1_w, b->fc1_b, b->fc2_w, b->fc2_b);
     return tape_keep(t, mark, y);
 }

@@ -57,8 +57,9 @@ typedef struct {
 void block_add(Block *b, Params *params, int dim, int heads, const char *prefix);
 
 /* x = x + DP(attention(norm1(x))); x = x + DP(mlp(norm2(x))), x: [B, N, C] [Dosovitskiy 2021, Eq. 2 and 3].
- * shortcut false: the first x is left out of the first sum. layer: its place for drop path. */
-Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer);
+ * shortcut false: the first x is left out of the first sum. layer: its place for drop path. next: the block that reads the
+ * result, whose first norm may be made with it; or NULL. */
+Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer, const Block *next);
 
 /* Weight [out, in] normal 0.02 and bias 0, under prefix.weight and prefix.bias. */
 void linear_add(Params *params, int64_t out, int64_t in, const char *prefix, Tensor **w, Tensor **b);

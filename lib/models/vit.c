@@ -77,9 +77,11 @@ static int vit_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want
     z = tape_keep(t, mark, op_tokens(t, z, v->cls, positions(v, t, height, width)));
     probe_see(pass, t, z, "tokens of %d x %d patches", out->rows, out->cols);
     for (int i = 0; i < b->spec.dims.depth; i++) {
+        /* A milestone ends the gradients of what comes after it: the next block's norm must not run back behind it. */
+        bool alone = i + 1 == b->spec.dims.depth || (pass && pass->reached);
         if (pass && pass->reached)
             z = tape_milestone(t, z, pass->reached, pass->reached_arg);
-        z = tape_keep(t, mark, block_forward(&v->blocks[i], t, z, true, pass, i));
+        z = tape_keep(t, mark, block_forward(&v->blocks[i], t, z, true, pass, i, alone ? NULL : &v->blocks[i + 1]));
         probe_see(pass, t, z, "output of backbone.blocks.%d", i);
     }
     Tensor *cls = tape_view(t, op_slice_tokens(t, z, 0, 1), 2, (int64_t[]){ batch, c });

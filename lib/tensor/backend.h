@@ -74,6 +74,13 @@ typedef struct {
     float *dgamma, *dbeta;     /* always added to; or NULL */
 } RowArgs;
 
+/* A residual and the layer norm of it at once: norm.x is sum.out. The backward is that of the norm, and then the residual
+ * sum.out = sum.scale norm.dx, with sum.y norm.dx and sum.x NULL. */
+typedef struct {
+    ResidualArgs sum;
+    RowArgs norm;
+} ResidualNormArgs;
+
 /* residual + scale * linear(gelu(linear(norm(x)))) in one go, in F32. */
 typedef struct {
     int64_t rows, dim, hidden, out;
@@ -344,7 +351,9 @@ struct Backend {
     int (*matmul)(Backend *, const MatmulArgs *);
     int (*colsum)(Backend *, const ColsumArgs *);
 
-    /* Whole branches; NULL where the device has none: the op is then put together from the others. */
+    /* Several in one; NULL where the device gains nothing: the op is then put together from the others. */
+    int (*residual_norm)(Backend *, const ResidualNormArgs *);
+    int (*residual_norm_backward)(Backend *, const ResidualNormArgs *);
     int (*mlp)(Backend *, const MlpArgs *);
     int (*mlp_backward)(Backend *, const MlpArgs *);
     size_t (*mlp_scratch)(Backend *, const MlpArgs *); /* floats for the backward */

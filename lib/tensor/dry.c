@@ -180,6 +180,7 @@ NOTHING(no_tokens, TokensArgs)
 NOTHING(no_resize, ResizeArgs)
 NOTHING(no_point, PointArgs)
 NOTHING(no_residual, ResidualArgs)
+NOTHING(no_residual_norm, ResidualNormArgs)
 NOTHING(no_rows, RowArgs)
 NOTHING(no_loss, LossArgs)
 NOTHING(no_norms, NormArgs)
@@ -216,6 +217,8 @@ static const Backend gpu = {
     .uploaded = dry_sync,
     .matmul = dry_matmul,
     .colsum = no_colsum,
+    .residual_norm = no_residual_norm,
+    .residual_norm_backward = no_residual_norm,
     .attention = dry_attention,
     .attention_backward = dry_attention_backward,
     .conv = dry_conv,
@@ -270,6 +273,7 @@ Backend *backend_dry(const char *kind)
     if (!strcmp(kind, "fp32")) {
         be = &processor;
         *be = gpu;
+        be->residual_norm = be->residual_norm_backward = NULL;
         be->mlp = dry_mlp;
         be->mlp_backward = dry_mlp_backward;
         be->mlp_scratch = dry_mlp_scratch;

@@ -57,5 +57,5 @@ Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqk
 {
     Tensor *y = a->norm_w ? op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps) : x;
     y = op_linear(t, op_attention(t, op_linear(t, y, wqkv, bqkv), heads), wproj, bproj);
-    return a->residual || a->scale ? op_residual(t, a->residual, y, a->scale) : y;
+    return op_branch_end(t, y, a);
 }

@@ -33,7 +33,7 @@ static Tensor *composed(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Ten
     if (a->norm_w)
         x = op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps);
     x = op_linear(t, op_linear_gelu(t, x, w1, b1), w2, b2);
-    return a->residual || a->scale ? op_residual(t, a->residual, x, a->scale) : x;
+    return op_branch_end(t, x, a);
 }
 
 Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2)

@@ -58,6 +58,9 @@ Tensor *op_layer_norm(Tape *t, Tensor *x, Tensor *gamma, Tensor *beta, float eps
     int64_t c = tensor_last(x);
     if (!gamma != !beta || (gamma && (tensor_count(gamma) != c || tensor_count(beta) != c)))
         return tape_bad_shape(t, "layer_norm", "gamma and beta must have the last dimension's size", gamma);
+    Tensor *ahead = tape_normed(x, gamma);
+    if (ahead)
+        return ahead;
     Backend *be = tape_backend(t);
     return row_op(t, x, gamma, beta, eps, 2, be->layer_norm, be->layer_norm_backward);
 }

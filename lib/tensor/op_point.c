@@ -5,7 +5,6 @@
 typedef struct {
     Node node;
     Tensor *x, *y;
-    const float *scale;
     float factor;
 } PointNode;
 
@@ -18,14 +17,6 @@ static PointNode *record(Tape *t, int (*backward)(Tape *, Node *, const void *),
         n->y = y;
     }
     return n;
-}
-
-static bool same_shape(const Tensor *x, const Tensor *y)
-{
-    bool same = x->ndim == y->ndim && x->dtype == y->dtype;
-    for (int i = 0; same && i < x->ndim; i++)
-        same = x->shape[i] == y->shape[i];
-    return same;
 }
 
 /* ---- gelu */
@@ -76,52 +67,7 @@ Tensor *op_cast(Tape *t, Tensor *x, DType dtype)
     return tape_failed(t) ? NULL : out;
 }
 
-/* ---- residual, add, scale */
-
-static int residual_backward(Tape *t, Node *node, const void *dy)
-{
-    PointNode *n = (PointNode *)node;
-    if (n->x && tape_grad_pass(t, n->x, node->out) < 0)
-        return -1;
-    if (!n->scale)
-        return tape_grad_pass(t, n->y, node->out);
-    ResidualArgs r = { .type = n->y->dtype, .samples = tensor_dim(n->y, 0), .y = dy, .scale = n->scale };
-    r.stride = r.samples ? tensor_count(n->y) / r.samples : 0;
-    bool add;
-    r.out = tape_grad(t, n->y, &add);
-    if (!r.out)
-        return tape_failed(t) ? -1 : 0;
-    r.x = add ? r.out : NULL;
-    return tape_backend(t)->residual(tape_backend(t), &r);
-}
-
-Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale)
-{
-    if (!y || tape_failed(t) || (x && !(x = op_cast(t, x, y->dtype))))
-        return NULL;
-    if (x && !same_shape(x, y))
-        return tape_bad_shape(t, "residual", "both must have one shape", x);
-    int64_t samples = tensor_dim(y, 0);
-    Tensor *out = tape_like(t, y);
-    if (!out)
-        return NULL;
-    ResidualArgs r = { .type = y->dtype, .samples = samples, .stride = samples ? tensor_count(y) / samples : 0,
-                       .x = data_of(x), .y = y->data, .scale = scale, .out = out->data };
-    if (tape_backend(t)->residual(tape_backend(t), &r) < 0)
-        return tape_fail(t);
-    if (TAPE_WANTS(t, x, y)) {
-        PointNode *n = record(t, residual_backward, out, x, y);
-        if (!n)
-            return NULL;
-        n->scale = scale;
-    }
-    return tape_failed(t) ? NULL : out;
-}
-
-Tensor *op_add(Tape *t, Tensor *x, Tensor *y)
-{
-    return x ? op_residual(t, x, y, NULL) : NULL;
-}
+/* ---- scale */
 
 static int scale_backward(Tape *t, Node *node, const void *dy)
 {
@@ -171,7 +117,7 @@ Tensor *op_mul(Tape *t, Tensor *x, Tensor *y)
 {
     if (!x || !y || tape_failed(t))
         return NULL;
-    if (!same_shape(x, y))
+    if (!tensor_alike(x, y))
         return tape_bad_shape(t, "mul", "both must have one shape and type", x);
     Tensor *out = tape_like(t, x);
     if (!out)

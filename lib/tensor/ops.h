@@ -37,6 +37,8 @@ typedef struct {
     const float *scale; /* drop path: memory of the device, alive for the step, one factor (0 or 1/keep) for each of the
                            B = shape[0] samples of x; NULL: 1 */
     Tensor *residual; /* added to the branch: x itself in most blocks, another tensor of its shape, or NULL */
+    Tensor *next_w, *next_b; /* layer norm (and eps) of what comes next: made with the result where that is faster, for
+                                op_layer_norm and the next branch to find; or NULL both */
 } BranchArgs;
 
 /* Whole residual branches, fused as far as the device can: residual + scale * mlp(norm(x)) and
@@ -47,7 +49,7 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
 Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqkv, Tensor *bqkv,
                             Tensor *wproj, Tensor *bproj, int heads);
 
-/* ---- norms and elementwise: op_norm.c, op_point.c */
+/* ---- norms and elementwise: op_norm.c, op_residual.c, op_point.c */
 
 /* (x - mean) / sqrt(var + eps) * gamma + beta over the last axis; biased variance of the centred values
  * [Ba 2016]. gamma, beta [C] or NULL both. */
@@ -63,6 +65,8 @@ Tensor *op_cast(Tape *t, Tensor *x, DType dtype);
 /* x + scale[b] y, b the first axis, of y's type; scale as in BranchArgs.
  * x NULL: scale[b] y alone, which is drop path by itself [Huang 2016]. */
 Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale);
+/* The end of a branch, y: a->residual + a->scale y, and the norm a->next_w of it. */
+Tensor *op_branch_end(Tape *t, Tensor *y, const BranchArgs *a);
 /* Elementwise, x and y of one shape. */
 Tensor *op_add(Tape *t, Tensor *x, Tensor *y);
 Tensor *op_mul(Tape *t, Tensor *x, Tensor *y);

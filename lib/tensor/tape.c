@@ -360,8 +360,28 @@ Tensor *tape_keep(Tape *t, size_t mark, Tensor *y)
 {
     if (!y || t->record || t->failed)
         return y;
+    const Result *r = y->tape_private;
+    const Tensor *normed = r ? r->norm.y : NULL;
     arena_rewind(&t->arena, mark);
-    return arena_hold(&t->arena, y->data, tensor_bytes(y)) < 0 ? tape_fail(t) : y;
+    if (arena_hold(&t->arena, y->data, tensor_bytes(y)) < 0 ||
+        (normed && arena_hold(&t->arena, normed->data, tensor_bytes(normed)) < 0))
+        return tape_fail(t);
+    return y;
+}
+
+void tape_norm_ahead(Tensor *x, const Tensor *gamma, Tensor *normed)
+{
+    Result *r = x->tape_private;
+    if (r) {
+        r->norm.gamma = gamma;
+        r->norm.y = normed;
+    }
+}
+
+Tensor *tape_normed(const Tensor *x, const Tensor *gamma)
+{
+    const Result *r = x->tape_private;
+    return r && gamma && r->norm.gamma == gamma ? r->norm.y : NULL;
 }
 
 size_t tape_peak_bytes(const Tape *t)

@@ -91,12 +91,26 @@ void *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add);
 /* A gradient that kernels only add to: new ones are cleared. */
 void *tape_grad_added(Tape *t, Tensor *x);
 
+/* The layer norm of a result, made ahead of its use, for op_layer_norm with the same gamma to take: tape_normed is NULL
+ * where there is none. Inference keeps it with x. */
+void tape_norm_ahead(Tensor *x, const Tensor *gamma, Tensor *normed);
+Tensor *tape_normed(const Tensor *x, const Tensor *gamma);
+
 /* err_set for ops: records a shape error and fails the tape. Returns NULL. */
 Tensor *tape_bad_shape(Tape *t, const char *op, const char *what, const Tensor *x);
 
 static inline int64_t tensor_last(const Tensor *x)
 {
     return x->ndim ? x->shape[x->ndim - 1] : 1;
+}
+
+/* Of one shape and type. */
+static inline bool tensor_alike(const Tensor *x, const Tensor *y)
+{
+    bool same = x->ndim == y->ndim && x->dtype == y->dtype;
+    for (int i = 0; same && i < x->ndim; i++)
+        same = x->shape[i] == y->shape[i];
+    return same;
 }
 
 /* The memory of x or NULL. */

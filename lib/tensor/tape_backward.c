@@ -247,6 +247,7 @@ static int settle(Tape *t, size_t mark, Tensor *y)
 {
     size_t bytes = tensor_bytes(y);
     arena_rewind(&t->arena, mark);
+    tape_norm_ahead(y, NULL, NULL);
     if (bytes <= SMALL_BYTES)
         return 0;
     void *to = arena_take(&t->arena, t->be, bytes);

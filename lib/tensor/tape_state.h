@@ -18,6 +18,7 @@ typedef struct {
     Tensor pub; /* first: a result's Tensor * is also a Result * */
     Tensor grad;
     Buffer *buffer;
+    struct { const Tensor *gamma; Tensor *y; } norm; /* made ahead */
     bool retained;
 } Result;
 

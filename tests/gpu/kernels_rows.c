@@ -209,6 +209,69 @@ static void test_wide_norms(void)
         }
 }
 
+/* What the device does at once, where it does, is done by the processor one after the other. */
+static void residual_norm(Backend *be, int s, const ResidualNormArgs *a)
+{
+    both_called(s, "residual_norm", be->residual_norm ? be->residual_norm(be, a)
+                                                      : be->residual(be, &a->sum) || be->layer_norm(be, &a->norm));
+}
+
+static void residual_norm_backward(Backend *be, int s, const ResidualNormArgs *a)
+{
+    both_called(s, "residual_norm_backward",
+                be->residual_norm_backward ? be->residual_norm_backward(be, a)
+                                           : be->layer_norm_backward(be, &a->norm) || be->residual(be, &a->sum));
+}
+
+static void test_residual_norms(void)
+{
+    static const int64_t widths[] = { 7, 8, 136, 264, 520, 1000, 1032 };
+    enum { SAMPLES = 3, EACH_HAS = 5, ROWS = SAMPLES * EACH_HAS };
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        for (int how = 0; how < 4; how++) {
+            int64_t cols = widths[i], n = ROWS * cols;
+            bool scaled = how & 1, alone = how == 2;
+            input(0, DT_REAL, n);
+            input(1, DT_REAL, n);
+            input(2, DT_F32, SAMPLES);
+            output(3, DT_REAL, n, false); /* the sum */
+            output(4, DT_REAL, n, false); /* its norm */
+            output(5, DT_F32, 2 * ROWS, false);
+            input(6, DT_F32, cols);
+            input(7, DT_F32, cols);
+            input(8, DT_REAL, n);
+            output(9, DT_REAL, n, true); /* the sum's gradient */
+            output(10, DT_REAL, n, false); /* the branch's */
+            output(11, DT_F32, cols, true);
+            output(12, DT_F32, cols, true);
+            for (int s = 0; s < 2; s++) {
+                ResidualNormArgs a = {
+                    .sum = { .type = T(0), .samples = SAMPLES, .stride = n / SAMPLES, .x = alone ? NULL : P(0), .y = P(1),
+                             .scale = scaled ? P(2) : NULL, .out = P(3) },
+                    .norm = { .type = T(0), .type_y = T(0), .rows = ROWS, .cols = cols, .x = P(3), .y = P(4), .eps = 1e-6f,
+                              .gamma = P(6), .beta = P(7), .stat = P(5) },
+                };
+                residual_norm(side[s], s, &a);
+                a.norm.dy = P(8);
+                a.norm.dx = P(9);
+                a.norm.add = true;
+                a.norm.dgamma = P(11);
+                a.norm.dbeta = how == 3 ? NULL : P(12);
+                a.sum.x = NULL;
+                a.sum.y = P(9);
+                a.sum.out = P(10);
+                residual_norm_backward(side[s], s, &a);
+            }
+            same(3, "residual and norm, %d columns%s%s: the sum", (int)cols, scaled ? ", scaled" : "", alone ? ", alone" : "");
+            same(4, "its norm");
+            same_within(9, 1e-3, "the sum's gradient");
+            same_within(10, 1e-3, "the branch's");
+            same_within(11, 1e-3, "gamma's");
+            same_within(12, 1e-3, "beta's");
+            both_clear();
+        }
+}
+
 static void test_losses(void)
 {
     typedef int Kernel(Backend *, const LossArgs *);
@@ -343,6 +406,7 @@ int main(void)
     test_points();
     test_rows();
     test_wide_norms();
+    test_residual_norms();
     test_losses();
     test_optimiser();
     test_training();

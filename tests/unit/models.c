@@ -145,8 +145,71 @@ static void test_drop_path(void)
     ok(!odd && abs(dropped - (int)(0.3 * B)) < 4 * sqrt(B * 0.21), "at its rate, the rest scaled up");
 }
 
+static int norms, sums, backwards;
+
+static int count_norm(Backend *be, const RowArgs *a)
+{
+    (void)be, (void)a;
+    norms++;
+    return 0;
+}
+
+static int count_sum(Backend *be, const ResidualNormArgs *a)
+{
+    (void)be;
+    sums += a->norm.x == a->sum.out;
+    return 0;
+}
+
+static int count_backward(Backend *be, const ResidualNormArgs *a)
+{
+    (void)be;
+    backwards += a->sum.y == a->norm.dx;
+    return 0;
+}
+
+static int nothing(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+/* Norms that a device makes with the residual before them: all but the first and the last, of a base of three blocks. */
+static void test_norms_ahead(void)
+{
+    enum { DEPTH = 3 };
+    Params *p = params_new();
+    BackboneSpec s = { "vit_nano", backbone_dims("vit_nano", 0, DEPTH, 0), 4, 32 };
+    Backbone *b = backbone_new(&s, p, "");
+    Tape *t = tape_new("dry,bf16");
+    if (!ok(b && t && !params_commit(p, tape_backend(t), NULL, true), "a base on a device that computes nothing"))
+        return;
+    Backend *be = tape_backend(t);
+    be->layer_norm = count_norm;
+    be->residual_norm = count_sum;
+    be->residual_norm_backward = count_backward;
+    float factors[DEPTH * BRANCHES * 2];
+    static const char *const names[] = { "inference", "training", "training with drop path", "with milestones", "computed twice" };
+    static const int want[][3] = { { 2, 5, 0 }, { 2, 5, 0 }, { 2, 5, 3 }, { 4, 3, 0 }, { 7, 6, 0 } };
+    for (int how = 0; how < 5; how++) {
+        Pass pass = { .factors = how == 2 ? factors : NULL, .reached = how == 3 ? nothing : NULL, .recompute = how == 4 };
+        BackboneOut out;
+        norms = sums = backwards = 0;
+        tape_begin(t, how > 0);
+        Tensor *x = tape_tensor(t, DT_BF16, 4, (int64_t[]){ 2, 3, 32, 32 });
+        ok(!backbone_forward(b, t, x, false, false, &pass, &out) && (!how || !tape_backward_from(t, 1, &out.image, &out.image)),
+           "%s", names[how]);
+        ok(norms == want[how][0] && sums == want[how][1] && backwards == want[how][2],
+           "norms alone %d, after their residual %d, and back with it %d", norms, sums, backwards);
+    }
+    tape_free(t);
+    backbone_free(b);
+    params_free(p);
+}
+
 int main(void)
 {
+    test_norms_ahead();
     test_counts();
     test_drop_path();
     test_forward("vit");

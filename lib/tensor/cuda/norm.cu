@@ -1,4 +1,4 @@
-/* Layer norm.
+/* Layer norm, alone or with the residual before it.
  * One warp a row. Backward with gamma and beta: the blocks go over the rows once, each lane holding its columns' sums; wide or
  * unaligned rows take a second pass, over strips of rows.
  * Floor: x (backward: x and dy) read and y (dx) written once; a row stays in registers or the cache between its passes. */
@@ -46,15 +46,125 @@ __global__ void k_layer_norm(RowArgs a)
     }
 }
 
+template <int N> struct Floats {
+    float v[N];
+};
+
+/* N floats from i on, by packs of four. */
+template <int N> __device__ inline Floats<N> floats(const float *x, int64_t i)
+{
+    Floats<N> f;
+    UNROLL
+    for (int q = 0; q < N; q += 4) {
+        Pack<float> v = load<Pack<float>>(x, i + q);
+        UNROLL
+        for (int k = 0; k < 4; k++)
+            f.v[q + k] = v.v[k];
+    }
+    return f;
+}
+
+/* The row in registers: a lane has L packs of it at most. With SUM it is the residual, made here. */
+template <typename T, int L, bool SUM>
+__global__ void k_layer_norm_packs(RowArgs a, ResidualArgs s)
+{
+    typedef Pack<T> P;
+    enum { N = P::SIZE };
+    unsigned lane = threadIdx.x % WARP, of_sample = SUM ? (unsigned)(s.stride / a.cols) : 1;
+    for (EACH_ROW(r, a.rows)) {
+        P x[L];
+        float scale = SUM && s.scale ? s.scale[(unsigned)r / of_sample] : 1, sum = 0, spread = 0;
+        UNROLL
+        for (int l = 0; l < L; l++) {
+            int64_t i = (l * WARP + lane) * N;
+            if (i >= a.cols)
+                continue;
+            if (SUM) {
+                P before = s.x ? load<P>((const T *)s.x, r * a.cols + i) : P(), branch = load<P>((const T *)s.y, r * a.cols + i);
+                UNROLL
+                for (int k = 0; k < N; k++)
+                    set(x[l].v, k, (s.x ? get(before.v, k) : 0) + scale * get(branch.v, k));
+                store((T *)s.out, r * a.cols + i, x[l]);
+            } else {
+                x[l] = load<P>((const T *)a.x, r * a.cols + i);
+            }
+            UNROLL
+            for (int k = 0; k < N; k++)
+                sum += get(x[l].v, k);
+        }
+        float mean = warp_sum(sum) / (float)a.cols;
+        UNROLL
+        for (int l = 0; l < L; l++) {
+            UNROLL
+            for (int k = 0; k < N; k++)
+                if ((l * WARP + lane) * N < a.cols)
+                    spread += (get(x[l].v, k) - mean) * (get(x[l].v, k) - mean);
+        }
+        float rstd = 1 / sqrtf(warp_sum(spread) / (float)a.cols + a.eps);
+        if (a.stat && lane == 0) {
+            a.stat[2 * r] = mean;
+            a.stat[2 * r + 1] = rstd;
+        }
+        UNROLL
+        for (int l = 0; l < L; l++) {
+            int64_t i = (l * WARP + lane) * N;
+            if (i >= a.cols)
+                continue;
+            Floats<N> gamma = floats<N>(a.gamma, i), beta = floats<N>(a.beta, i);
+            UNROLL
+            for (int k = 0; k < N; k++)
+                set(x[l].v, k, (get(x[l].v, k) - mean) * rstd * gamma.v[k] + beta.v[k]);
+            store((T *)a.y, r * a.cols + i, x[l]);
+        }
+    }
+}
+
+/* How many packs of a row a lane must hold; 0 where rows are too long, or packs don't fit. */
+template <typename T> static int lane_packs(const RowArgs *a, bool fits)
+{
+    int64_t packs = a->cols / (int64_t)Pack<T>::SIZE;
+    return fits && a->gamma && packs_fit(a->cols, (const T *)a->x) && packs_fit(0, a->gamma, a->beta) && packs <= 4 * WARP
+               ? (int)((packs + WARP - 1) / WARP)
+               : 0;
+}
+
+template <typename T, bool SUM> static int by_packs(Backend *be, int packs, const RowArgs *a, const ResidualArgs *s)
+{
+    unsigned grid = grid_for(be, a->rows, BLOCK_ROWS);
+    switch (packs) {
+    case 1: return LAUNCH(be, (k_layer_norm_packs<T, 1, SUM>), grid, BLOCK, *a, *s);
+    case 2: return LAUNCH(be, (k_layer_norm_packs<T, 2, SUM>), grid, BLOCK, *a, *s);
+    case 3: return LAUNCH(be, (k_layer_norm_packs<T, 3, SUM>), grid, BLOCK, *a, *s);
+    default: return LAUNCH(be, (k_layer_norm_packs<T, 4, SUM>), grid, BLOCK, *a, *s);
+    }
+}
+
 static int layer_norm(Backend *be, const RowArgs *a)
 {
     if (!a->rows || !a->cols)
         return 0;
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
+        bool fits = packs_fit(a->cols, (const T *)a->x, (T *)a->y);
         unsigned grid = grid_for(be, a->rows, BLOCK_ROWS);
-        return packs_fit(a->cols, (const T *)a->x, (T *)a->y) ? LAUNCH(be, (k_layer_norm<T, Pack<T>::SIZE>), grid, BLOCK, *a)
-                                                              : LAUNCH(be, (k_layer_norm<T, 1>), grid, BLOCK, *a);
+        ResidualArgs none = {};
+        int packs = lane_packs<T>(a, fits);
+        return packs  ? by_packs<T, false>(be, packs, a, &none)
+               : fits ? LAUNCH(be, (k_layer_norm<T, Pack<T>::SIZE>), grid, BLOCK, *a)
+                      : LAUNCH(be, (k_layer_norm<T, 1>), grid, BLOCK, *a);
+    });
+}
+
+static int residual_norm(Backend *be, const ResidualNormArgs *a)
+{
+    const RowArgs *n = &a->norm;
+    const ResidualArgs *s = &a->sum;
+    if (!n->rows || !n->cols)
+        return 0;
+    return by_type(n->type, [&](auto t) {
+        typedef decltype(t) T;
+        int packs = lane_packs<T>(n, n->rows <= UINT32_MAX && packs_fit(n->cols, (const T *)s->x, (const T *)s->y, (T *)n->y));
+        return packs ? by_packs<T, true>(be, packs, n, s) : be->residual(be, s) || layer_norm(be, n) ? -1 : 0;
     });
 }
 
@@ -90,32 +200,15 @@ __global__ void k_layer_norm_backward(RowArgs a)
     }
 }
 
-template <int N> struct Floats {
-    float v[N];
-};
-
-/* N floats from i on, by packs of four. */
-template <int N> __device__ inline Floats<N> floats(const float *x, int64_t i)
-{
-    Floats<N> f;
-    UNROLL
-    for (int q = 0; q < N; q += 4) {
-        Pack<float> v = load<Pack<float>>(x, i + q);
-        UNROLL
-        for (int k = 0; k < 4; k++)
-            f.v[q + k] = v.v[k];
-    }
-    return f;
-}
-
-/* The same, and the gradients of gamma and beta: partial [blocks, 2, cols]. A lane has L packs of each row at most. */
+/* The same, and the gradients of gamma and beta: partial [blocks, 2, cols]. A lane has L packs of each row at most. s.out
+ * becomes s.scale dx, unless it is NULL. */
 template <typename T, int L>
-__global__ void k_layer_norm_backward_sums(RowArgs a, float *partial)
+__global__ void k_layer_norm_backward_sums(RowArgs a, ResidualArgs s, float *partial)
 {
     typedef Pack<T> P;
     enum { N = P::SIZE };
     __shared__ float part[BLOCK_ROWS][WARP * N];
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, of_sample = s.out ? (unsigned)(s.stride / a.cols) : 1;
     float dgamma[L * N] = {}, dbeta[L * N] = {};
     for (EACH_ROW(r, a.rows)) {
         P x[L], dy[L];
@@ -141,6 +234,7 @@ __global__ void k_layer_norm_backward_sums(RowArgs a, float *partial)
             continue;
         sw = warp_sum(sw) / (float)a.cols;
         swh = warp_sum(swh) / (float)a.cols;
+        float scale = s.out ? s.scale[(unsigned)r / of_sample] : 1;
         UNROLL
         for (int l = 0; l < L; l++) {
             int64_t i = (l * WARP + lane) * N;
@@ -154,6 +248,11 @@ __global__ void k_layer_norm_backward_sums(RowArgs a, float *partial)
                 put(c.v, k, rstd * (get(dy[l].v, k) * gamma.v[k] - sw - h * swh), a.add);
             }
             store((T *)a.dx, r * a.cols + i, c);
+            UNROLL
+            for (int k = 0; s.out && k < N; k++)
+                set(c.v, k, scale * get(c.v, k));
+            if (s.out)
+                store((T *)s.out, r * a.cols + i, c);
         }
     }
     for (int which = 0; which < 2; which++) {
@@ -175,12 +274,12 @@ __global__ void k_layer_norm_backward_sums(RowArgs a, float *partial)
     }
 }
 
-template <typename T, int L> static int backward_sums(Backend *be, const RowArgs *a)
+template <typename T, int L> static int backward_sums(Backend *be, const RowArgs *a, const ResidualArgs *s)
 {
     int64_t blocks = ((CudaDevice *)be)->processors * 2, needed = (a->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     blocks = needed < blocks ? needed : blocks;
     float *partial = (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(2 * blocks * a->cols) * sizeof(float));
-    return !partial || LAUNCH(be, (k_layer_norm_backward_sums<T, L>), (unsigned)blocks, BLOCK, *a, partial) ||
+    return !partial || LAUNCH(be, (k_layer_norm_backward_sums<T, L>), (unsigned)blocks, BLOCK, *a, *s, partial) ||
                    add_strips(be, a->cols, blocks, partial, 1, 1, a->dgamma, a->dbeta)
                ? -1
                : 0;
@@ -218,6 +317,16 @@ template <typename T> static int affine_gradient(Backend *be, const RowArgs *a)
                : 0;
 }
 
+template <typename T> static int backward_by_packs(Backend *be, int packs, const RowArgs *a, const ResidualArgs *s)
+{
+    switch (packs) {
+    case 1: return backward_sums<T, 1>(be, a, s);
+    case 2: return backward_sums<T, 2>(be, a, s);
+    case 3: return backward_sums<T, 3>(be, a, s);
+    default: return backward_sums<T, 4>(be, a, s);
+    }
+}
+
 static int layer_norm_backward(Backend *be, const RowArgs *a)
 {
     if (!a->rows || !a->cols)
@@ -225,22 +334,31 @@ static int layer_norm_backward(Backend *be, const RowArgs *a)
     return by_type(a->type, [&](auto t) {
         typedef decltype(t) T;
         unsigned grid = grid_for(be, a->rows, BLOCK_ROWS);
-        bool packs = packs_fit(a->cols, (const T *)a->x, (const T *)a->dy, (T *)a->dx);
-        if (a->dgamma || a->dbeta) {
-            switch (packs && packs_fit(0, a->gamma) ? (a->cols - 1) / (WARP * Pack<T>::SIZE) : -1) {
-            case 0: return backward_sums<T, 1>(be, a);
-            case 1: return backward_sums<T, 2>(be, a);
-            case 2: return backward_sums<T, 3>(be, a);
-            case 3: return backward_sums<T, 4>(be, a);
-            default:
-                if (affine_gradient<T>(be, a))
-                    return -1;
-            }
-        }
+        bool fits = packs_fit(a->cols, (const T *)a->x, (const T *)a->dy, (T *)a->dx);
+        int packs = lane_packs<T>(a, fits);
+        ResidualArgs none = {};
+        if (packs && (a->dgamma || a->dbeta))
+            return backward_by_packs<T>(be, packs, a, &none);
+        if ((a->dgamma || a->dbeta) && affine_gradient<T>(be, a))
+            return -1;
         if (!a->dx)
             return 0;
-        return packs ? LAUNCH(be, (k_layer_norm_backward<T, Pack<T>::SIZE>), grid, BLOCK, *a)
-                     : LAUNCH(be, (k_layer_norm_backward<T, 1>), grid, BLOCK, *a);
+        return fits ? LAUNCH(be, (k_layer_norm_backward<T, Pack<T>::SIZE>), grid, BLOCK, *a)
+                    : LAUNCH(be, (k_layer_norm_backward<T, 1>), grid, BLOCK, *a);
+    });
+}
+
+static int residual_norm_backward(Backend *be, const ResidualNormArgs *a)
+{
+    const RowArgs *n = &a->norm;
+    const ResidualArgs *s = &a->sum;
+    if (!n->rows || !n->cols)
+        return 0;
+    return by_type(n->type, [&](auto t) {
+        typedef decltype(t) T;
+        int packs = lane_packs<T>(n, n->rows <= UINT32_MAX && s->scale && (n->dgamma || n->dbeta) &&
+                                         packs_fit(n->cols, (const T *)n->dy, (T *)n->dx, (T *)s->out));
+        return packs ? backward_by_packs<T>(be, packs, n, s) : layer_norm_backward(be, n) || be->residual(be, s) ? -1 : 0;
     });
 }
 
@@ -248,4 +366,6 @@ void cuda_norm_table(Backend *be)
 {
     be->layer_norm = layer_norm;
     be->layer_norm_backward = layer_norm_backward;
+    be->residual_norm = residual_norm;
+    be->residual_norm_backward = residual_norm_backward;
 }

@@ -52,6 +52,13 @@ static Tensor *residual(Tape *t, Tensor **x, const int64_t *p)
     (void)p;
     return op_residual(t, x[0], x[1], NULL);
 }
+static Tensor *residual_norm(Tape *t, Tensor **x, const int64_t *p)
+{
+    (void)p;
+    BranchArgs a = { .residual = x[0], .next_w = x[2], .next_b = x[3], .eps = 1e-6f };
+    Tensor *sum = op_branch_end(t, x[1], &a);
+    return op_layer_norm(t, sum, x[2], x[3], a.eps);
+}
 static Tensor *depthwise(Tape *t, Tensor **x, const int64_t *p)
 {
     return op_conv2d(t, x[0], x[1], x[2], 1, 3, (int)p[0]);
@@ -149,6 +156,8 @@ static const OpBench gpu[] = {
       { M(2 * 50432 * 384), M(3 * 50432 * 384) }, 0 },
     { "gelu S 50432x1536", gelu, 1, { D(50432, 1536) }, { 0 }, 0, { M(2.0 * 50432 * 1536), M(3.0 * 50432 * 1536) }, 0 },
     { "residual S 50432x384", residual, 2, { D(50432, 384), D(50432, 384) }, { 0 }, 0, { M(3 * 50432 * 384), 0 }, 0 },
+    { "residual, layer norm S 50432x384", residual_norm, 2, { D(50432, 384), D(50432, 384), D(384), D(384) }, { 0 }, 0,
+      { M(4 * 50432 * 384), M(3 * 50432 * 384) }, 0 },
     { "weight norm 65536x256", weight_norm, 0, { D(65536, 256) }, { 0 }, 0, { M(2 * 65536 * 256), M(3 * 65536 * 256) }, 0 },
     { "dino loss 256x65536", dino_loss, 0, { D(256, 65536), D(256, 65536) }, { 2, 128 }, 0,
       { M(2 * 256 * 65536), M(3 * 256 * 65536) }, 0 },
