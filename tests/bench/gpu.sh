@@ -53,14 +53,21 @@ echo "== the machine and its kernels: ${gpu:-$BENCH_DEVICE}"
 only='*'
 [ -z "$BENCH_QUICK" ] || only='residual*'
 small=$([ -z "$BENCH_QUICK" ] || echo --small)
-"$HSSL_BIN/bench/ops" --device "$BENCH_DEVICE" --precision $precision --only "$only" $small --json >"$work/ops" || complain 'bench/ops failed'
-keep ops <"$work/ops"
-awk '
-    function value(key) { return match($0, "\"" key "\":[^,}]*") ? substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) : "" }
-    /"bench":"machine"/ { printf "%.1f TFLOP/s in products, %.0f GB/s from memory\n", value("peak_gflops") / 1e3, value("stream_gb_s"); next }
-    { name = value("op"); gsub(/"/, "", name); pass = value("pass"); gsub(/"/, "", pass); unit = value("unit"); gsub(/"/, "", unit)
-      printf "%-38s %-9s %9.3f ms %9.1f %-8s %4.0f %%\n", name, pass, value("ms"), value("rate"), unit, 100 * value("share") }
-' "$work/ops"
+ops() { # NAME PATTERN
+    "$HSSL_BIN/bench/ops" --device "$BENCH_DEVICE" --precision $precision --only "$2" $small --json >"$work/ops" ||
+        complain "bench/ops failed: $1"
+    keep "$1" <"$work/ops"
+    awk '
+        function value(key) { return match($0, "\"" key "\":[^,}]*") ? substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) : "" }
+        /"bench":"machine"/ { printf "%.1f TFLOP/s in products, %.0f GB/s from memory\n", value("peak_gflops") / 1e3, value("stream_gb_s"); next }
+        { name = value("op"); gsub(/"/, "", name); pass = value("pass"); gsub(/"/, "", pass); unit = value("unit"); gsub(/"/, "", unit)
+          printf "%-38s %-9s %9.3f ms %9.1f %-8s %4.0f %%\n", name, pass, value("ms"), value("rate"), unit, 100 * value("share") }
+    ' "$work/ops"
+}
+ops ops "$only"
+echo '-- attention by cuDNN alone'
+[ -n "$BENCH_QUICK" ] || only='attention*'
+(export HSSL_ATTENTION=cudnn; ops ops-cudnn "$only")
 
 # ---- steps
 

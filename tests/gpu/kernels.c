@@ -77,7 +77,8 @@ static void test_attention(void)
     static const struct {
         int64_t batch, tokens;
         int heads, dim;
-    } cases[] = { { 2, 17, 3, 64 }, { 1, 65, 2, 32 }, { 3, 5, 1, 8 }, { 1, 1, 1, 64 }, { 0, 17, 2, 64 } };
+    } cases[] = { { 2, 17, 3, 64 }, { 1, 65, 2, 32 }, { 3, 5, 1, 8 },  { 1, 1, 1, 64 },  { 0, 17, 2, 64 }, { 2, 37, 2, 64 },
+                  { 1, 50, 2, 64 }, { 1, 65, 3, 64 }, { 2, 80, 1, 64 }, { 1, 81, 1, 64 }, { 2, 16, 1, 64 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t b = cases[i].batch, n = cases[i].tokens, h = cases[i].heads, d = cases[i].dim, c = h * d;
         for (size_t w = 0; w < 2; w++) {
@@ -88,10 +89,11 @@ static void test_attention(void)
             output(4, DT_REAL, b * n * 3 * c, both_ways[w]);
             BOTH(attention, AttentionArgs, .type = T(0), .batch = b, .tokens = n, .heads = (int)h, .dim = (int)d,
                  .scale = 0.2f, .qkv = P(0), .y = P(1), .stat = P(2));
-            same(1, "attention %d", (int)i);
+            same(1, "attention of %d tokens, heads of %d", (int)n, (int)d);
+            same(2, "its statistics");
             BOTH(attention_backward, AttentionArgs, .type = T(0), .batch = b, .tokens = n, .heads = (int)h, .dim = (int)d,
                  .scale = 0.2f, .qkv = P(0), .y = P(1), .stat = P(2), .dy = P(3), .dqkv = P(4), .add = both_ways[w]);
-            same_within(4, 1e-3, "attention %d: gradient%s", (int)i, w ? ", added" : "");
+            same_within(4, 1e-3, "its gradient%s", w ? ", added" : "");
             both_clear();
         }
     }

@@ -60,6 +60,10 @@ int cuda_tiles_weight_gradient(Backend *be, const ConvArgs *a);
 /* For x [rows, cols] at row length ld: x[r, c] += bias[c] unless bias is NULL, and out[r, c] = gelu(x[r, c]) unless out is
  * NULL. point.cu */
 int cuda_bias_gelu(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x, void *out);
+/* Attention by kernels of our own, where they suit: few tokens. attention.cu */
+bool cuda_few_tokens(const AttentionArgs *a);
+int cuda_few_attention(Backend *be, const AttentionArgs *a);
+int cuda_few_attention_backward(Backend *be, const AttentionArgs *a);
 /* Attention by products, softmax.cu: the scores q k^T of a head, F32 [batch, tokens, tokens], become softmax(scale
  * scores); stat: as in AttentionArgs, or NULL. */
 int cuda_scaled_softmax(Backend *be, const AttentionArgs *a, int head, float *p, float *stat);

@@ -1,12 +1,13 @@
-/* Attention. In BF16 by cuDNN's fused kernels, on q, k and v where they lie. In F32, which those don't take, and where
- * cuDNN has no kernel for a shape: scores of one head of all samples at a time, by products and softmaxes. */
+/* Attention. In BF16 by cuDNN's fused kernels, on q, k and v where they lie; few tokens by our own (attention.cu). In F32,
+ * which those don't take, and where cuDNN has no kernel for a shape: scores of one head of all samples at a time, by products and softmaxes. */
 #include "tensor/cuda/products.h"
 
 #include "util/err.h"
 #include "util/log.h"
 
 #include <cudnn.h>
-#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum { Q = 1, K, V, O, STATS, SCALE, DO, DQ, DK, DV };
 
@@ -225,6 +226,13 @@ static bool empty(const AttentionArgs *a)
     return !a->batch || !a->tokens || !a->heads || !a->dim;
 }
 
+/* HSSL_ATTENTION=cudnn leaves them to cuDNN, to compare. */
+static bool few_tokens(const AttentionArgs *a)
+{
+    const char *wish = getenv("HSSL_ATTENTION");
+    return cuda_few_tokens(a) && !(wish && !strcmp(wish, "cudnn"));
+}
+
 static Graph *fused_graph(Backend *be, const AttentionArgs *a, GraphBuild *build)
 {
     GraphKey key = key_of(a);
@@ -241,6 +249,8 @@ static int attention(Backend *be, const AttentionArgs *a)
 {
     if (empty(a))
         return 0;
+    if (few_tokens(a))
+        return cuda_few_attention(be, a);
     Graph *g = fused_graph(be, a, build_forward);
     return g ? fused(be, g, a) : composed(be, a);
 }
@@ -249,6 +259,8 @@ static int attention_backward(Backend *be, const AttentionArgs *a)
 {
     if (empty(a))
         return 0;
+    if (few_tokens(a))
+        return cuda_few_attention_backward(be, a);
     Graph *g = fused_graph(be, a, build_backward);
     if (!g)
         return composed_backward(be, a);

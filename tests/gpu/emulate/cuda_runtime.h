@@ -95,6 +95,9 @@ void emulate_warp_barrier();
 /* What lane `lane` of this warp brought along. */
 double emulate_shuffle(double value, unsigned lane);
 
+/* c [16,8] += a [16,16] b [16,8] by the lanes of this warp, whose pieces these are: as mma.m16n8k16 with BF16. */
+void emulate_mma(float *c, const struct __nv_bfloat16 *a, const struct __nv_bfloat16 *b);
+
 /* Ends the process where p is no multiple of n, as a GPU ends the kernel. */
 void emulate_alignment(const void *p, size_t n);
 
@@ -113,6 +116,11 @@ void emulate_launch(void (*)(P...), cudaStream_t stream, dim3 grid, dim3 block, 
 static inline void __syncthreads()
 {
     emulate_block_barrier();
+}
+
+static inline void __syncwarp()
+{
+    emulate_warp_barrier();
 }
 
 template <typename V> static inline V __shfl_xor_sync(unsigned, V value, int mask)

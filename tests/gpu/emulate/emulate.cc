@@ -1,6 +1,8 @@
 /* Fibers for the threads of a block. */
 #include <cuda_runtime.h>
 
+#include <cuda_bf16.h>
+
 #include "stream.h"
 
 #include <stdint.h>
@@ -58,6 +60,7 @@ struct Fiber {
     dim3 index;
     enum { READY, AT_WARP, AT_BLOCK, DONE } state;
     double value;
+    const __nv_bfloat16 *a, *b;
     std::vector<char> stack;
 };
 
@@ -166,6 +169,25 @@ double emulate_shuffle(double value, unsigned lane)
     double other = fibers[me / WARP * WARP + lane].value;
     emulate_warp_barrier();
     return other;
+}
+
+/* Which lane holds row (column) `line` of an operand at k, and where: a has two rows for each of k's halves, b one column. */
+static float element(unsigned warp, const __nv_bfloat16 *Fiber::*operand, unsigned line, unsigned k)
+{
+    unsigned rows = operand == &Fiber::a ? 2 : 1, pair = line / 8 + k / 8 * rows;
+    return __bfloat162float((fibers[warp + line % 8 * 4 + k % 8 / 2].*operand)[2 * pair + k % 2]);
+}
+
+void emulate_mma(float *c, const __nv_bfloat16 *a, const __nv_bfloat16 *b)
+{
+    unsigned me = current, warp = me / WARP * WARP, lane = me % WARP;
+    fibers[me].a = a;
+    fibers[me].b = b;
+    emulate_warp_barrier();
+    for (unsigned e = 0; e < 4; e++)
+        for (unsigned k = 0; k < 16; k++)
+            c[e] += element(warp, &Fiber::a, lane / 4 + e / 2 * 8, k) * element(warp, &Fiber::b, lane % 4 * 2 + e % 2, k);
+    emulate_warp_barrier();
 }
 
 static void run(dim3 grid, dim3 block, const std::function<void()> &kernel)
