@@ -25,8 +25,10 @@ struct Student {
     Tape *tape;
     Backend *be;
     float *figures; /* [FIGURES] */
-    float *factors, *drawn; /* of drop path, on the device and on the host; of the global views, then of the local ones */
+    float *factors, *drawn[2]; /* of drop path, on the device and, of even and odd steps, on the host; of the global views,
+                                  then of the local ones */
     size_t factors_room; /* bytes */
+    int64_t drawn_step;  /* the last that was drawn for these views; -1: none */
     int logits;
     Group *group; /* or NULL */
     size_t unsummed; /* floats at the beginning of the gradients that aren't being added up yet */
@@ -83,9 +85,15 @@ static void factors_free(Student *s)
 {
     if (s->factors)
         s->be->release(s->be, s->factors, s->factors_room);
-    free(s->drawn);
-    s->factors = s->drawn = NULL;
+    for (int i = 0; i < 2; i++) {
+        if (s->drawn[i])
+            s->be->unpin(s->be, s->drawn[i]);
+        free(s->drawn[i]);
+        s->drawn[i] = NULL;
+    }
+    s->factors = NULL;
     s->factors_room = 0;
+    s->drawn_step = -1;
 }
 
 static void forget_recordings(Student *s)
@@ -128,6 +136,7 @@ void student_join(Student *s, Group *g)
     Params *params = network_params(s->net);
     char name[64];
     s->group = g;
+    s->drawn_step = -1;
     /* Sums over ranks begin on the way back, on the host's word. */
     forget_recordings(s);
     s->ahead.be = s->back.be = s->config.graph && group_world(g) < 2 ? s->be : NULL;
@@ -162,32 +171,51 @@ static int factors_grow(Student *s, size_t bytes)
         return 0;
     forget_recordings(s);
     factors_free(s);
-    if (!(s->drawn = malloc(bytes)))
-        return err_set(ERR_MEMORY, "drop path: no memory for %zu bytes", bytes);
-    if (!(s->factors = s->be->alloc(s->be, bytes))) {
-        factors_free(s);
+    s->factors = s->be->alloc(s->be, bytes);
+    if (!s->factors)
         return err_prefix("drop path");
-    }
     s->factors_room = bytes;
+    for (int i = 0; i < 2; i++) {
+        if (!(s->drawn[i] = malloc(bytes))) {
+            factors_free(s);
+            return err_set(ERR_MEMORY, "drop path: no memory for %zu bytes", bytes);
+        }
+        s->be->pin(s->be, s->drawn[i], bytes);
+    }
     return 0;
 }
 
-/* Draw which paths this step drops, for all views, and send that up in one go. */
-static int draw(Student *s)
+/* How many factors the global (0) or local (1) views have. */
+static int64_t factors_of(const Student *s, int local)
 {
     const ViewBatch *v = &s->views;
-    int64_t each = network_draws(s->net), globals = each * v->globals * v->batch, locals = each * v->locals * v->batch;
-    size_t bytes = (size_t)(globals + locals) * sizeof *s->drawn;
-    if (!each)
+    return network_draws(s->net) * (local ? v->locals : v->globals) * v->batch;
+}
+
+/* Which paths a step drops, for all views. */
+static void draw(Student *s, int64_t step)
+{
+    const ViewBatch *v = &s->views;
+    DropPath d = { .seed = (uint64_t)s->config.seed, .step = (uint64_t)step, .rank = group_rank(s->group),
+                   .ranks = group_world(s->group) };
+    float *to = s->drawn[step & 1];
+    network_draw(s->net, &d, v->globals * v->batch, to);
+    d.group = 1;
+    network_draw(s->net, &d, v->locals * v->batch, to + factors_of(s, 0));
+    s->drawn_step = step;
+}
+
+/* Those of this step go up at once. They were drawn while the device went back in the step before. */
+static int send_factors(Student *s)
+{
+    size_t bytes = (size_t)(factors_of(s, 0) + factors_of(s, 1)) * sizeof(float);
+    if (!bytes)
         return 0;
     if (factors_grow(s, bytes))
         return -1;
-    DropPath d = { .seed = (uint64_t)s->config.seed, .step = (uint64_t)s->step, .rank = group_rank(s->group),
-                   .ranks = group_world(s->group) };
-    network_draw(s->net, &d, v->globals * v->batch, s->drawn);
-    d.group = 1;
-    network_draw(s->net, &d, v->locals * v->batch, s->drawn + globals);
-    return s->be->write(s->be, s->factors, s->drawn, bytes);
+    if (s->drawn_step != s->step)
+        draw(s, s->step);
+    return s->be->write(s->be, s->factors, s->drawn[s->step & 1], bytes);
 }
 
 /* The image vectors of both groups of views, one behind the other, and their logits. */
@@ -202,7 +230,7 @@ static int forward(Student *s, bool record, Probe *probe)
     for (int i = 0; i < parts; i++) {
         NetworkPass how = { .recompute = s->config.recompute, .probe = probe };
         if (network_draws(s->net))
-            how.factors = s->factors + (i ? network_draws(s->net) * v->globals * v->batch : 0);
+            how.factors = s->factors + (i ? factors_of(s, 0) : 0);
         if (!i && record && s->blocks) {
             how.reached = block_done;
             how.reached_arg = s;
@@ -243,11 +271,13 @@ int student_forward(Student *s, const ViewBatch *views, const StepRates *rates)
 {
     if (views_check(views))
         return -1;
-    if (!views_same_shape(&s->views, views))
+    if (!views_same_shape(&s->views, views)) {
         forget_recordings(s);
+        s->drawn_step = -1;
+    }
     s->views = *views;
     s->step = rates->step;
-    s->pending = !draw(s) && !go_forward(s);
+    s->pending = !send_factors(s) && !go_forward(s);
     return s->pending ? 0 : -1;
 }
 
@@ -322,6 +352,8 @@ int student_backward(Student *s, const float *q)
         rc = forward(s, true, NULL) || backward_piece(s) ? -1 : 0;
     if (rc)
         return -1;
+    if (s->factors)
+        draw(s, s->step + 1);
     return group_world(s->group) > 1 ? sum_from(s, 0) || group_sum(s->group, s->figures, FIGURES) ? -1 : 0 : 0;
 }
 
