@@ -166,7 +166,7 @@ static int similarities(Knn *k, int64_t first, int64_t m, int64_t n)
     if (!q || !b || tape_write(k->tape, q, k->queries + first * k->c.dim) < 0 ||
         tape_write(k->tape, b, k->block) < 0)
         return -1;
-    Tensor *s = op_logits(k->tape, q, b, NULL); /* in F32 at any precision */
+    Tensor *s = op_logits(k->tape, q, b, NULL, DT_F32); /* in F32 at any precision */
     return s ? tape_read(k->tape, s, k->tile) : -1;
 }
 

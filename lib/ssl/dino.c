@@ -6,7 +6,8 @@
 
 static Tensor *dino_term(Tape *t, const TrainConfig *c, const LossTerm *in)
 {
-    return op_dino_loss(t, in->student, in->targets, (int)in->views, (int)in->batch, (float)c->student_temp);
+    return op_dino_loss(t, in->student, in->targets, (int)in->views, (int)in->batch, (float)c->student_temp, in->weight,
+                        in->value);
 }
 
 static int dino_targets(Tape *t, const float *z, const float *center, double temp, float *q, int64_t rows,

@@ -31,10 +31,10 @@ Tensor *head_last_weight(const HeadLast *l, Tape *t)
     return op_weight_norm(t, l->v, l->g);
 }
 
-Tensor *head_forward(const HeadMlp *m, Tape *t, Tensor *x, Tensor *last_weight)
+Tensor *head_forward(const HeadMlp *m, Tape *t, Tensor *x, Tensor *last_weight, DType dtype)
 {
     x = op_linear_gelu(t, x, m->w[0], m->b[0]);
     x = op_linear_gelu(t, x, m->w[1], m->b[1]);
     x = op_l2_normalize(t, op_linear(t, x, m->w[2], m->b[2]), 1e-12f);
-    return op_logits(t, x, last_weight, NULL);
+    return op_logits(t, x, last_weight, NULL, dtype);
 }

@@ -23,7 +23,7 @@ void head_last_add(HeadLast *l, Params *params, int64_t bottleneck, int64_t k, b
 
 /* The last layer's weight W_k = g_k v_k / |v_k| [Salimans 2016]: make it once a step. [K, bottleneck]. */
 Tensor *head_last_weight(const HeadLast *l, Tape *t);
-/* x [R, C] -> logits [R, K]. */
-Tensor *head_forward(const HeadMlp *m, Tape *t, Tensor *x, Tensor *last_weight);
+/* x [R, C] -> logits [R, K], of a type as op_logits has it. */
+Tensor *head_forward(const HeadMlp *m, Tape *t, Tensor *x, Tensor *last_weight, DType dtype);
 
 #endif

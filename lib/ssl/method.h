@@ -10,11 +10,13 @@ typedef struct {
     Tensor *student; /* logits [V*B, K], view-major, global views first */
     Tensor *targets; /* [2B, K] */
     int64_t views, batch;
+    float weight; /* of the term in the loss */
+    float *value; /* device: the term by itself; or NULL */
 } LossTerm;
 
 typedef struct {
     const char *name;
-    /* The loss of one term, a scalar on the tape; NULL on failure. */
+    /* weight times the term, a scalar on the tape; NULL on failure. It may use the logits up (op_logits). */
     Tensor *(*term)(Tape *t, const TrainConfig *c, const LossTerm *in);
     /* Targets from teacher logits: q [rows, K] from z and the centre [K]. 0 or -1. */
     int (*targets)(Tape *t, const float *z, const float *center, double temp, float *q, int64_t rows,

@@ -201,12 +201,13 @@ int network_logits(Network *n, Tape *t, int which, NetworkOut *out)
     if (!n->heads)
         return err_set(ERR_USAGE, "this network was built without projection heads");
     bool base = which & NETWORK_BASE_LOGITS, aux = which & NETWORK_AUX_LOGITS;
+    DType dtype = tape_recording(t) ? tape_backend(t)->real : DT_F32;
     Tensor *w = base || !n->aux_last ? head_last_weight(&n->last_base, t) : NULL;
     if (base)
-        out->base_logits = head_forward(&n->mlp_base, t, out->base, w);
+        out->base_logits = head_forward(&n->mlp_base, t, out->base, w, dtype);
     if (aux) {
         Tensor *own = n->aux_last ? head_last_weight(&n->last_own, t) : w;
-        out->aux_logits = head_forward(n->aux_mlp ? &n->mlp_aux : &n->mlp_base, t, out->aux, own);
+        out->aux_logits = head_forward(n->aux_mlp ? &n->mlp_aux : &n->mlp_base, t, out->aux, own, dtype);
     }
     return tape_failed(t) ? -1 : 0;
 }

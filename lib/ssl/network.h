@@ -60,7 +60,8 @@ void network_draw(const Network *n, const DropPath *d, int64_t batch, float *fac
 int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkPass *how, NetworkOut *out);
 
 /* Logits of the image vectors in *out, which: NETWORK_BASE_LOGITS and/or NETWORK_AUX_LOGITS. The views of
- * several sizes are put one behind the other first, so that the projection runs once. 0, or -1. */
+ * several sizes are put one behind the other first, so that the projection runs once. While the tape records they are of the
+ * device's real type and one loss may use them up, else F32: a teacher's temperature magnifies their last digits. 0, or -1. */
 int network_logits(Network *n, Tape *t, int which, NetworkOut *out);
 
 /* Image vectors [B, C] for evaluation, of the base or of the auxiliary head. NULL on failure. */

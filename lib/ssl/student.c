@@ -308,35 +308,32 @@ static int blame(Student *s, double loss)
                    (long long)s->step, loss, *who ? who : "the loss itself");
 }
 
-static int note_figure(Student *s, int figure, const Tensor *x)
-{
-    CopyArgs a = { .outer = 1, .inner = 1, .n = 1, .x = x->data, .out = s->figures + figure };
-    return s->be->copy(s->be, &a);
-}
-
+/* The weights make the mean over ranks of the sum over them. */
 static int backward_piece(void *arg)
 {
     Student *s = arg;
     Tape *t = s->tape;
     const ViewBatch *v = &s->views;
     int64_t shape[] = { v->globals * v->batch, s->config.out_dim };
+    double weight = s->out.aux_logits ? s->config.hssl_weight : 1;
     LossTerm term = { .targets = tape_wrap(t, DT_F32, 2, shape, (float *)(uintptr_t)s->targets),
-                      .views = v->globals + v->locals, .batch = v->batch };
-    Tensor *terms[2] = { NULL, NULL }, *loss;
+                      .views = v->globals + v->locals, .batch = v->batch,
+                      .weight = (float)(weight / group_world(s->group)) };
+    if (s->be->zero(s->be, s->figures, FIGURES * sizeof(float)))
+        return -1;
     term.student = s->out.base_logits;
-    loss = terms[0] = s->method->term(t, &s->config, &term);
+    term.value = s->figures + TERM_BASE;
+    Tensor *loss = s->method->term(t, &s->config, &term);
     if (s->out.aux_logits) {
         term.student = s->out.aux_logits;
-        terms[1] = s->method->term(t, &s->config, &term);
-        loss = op_scale(t, op_add(t, terms[0], terms[1]), (float)s->config.hssl_weight);
+        term.value = s->figures + TERM_HEAD;
+        loss = op_add(t, loss, s->method->term(t, &s->config, &term));
     }
-    Tensor *mean = group_world(s->group) > 1 ? op_scale(t, loss, 1 / (float)group_world(s->group)) : loss;
-    if (!mean || s->be->zero(s->be, s->figures, FIGURES * sizeof(float)) || note_figure(s, LOSS, loss) ||
-        note_figure(s, TERM_BASE, terms[0]) || (terms[1] && note_figure(s, TERM_HEAD, terms[1])))
+    if (!loss || s->be->move(s->be, s->figures + LOSS, loss->data, sizeof(float)))
         return -1;
     s->unsummed = params_bytes(network_params(s->net)) / sizeof(float);
     s->blocks_left = s->blocks;
-    return tape_backward(t, mean);
+    return tape_backward(t, loss);
 }
 
 int student_backward(Student *s, const float *q)
@@ -367,7 +364,7 @@ int student_update(Student *s, const StepRates *r, StudentReport *report)
         s->be->read(s->be, figures, s->figures, sizeof figures))
         return -1;
     double ranks = group_world(s->group);
-    report->loss = figures[LOSS] / ranks;
+    report->loss = figures[LOSS];
     report->term_base = figures[TERM_BASE] / ranks;
     report->term_head = figures[TERM_HEAD] / ranks;
     if (!rc)

@@ -207,20 +207,20 @@ typedef struct {
     const int32_t *index_r, *index_c; /* [rows,4], [cols,4] in [0, grid) */
 } ResizeArgs;
 
-/* Losses: *loss is set to the value; dlogits = *gout * derivative. */
+/* Losses over classes, value and gradient in one go: what a row was read for stays at hand for its gradient. */
 typedef struct {
+    DType type;      /* of logits and dlogits */
     int64_t rows, k; /* dino: rows = views * batch */
     int views, batch;
-    const float *logits;
+    const void *logits;
     const float *target; /* dino: [2 batch, k]; soft: [rows, k]; kl: logits [rows, k] */
     const int64_t *label;
     int64_t ignore;
     float temp;
-    float *stat; /* [rows]: log of the sum of exp(logits / temp), from the forward to the backward */
-    float *loss;
-    const float *gout; /* [1] */
-    float *dlogits;
-    bool add;
+    float weight;  /* of the loss in what is learned */
+    float *loss;   /* [1]: weight times the loss */
+    float *value;  /* [1]: the loss by itself; or NULL */
+    void *dlogits; /* the gradient of *loss; it may take the place of the logits; or NULL */
 } LossArgs;
 
 /* A piece of a flat parameter buffer. */
@@ -380,6 +380,7 @@ struct Backend {
     int (*gelu)(Backend *, const PointArgs *);   /* gelu(x) */
     int (*gelu_backward)(Backend *, const PointArgs *); /* y gelu'(x) (+ out), y the incoming gradient */
     int (*add_scalar)(Backend *, const PointArgs *);    /* factor y[0] in each of n (+ out) */
+    int (*scale)(Backend *, const PointArgs *);         /* out *= y[0], y F32; reads and writes nothing where that is 1 */
     int (*residual)(Backend *, const ResidualArgs *);
 
     /* By rows. The backwards read x (softmaxes: y) and stat. */
@@ -396,13 +397,9 @@ struct Backend {
 
     /* Losses. */
     int (*dino_loss)(Backend *, const LossArgs *);
-    int (*dino_loss_backward)(Backend *, const LossArgs *);
     int (*soft_ce)(Backend *, const LossArgs *);
-    int (*soft_ce_backward)(Backend *, const LossArgs *);
     int (*hard_ce)(Backend *, const LossArgs *);
-    int (*hard_ce_backward)(Backend *, const LossArgs *);
     int (*kl)(Backend *, const LossArgs *);
-    int (*kl_backward)(Backend *, const LossArgs *);
 
     /* Without gradients: optimiser, teacher, probes. */
     int (*norms)(Backend *, const NormArgs *);

@@ -91,9 +91,12 @@ Tensor *op_linear_gelu(Tape *t, Tensor *x, Tensor *w, Tensor *b)
     return linear(t, x, w, b, true, tape_backend(t)->real);
 }
 
-Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *b)
+Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *b, DType dtype)
 {
-    return linear(t, x, w, b, false, DT_F32);
+    Tensor *y = linear(t, x, w, b, false, dtype);
+    if (y)
+        tape_set_spent(y);
+    return y;
 }
 
 typedef struct {
@@ -143,5 +146,5 @@ Tensor *op_weight_norm(Tape *t, Tensor *v, Tensor *g)
 
 Tensor *op_weight_norm_linear(Tape *t, Tensor *x, Tensor *v, Tensor *g)
 {
-    return op_logits(t, x, op_weight_norm(t, v, g), NULL);
+    return op_logits(t, x, op_weight_norm(t, v, g), NULL, DT_F32);
 }

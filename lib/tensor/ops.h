@@ -1,5 +1,5 @@
 /* The ops. Each runs at once and, while the tape records, can run backwards. Parameters are F32; results are of the
- * device's real type (F32, or BF16 at reduced precision), those of losses, logits and parameters F32.
+ * device's real type (F32, or BF16 at reduced precision), those of losses and parameters F32.
  *
  * All take the tape first and return a result in its step arena, or NULL after an error (tensor/tensor.h).
  * Shapes are checked; [..., C] is any number of leading dimensions. An argument marked "or NULL" may be
@@ -13,8 +13,9 @@
 
 /* y = x w^T + b. x [..., in], w [out, in], b [out] or NULL. */
 Tensor *op_linear(Tape *t, Tensor *x, Tensor *w, Tensor *b);
-/* The same in F32 at any precision of the device: for what a loss reads. */
-Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *b);
+/* The same for one loss, which may put the gradient in its place, and for nothing else that runs backwards. dtype: F32 at any
+ * precision of the device, or the device's real type, where half the bytes matter more than the last digits. */
+Tensor *op_logits(Tape *t, Tensor *x, Tensor *w, Tensor *b, DType dtype);
 /* y = gelu(x w^T + b). Keeps the pre-activation only. */
 Tensor *op_linear_gelu(Tape *t, Tensor *x, Tensor *w, Tensor *b);
 /* W = g v / |v| by rows. v [K, D]; g [K, 1] or NULL for 1. Make it once a step and share it. [Salimans 2016]
@@ -103,12 +104,12 @@ Tensor *op_concat(Tape *t, int n, Tensor *const *xs, int axis);
 /* x [B, N, C] -> [B, C]. */
 Tensor *op_mean_tokens(Tape *t, Tensor *x);
 
-/* ---- losses: op_loss.c; all -> [1]; targets get no gradient */
+/* ---- losses: op_loss.c; logits F32 or the device's real type, targets F32; all -> [1]; targets get no gradient */
 
 /* DINO over V views, the first two global: student [V B, K] logits, view-major; q [2 B, K] teacher
- * probabilities. Mean over the 2 (V - 1) pairs (i, v), v != i, of mean over b of -sum_k q_i[k]
- * log_softmax(s_v / temp)[k]. [Caron 2021, Eq. 3] */
-Tensor *op_dino_loss(Tape *t, Tensor *student, const Tensor *q, int views, int batch, float temp);
+ * probabilities. weight times the mean over the 2 (V - 1) pairs (i, v), v != i, of mean over b of -sum_k q_i[k]
+ * log_softmax(s_v / temp)[k]; the mean itself goes to *value, memory of the device, unless that is NULL. [Caron 2021, Eq. 3] */
+Tensor *op_dino_loss(Tape *t, Tensor *student, const Tensor *q, int views, int batch, float temp, float weight, float *value);
 /* mean over rows of -sum_k target[k] log_softmax(logits / temp)[k]; both [R, K]. */
 Tensor *op_soft_cross_entropy(Tape *t, Tensor *logits, const Tensor *target, float temp);
 /* mean over rows of -log_softmax(logits)[label]; label I64 [R]; rows whose label is ignore add nothing but

@@ -91,6 +91,13 @@ void *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add);
 /* A gradient that kernels only add to: new ones are cleared. */
 void *tape_grad_added(Tape *t, Tensor *x);
 
+/* Memory of the step arena that holds a gradient of x, and is given up for it: without a copy where x has no other. */
+int tape_grad_give(Tape *t, Tensor *x, void *gradient);
+
+/* Logits, which nobody reads but one loss: it may put their gradient in their place. */
+void tape_set_spent(Tensor *x);
+bool tape_spent(const Tensor *x);
+
 /* The layer norm of a result, made ahead of its use, for op_layer_norm with the same gamma to take: tape_normed is NULL
  * where there is none. Inference keeps it with x. */
 void tape_norm_ahead(Tensor *x, const Tensor *gamma, Tensor *normed);

@@ -133,6 +133,32 @@ void *tape_grad_added(Tape *t, Tensor *x)
     return dx;
 }
 
+int tape_grad_give(Tape *t, Tensor *x, void *gradient)
+{
+    Result *r = x->tape_private;
+    if (r && !r->buffer && !r->retained) {
+        Buffer *b = tape_host(t, sizeof *b); /* none of the pool's, to which it does not return */
+        if (!b)
+            return -1;
+        *b = (Buffer){ .data = gradient, .refs = 1 };
+        return hold(t, r, b);
+    }
+    CastArgs c = { .from = x->dtype, .to = x->dtype, .n = tensor_count(x), .x = gradient };
+    c.out = tape_grad(t, x, &c.add);
+    return c.out ? t->be->cast(t->be, &c) : -1;
+}
+
+void tape_set_spent(Tensor *x)
+{
+    ((Result *)x->tape_private)->spent = true;
+}
+
+bool tape_spent(const Tensor *x)
+{
+    const Result *r = x->tape_private;
+    return r && r->spent;
+}
+
 void tape_retain(Tape *t, Tensor *x)
 {
     (void)t;

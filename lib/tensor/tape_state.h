@@ -19,7 +19,7 @@ typedef struct {
     Tensor grad;
     Buffer *buffer;
     struct { const Tensor *gamma; Tensor *y; } norm; /* made ahead */
-    bool retained;
+    bool retained, spent;
 } Result;
 
 /* A parameter's copy of the device's real type, for this step. */

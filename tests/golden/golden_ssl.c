@@ -30,7 +30,7 @@ static void dino_head(Golden *g)
         golden_fail(g, "%s", err_text());
     else if (golden_params(g, r->be, params, ""))
         golden_out(r, "logits",
-                   head_forward(&mlp, r->tape, golden_leaf(r, "in.x"), head_last_weight(&last, r->tape)));
+                   head_forward(&mlp, r->tape, golden_leaf(r, "in.x"), head_last_weight(&last, r->tape), DT_F32));
     golden_finish(r, params, "");
     params_free(params);
 }
@@ -52,9 +52,12 @@ static bool dino_term(Golden *g, Tape *t, const float *logits, const float *q, i
     LossTerm in = { .student = &x,
                     .targets = tape_wrap(t, DT_F32, 2, (int64_t[]){ 2 * batch, k }, (void *)(uintptr_t)q),
                     .views = views,
-                    .batch = batch };
+                    .batch = batch,
+                    .weight = weight };
+    Tensor *alone = tape_tensor(t, DT_F32, 1, (int64_t[]){ 1 });
+    in.value = alone ? alone->data : NULL;
     Tensor *loss = method_dino.term(t, &c, &in);
-    if (!loss || tape_read(t, loss, value) || (grad && tape_backward(t, op_scale(t, loss, weight)))) {
+    if (!loss || tape_read(t, alone, value) || (grad && tape_backward(t, loss))) {
         golden_fail(g, "%s", err_text());
         return false;
     }

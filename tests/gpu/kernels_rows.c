@@ -77,6 +77,11 @@ static void test_points(void)
             BOTH(add_scalar, PointArgs, .type = T(1), .n = n, .y = P(0), .out = P(1), .factor = 0.25f, .add = add);
             same(1, "a number in each of %d%s", (int)n, how);
             both_clear();
+            input_scaled(0, DT_F32, 1, add ? 0 : 1, 1);
+            output(1, DT_REAL, n, true);
+            BOTH(scale, PointArgs, .type = T(1), .n = n, .y = P(0), .out = P(1));
+            same(1, "%d numbers, each %s", (int)n, add ? "times 1" : "times another");
+            both_clear();
         }
     for (int64_t samples = 0; samples < 4; samples++)
         for (int how = 0; how < 4; how++) {
@@ -272,43 +277,43 @@ static void test_residual_norms(void)
         }
 }
 
+/* The value alone; with the gradient beside the logits, or in their place. */
 static void test_losses(void)
 {
     typedef int Kernel(Backend *, const LossArgs *);
-    static const int64_t ks[] = { 1, 17, 1000, 4100 };
+    static const int64_t ks[] = { 1, 17, 1000, 4104 };
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
-        for (int batch = 1; batch < 4; batch += 2)
+        for (int how = 0; how < 3; how++)
             for (int which = 0; which < 4; which++) {
                 static const char *const names[] = { "DINO's loss", "soft cross-entropy", "cross-entropy", "KL" };
-                int64_t k = ks[i], rows = which ? batch * 3 : 4 * batch, targets = which ? rows : 2 * batch;
-                int64_t labels[12];
+                static const char *const hows[] = { "alone", "with its gradient", "with its gradient in place" };
+                int64_t k = ks[i], batch = 1 + 2 * (how > 0), rows = which ? batch * 3 : 4 * batch;
+                int64_t targets = which ? rows : 2 * batch, labels[12];
                 for (int r = 0; r < 12; r++)
                     labels[r] = r == 1 ? -100 : r * 5 % k;
-                input_scaled(0, DT_F32, rows * k, 2, 0);
+                input_scaled(0, DT_REAL, rows * k, 2, 0);
                 input(1, DT_F32, targets * k);
                 output(9, DT_F32, targets * k, false);
                 BOTH(softmax, RowArgs, .rows = targets, .cols = k, .x = P(1), .y = P(9));
                 input_bytes(2, DT_I64, rows, labels);
-                output(3, DT_F32, rows, false);
+                output(3, DT_F32, 1, false);
                 output(4, DT_F32, 1, false);
-                input_scaled(5, DT_F32, 1, 0, 0.5f);
-                output(6, DT_F32, rows * k, batch > 1);
+                output(6, DT_REAL, rows * k, false);
                 for (int s = 0; s < 2; s++) {
                     Backend *be = side[s];
-                    Kernel *const forward[] = { be->dino_loss, be->soft_ce, be->hard_ce, be->kl };
-                    Kernel *const backward[] = { be->dino_loss_backward, be->soft_ce_backward, be->hard_ce_backward,
-                                                 be->kl_backward };
-                    LossArgs a = { .rows = rows, .k = k, .views = 4, .batch = batch, .logits = P(0),
+                    Kernel *const kernel[] = { be->dino_loss, be->soft_ce, be->hard_ce, be->kl };
+                    LossArgs a = { .type = T(0), .rows = rows, .k = k, .views = 4, .batch = (int)batch, .logits = P(0),
                                    .target = which == 3 ? P(1) : P(9), .label = P(2), .ignore = -100,
-                                   .temp = which < 2 ? 0.1f : 1, .stat = P(3), .loss = P(4), .gout = P(5), .dlogits = P(6),
-                                   .add = batch > 1 };
-                    both_called(s, names[which], forward[which](be, &a));
-                    both_called(s, names[which], backward[which](be, &a));
+                                   .temp = which < 2 ? 0.1f : 1, .weight = 0.5f, .loss = P(4), .value = how ? P(3) : NULL,
+                                   .dlogits = !how ? NULL : P(how == 1 ? 6 : 0) };
+                    both_called(s, names[which], kernel[which](be, &a));
                 }
                 if (k > 1)
-                    same(4, "%s of %d x %d", names[which], (int)rows, (int)k);
-                if (k > 1 || batch > 1)
-                    same_within(6, 1e-3, "its gradient%s", batch > 1 ? ", added" : "");
+                    same(4, "%s of %d x %d, %s", names[which], (int)rows, (int)k, hows[how]);
+                if (k > 1 && how)
+                    same(3, "without its weight");
+                if (k > 1 && how)
+                    same_within(how == 1 ? 6 : 0, 1e-3, "the gradient");
                 both_clear();
             }
 }

@@ -169,7 +169,13 @@ static Tensor *target(Tape *t, Tensor *x)
 
 static Tensor *dino(Tape *t, Tensor **x, const int *p)
 {
-    return op_dino_loss(t, x[0], target(t, x[1]), p[0], p[1], 0.5f);
+    return op_dino_loss(t, x[0], target(t, x[1]), p[0], p[1], 0.5f, 0.7f, NULL);
+}
+
+/* The gradient takes the place of the logits. */
+static Tensor *dino_of_logits(Tape *t, Tensor **x, const int *p)
+{
+    return op_dino_loss(t, op_logits(t, x[0], x[2], NULL, DT_F32), target(t, x[1]), p[0], p[1], 0.5f, 2, NULL);
 }
 
 static Tensor *soft_ce(Tape *t, Tensor **x, const int *p)
@@ -281,6 +287,7 @@ static const Case cases[] = {
     { "dino loss, two views", dino, { S(4, 130), S(4, 130) }, .p = { 2, 2 } },
     { "dino loss, many classes", dino, { S(4, 4100), S(4, 4100) }, .p = { 2, 2 }, .tolerance = 2e-2 },
     { "dino loss, 1 sample", dino, { S(3, 1), S(2, 1) }, .p = { 3, 1 } },
+    { "dino loss of logits", dino_of_logits, { S(9, 7), S(6, 40), S(40, 7) }, .p = { 3, 3 } },
     { "soft cross-entropy", soft_ce, { S(5, 37), S(5, 37) }, .p = { 0 } },
     { "cross-entropy", hard_ce, { S(5, 9) }, .p = { 0 } },
     { "kl", kl, { S(5, 19), S(5, 19) }, .p = { 0 } },

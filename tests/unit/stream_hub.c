@@ -157,10 +157,10 @@ static int take(Hub *h, int *wrong)
     return n;
 }
 
-static Hub *open_hub(int64_t memory)
+static Hub *open_patient_hub(int64_t memory, double late, double silent)
 {
     Message facts;
-    Hub *h = hub_open(&(HubConfig){ .program = "test", .medium = "auto", .memory = memory, .late = LATE, .silent = 0.8,
+    Hub *h = hub_open(&(HubConfig){ .program = "test", .medium = "auto", .memory = memory, .late = late, .silent = silent,
                                     .results = 1, .result = { result } });
     message_init(&facts, MSG_WELCOME);
     if (!h || hub_welcome(h, &facts)) {
@@ -168,6 +168,11 @@ static Hub *open_hub(int64_t memory)
         exit(1);
     }
     return h;
+}
+
+static Hub *open_hub(int64_t memory)
+{
+    return open_patient_hub(memory, LATE, 0.8);
 }
 
 static pid_t stand_in(void)
@@ -444,7 +449,7 @@ static int child(bool quits, int by)
 /* by: the signal of which they die over one of the images. */
 static void children(const char *by, int deaths, const char *reason)
 {
-    Hub *h = open_hub(0);
+    Hub *h = open_patient_hub(0, 30, 30); /* on a busy machine as well, one worker at a time has the image */
     Message m;
     int good = 0, bad = 0, wrong = 0;
     char why[256] = "";
@@ -472,7 +477,8 @@ static void children(const char *by, int deaths, const char *reason)
     ok(good == MANY - 1 && bad == 1 && !wrong, "an image over which workers crash is bad, and no other (%d, %d, %d)", good, bad, wrong);
     ok(strstr(why, reason), "after %d of them: %s", deaths, why);
     HubCounts c = hub_counts(h);
-    ok(c.lost == deaths && c.restarts >= deaths - 1, "they are replaced (%ld lost, %ld started anew)", c.lost, c.restarts);
+    /* Both may wait for their next start when the image is given up. */
+    ok(c.lost == deaths && c.restarts >= deaths - 2, "they are replaced (%ld lost, %ld started anew)", c.lost, c.restarts);
     hub_close(&h);
 }
 

@@ -48,6 +48,13 @@ static int add_scalar(Backend *be, const PointArgs *a)
     SHARES(a->n, cpu.fill(value, floats(a->out, from), n, a->add));
 }
 
+static int scale(Backend *be, const PointArgs *a)
+{
+    (void)be;
+    float factor = *floats(a->y, 0);
+    SHARES(factor == 1 ? 0 : a->n, cpu.axpby(floats(a->out, from), factor, NULL, 0, floats(a->out, from), n, false));
+}
+
 static int residual(Backend *be, const ResidualArgs *a)
 {
     (void)be;
@@ -73,5 +80,6 @@ void cpu_point_table(Backend *be)
     be->gelu = gelu;
     be->gelu_backward = gelu_backward;
     be->add_scalar = add_scalar;
+    be->scale = scale;
     be->residual = residual;
 }

@@ -1,249 +1,198 @@
-/* Losses over many classes, in F32.
- * Both ways one block a row. Forward: one pass with a running maximum; the rows' losses are then added up by one block in a
- * fixed order.
- * Floor: logits and targets read once forward; once more, and dlogits written, backward. */
+/* Losses over many classes: for each row of logits x its share of the loss, and the gradient in one go. All of them are
+ *     sum_k q[k] (log q'[k] - log softmax(x / temp)[k]),  with the gradient  softmax(x / temp) sum(q) - q  in x / temp
+ * and differ in q, and in whether its own entropy counts (KL).
+ * One block a row: one pass over it with a running maximum, one for the gradient, which finds the row in the cache. The rows'
+ * losses are then added up by one block in a fixed order.
+ * Floor: logits and targets read once, the gradient written, F32 or BF16. */
 #include "tensor/cuda/wide.cuh"
 
-__global__ void k_total(int64_t rows, const float *row, float *loss)
+__global__ void k_total(LossArgs a, const float *row)
 {
     double s = 0;
-    for (int64_t i = threadIdx.x; i < rows; i += blockDim.x)
+    for (int64_t i = threadIdx.x; i < a.rows; i += blockDim.x)
         s += (double)row[i];
     s = block_sum(s);
-    if (threadIdx.x == 0)
-        *loss = (float)s;
+    if (threadIdx.x == 0) {
+        *a.loss = a.weight * (float)s;
+        if (a.value)
+            *a.value = (float)s;
+    }
 }
 
-static float *row_losses(Backend *be, const LossArgs *a)
-{
-    return (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(a->rows + 1) * sizeof(float));
-}
+/* ---- what q is: begin(a, row), then at<N>(i) for the pack from i on; beside() is what the loss has besides. */
 
-static int total(Backend *be, const LossArgs *a, const float *row)
-{
-    return LAUNCH(be, k_total, 1, BLOCK, a->rows, row, a->loss);
-}
+/* Row v of sample b meets target i when i != v. */
+struct DinoTarget {
+    const float *q0, *q1;
 
-static bool packs(const LossArgs *a)
-{
-    return packs_fit(a->k, a->logits, a->target, (const float *)a->dlogits);
-}
+    template <int N> __device__ void begin(const LossArgs &a, int64_t r)
+    {
+        int64_t view = r / a.batch, sample = r % a.batch;
+        q0 = view == 0 ? NULL : a.target + sample * a.k;
+        q1 = view == 1 ? NULL : a.target + (a.batch + sample) * a.k;
+    }
+    template <int N> __device__ Pack<float, N> at(int64_t i)
+    {
+        typedef Pack<float, N> P;
+        P q = q0 ? load<P>(q0, i) : P(), other = q1 ? load<P>(q1, i) : P();
+        UNROLL
+        for (int j = 0; j < N; j++)
+            q.v[j] += other.v[j];
+        return q;
+    }
+    __device__ float beside() const
+    {
+        return 0;
+    }
+};
 
-/* - <q0 + q1, log softmax(f x)>; either may be NULL. *lse: the log of the softmax's denominator. */
-template <int N>
-__device__ static float cross_entropy(const float *x, const float *q0, const float *q1, float f, int64_t k, float *lse)
+struct SoftTarget {
+    const float *q;
+
+    template <int N> __device__ void begin(const LossArgs &a, int64_t r)
+    {
+        q = a.target + r * a.k;
+    }
+    template <int N> __device__ Pack<float, N> at(int64_t i)
+    {
+        return load<Pack<float, N>>(q, i);
+    }
+    __device__ float beside() const
+    {
+        return 0;
+    }
+};
+
+/* A label out of range makes the loss not a number: looking at it first would stop the device. */
+struct HardTarget {
+    int64_t label;
+    bool outside;
+
+    template <int N> __device__ void begin(const LossArgs &a, int64_t r)
+    {
+        label = a.label[r];
+        outside = label != a.ignore && (label < 0 || label >= a.k);
+    }
+    template <int N> __device__ Pack<float, N> at(int64_t i)
+    {
+        Pack<float, N> q;
+        UNROLL
+        for (int j = 0; j < N; j++)
+            q.v[j] = i + j == label ? 1 : 0;
+        return q;
+    }
+    __device__ float beside() const
+    {
+        return outside ? NAN : 0;
+    }
+};
+
+struct SoftmaxTarget {
+    const float *x;
+    float lse, own;
+
+    template <int N> __device__ void begin(const LossArgs &a, int64_t r)
+    {
+        x = a.target + r * a.k;
+        own = 0;
+        lse = log_sum_exp<N>(x, NULL, 1, a.k);
+    }
+    template <int N> __device__ Pack<float, N> at(int64_t i)
+    {
+        Pack<float, N> q = load<Pack<float, N>>(x, i);
+        UNROLL
+        for (int j = 0; j < N; j++) {
+            float l = q.v[j] - lse;
+            q.v[j] = expf(l);
+            own += q.v[j] * l;
+        }
+        return q;
+    }
+    __device__ float beside() const
+    {
+        return block_sum(own);
+    }
+};
+
+/* ---- the row */
+
+template <typename T, int N, typename Target>
+__global__ void __launch_bounds__(WIDE) k_loss(LossArgs a, float pairs, Target target, float *row)
 {
     typedef Pack<float, N> P;
+    int64_t r = blockIdx.x;
+    const T *x = (const T *)a.logits + r * a.k;
+    float f = 1 / a.temp, mass = 0, dot = 0;
     LogSum s;
-    float mass = 0, dot = 0;
-    for (EACH_WIDE(i, k, N)) {
-        P v = tempered<N>(x, NULL, f, i), a = q0 ? load<P>(q0, i) : P(), b = q1 ? load<P>(q1, i) : P();
+    target.template begin<N>(a, r);
+    for (EACH_WIDE(i, a.k, N)) {
+        P v = tempered<N>(x, NULL, f, i), q = target.template at<N>(i);
         s.take(v);
         UNROLL
         for (int j = 0; j < N; j++) {
-            float q = (q0 ? a.v[j] : 0) + (q1 ? b.v[j] : 0);
-            mass += q;
-            dot += q * v.v[j];
+            mass += q.v[j];
+            dot += q.v[j] * v.v[j];
         }
     }
-    *lse = s.of_block();
-    return *lse * block_sum(mass) - block_sum(dot);
-}
-
-/* ---- DINO. Row v of sample b meets target i when i != v. */
-
-__device__ static const float *dino_target(const LossArgs &a, int64_t row, int i)
-{
-    return row / a.batch == i ? NULL : a.target + (i * a.batch + row % a.batch) * a.k;
-}
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_dino_loss(LossArgs a, float *row, float pairs)
-{
-    int64_t r = blockIdx.x;
-    float lse, loss = cross_entropy<N>(a.logits + r * a.k, dino_target(a, r, 0), dino_target(a, r, 1), 1 / a.temp, a.k, &lse);
-    if (threadIdx.x == 0) {
-        a.stat[r] = lse;
+    float lse = s.of_block();
+    mass = block_sum(mass);
+    dot = block_sum(dot);
+    float loss = lse * mass - dot + target.beside();
+    if (threadIdx.x == 0)
         row[r] = loss / pairs;
+    if (!a.dlogits)
+        return;
+    float g = a.weight * f / pairs;
+    for (EACH_WIDE(i, a.k, N)) {
+        P v = tempered<N>(x, NULL, f, i), q = target.template at<N>(i);
+        Pack<T, N> d;
+        UNROLL
+        for (int j = 0; j < N; j++)
+            set(d.v, j, g * (mass * expf(v.v[j] - lse) - q.v[j]));
+        store((T *)a.dlogits + r * a.k, i, d);
     }
+}
+
+/* pairs: of predictions and targets, over which the loss is the mean. */
+template <typename Target> static int by_rows(Backend *be, const LossArgs *a, float pairs)
+{
+    float *row = (float *)cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(a->rows + 1) * sizeof(float));
+    if (!row)
+        return -1;
+    int rc = !a->rows ? 0 : by_type(a->type, [&](auto t) {
+        typedef decltype(t) T;
+        unsigned rows = (unsigned)a->rows, block = wide_block(a->k);
+        return packs_fit(a->k, (const T *)a->logits, (const T *)a->dlogits) && packs_fit(a->k, a->target)
+                   ? LAUNCH(be, (k_loss<T, 4, Target>), rows, block, *a, pairs, Target(), row)
+                   : LAUNCH(be, (k_loss<T, 1, Target>), rows, block, *a, pairs, Target(), row);
+    });
+    return rc || LAUNCH(be, k_total, 1, BLOCK, *a, row) ? -1 : 0;
 }
 
 static int dino_loss(Backend *be, const LossArgs *a)
 {
-    float *row = row_losses(be, a), pairs = 2.0f * (float)(a->views - 1) * (float)a->batch;
-    if (!row || (a->rows && LAUNCH_WIDE(be, k_dino_loss, packs(a), a->rows, a->k, *a, row, pairs)))
-        return -1;
-    return total(be, a, row);
-}
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_dino_loss_backward(LossArgs a, float pairs)
-{
-    typedef Pack<float, N> P;
-    int64_t r = blockIdx.x;
-    const float *q0 = dino_target(a, r, 0), *q1 = dino_target(a, r, 1);
-    float f = 1 / a.temp, g = *a.gout * f / pairs, lse = a.stat[r], *out = a.dlogits + r * a.k;
-    for (EACH_WIDE(i, a.k, N)) {
-        P v = tempered<N>(a.logits + r * a.k, NULL, f, i), s = q0 ? load<P>(q0, i) : P(), t = q1 ? load<P>(q1, i) : P(),
-          d = a.add ? load<P>(out, i) : P();
-        UNROLL
-        for (int j = 0; j < N; j++) {
-            float p = expf(v.v[j] - lse);
-            put(d.v, j, g * ((q0 ? p - s.v[j] : 0) + (q1 ? p - t.v[j] : 0)), a.add);
-        }
-        store(out, i, d);
-    }
-}
-
-static int dino_loss_backward(Backend *be, const LossArgs *a)
-{
-    float pairs = 2.0f * (float)(a->views - 1) * (float)a->batch;
-    return a->rows ? LAUNCH_WIDE(be, k_dino_loss_backward, packs(a), a->rows, a->k, *a, pairs) : 0;
-}
-
-/* ---- soft targets that need not sum to 1 */
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_soft_ce(LossArgs a, float *row)
-{
-    int64_t r = blockIdx.x;
-    float lse, loss = cross_entropy<N>(a.logits + r * a.k, a.target + r * a.k, NULL, 1 / a.temp, a.k, &lse);
-    if (threadIdx.x == 0) {
-        a.stat[r] = lse;
-        row[r] = loss / (float)a.rows;
-    }
+    return by_rows<DinoTarget>(be, a, 2.0f * (float)(a->views - 1) * (float)a->batch);
 }
 
 static int soft_ce(Backend *be, const LossArgs *a)
 {
-    float *row = row_losses(be, a);
-    if (!row || (a->rows && LAUNCH_WIDE(be, k_soft_ce, packs(a), a->rows, a->k, *a, row)))
-        return -1;
-    return total(be, a, row);
-}
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_soft_ce_backward(LossArgs a)
-{
-    typedef Pack<float, N> P;
-    int64_t r = blockIdx.x;
-    const float *q = a.target + r * a.k;
-    float f = 1 / a.temp, g = *a.gout * f / (float)a.rows, mass = 0, lse = a.stat[r], *out = a.dlogits + r * a.k;
-    for (EACH_WIDE(i, a.k, N)) {
-        P t = load<P>(q, i);
-        UNROLL
-        for (int j = 0; j < N; j++)
-            mass += t.v[j];
-    }
-    mass = block_sum(mass);
-    for (EACH_WIDE(i, a.k, N)) {
-        P v = tempered<N>(a.logits + r * a.k, NULL, f, i), t = load<P>(q, i), d = a.add ? load<P>(out, i) : P();
-        UNROLL
-        for (int j = 0; j < N; j++)
-            put(d.v, j, g * (mass * expf(v.v[j] - lse) - t.v[j]), a.add);
-        store(out, i, d);
-    }
-}
-
-static int soft_ce_backward(Backend *be, const LossArgs *a)
-{
-    return a->rows ? LAUNCH_WIDE(be, k_soft_ce_backward, packs(a), a->rows, a->k, *a) : 0;
-}
-
-/* ---- hard labels. A label out of range makes the loss not a number: looking at it first would stop the device. */
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_hard_ce(LossArgs a, float *row)
-{
-    int64_t r = blockIdx.x, label = a.label[r];
-    const float *x = a.logits + r * a.k;
-    float lse = log_sum_exp<N>(x, NULL, 1, a.k);
-    if (threadIdx.x == 0) {
-        bool outside = label < 0 || label >= a.k;
-        a.stat[r] = lse;
-        row[r] = label == a.ignore ? 0 : outside ? NAN : (lse - x[label]) / (float)a.rows;
-    }
+    return by_rows<SoftTarget>(be, a, (float)a->rows);
 }
 
 static int hard_ce(Backend *be, const LossArgs *a)
 {
-    float *row = row_losses(be, a);
-    if (!row || (a->rows && LAUNCH_WIDE(be, k_hard_ce, packs(a), a->rows, a->k, *a, row)))
-        return -1;
-    return total(be, a, row);
-}
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_hard_ce_backward(LossArgs a)
-{
-    typedef Pack<float, N> P;
-    int64_t r = blockIdx.x, label = a.label[r];
-    float f = label == a.ignore ? 0 : *a.gout / (float)a.rows, lse = a.stat[r], *out = a.dlogits + r * a.k;
-    for (EACH_WIDE(i, a.k, N)) {
-        P v = load<P>(a.logits + r * a.k, i), d = a.add ? load<P>(out, i) : P();
-        UNROLL
-        for (int j = 0; j < N; j++)
-            put(d.v, j, f != 0 ? f * (expf(v.v[j] - lse) - (i + j == label ? 1 : 0)) : 0, a.add);
-        store(out, i, d);
-    }
-}
-
-static int hard_ce_backward(Backend *be, const LossArgs *a)
-{
-    return a->rows ? LAUNCH_WIDE(be, k_hard_ce_backward, packs(a), a->rows, a->k, *a) : 0;
-}
-
-/* ---- KL of two softmaxes */
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_kl(LossArgs a, float *row)
-{
-    typedef Pack<float, N> P;
-    int64_t r = blockIdx.x;
-    const float *x = a.logits + r * a.k, *t = a.target + r * a.k;
-    float lx = log_sum_exp<N>(x, NULL, 1, a.k), lt = log_sum_exp<N>(t, NULL, 1, a.k), s = 0;
-    for (EACH_WIDE(i, a.k, N)) {
-        P v = load<P>(x, i), u = load<P>(t, i);
-        UNROLL
-        for (int j = 0; j < N; j++)
-            s += expf(u.v[j] - lt) * ((u.v[j] - lt) - (v.v[j] - lx));
-    }
-    s = block_sum(s);
-    if (threadIdx.x == 0) {
-        a.stat[r] = lx;
-        row[r] = s / (float)a.rows;
-    }
+    return by_rows<HardTarget>(be, a, (float)a->rows);
 }
 
 static int kl(Backend *be, const LossArgs *a)
 {
-    float *row = row_losses(be, a);
-    if (!row || (a->rows && LAUNCH_WIDE(be, k_kl, packs(a), a->rows, a->k, *a, row)))
-        return -1;
-    return total(be, a, row);
-}
-
-template <int N> __global__ void __launch_bounds__(WIDE) k_kl_backward(LossArgs a)
-{
-    typedef Pack<float, N> P;
-    int64_t r = blockIdx.x;
-    const float *x = a.logits + r * a.k, *t = a.target + r * a.k;
-    float lt = log_sum_exp<N>(t, NULL, 1, a.k), f = *a.gout / (float)a.rows, lx = a.stat[r], *out = a.dlogits + r * a.k;
-    for (EACH_WIDE(i, a.k, N)) {
-        P v = load<P>(x, i), u = load<P>(t, i), d = a.add ? load<P>(out, i) : P();
-        UNROLL
-        for (int j = 0; j < N; j++)
-            put(d.v, j, f * (expf(v.v[j] - lx) - expf(u.v[j] - lt)), a.add);
-        store(out, i, d);
-    }
-}
-
-static int kl_backward(Backend *be, const LossArgs *a)
-{
-    return a->rows ? LAUNCH_WIDE(be, k_kl_backward, packs(a), a->rows, a->k, *a) : 0;
+    return by_rows<SoftmaxTarget>(be, a, (float)a->rows);
 }
 
 void cuda_loss_table(Backend *be)
 {
     be->dino_loss = dino_loss;
-    be->dino_loss_backward = dino_loss_backward;
     be->soft_ce = soft_ce;
-    be->soft_ce_backward = soft_ce_backward;
     be->hard_ce = hard_ce;
-    be->hard_ce_backward = hard_ce_backward;
     be->kl = kl;
-    be->kl_backward = kl_backward;
 }

@@ -107,6 +107,36 @@ static int add_scalar(Backend *be, const PointArgs *a)
     });
 }
 
+/* What the factor 1 leaves as it is need not be touched. */
+template <typename T> __global__ void k_scale(int64_t n, int64_t packed, const float *factor, T *x)
+{
+    typedef Pack<T> P;
+    float f = *factor;
+    if (f == 1)
+        return;
+    for (EACH(p, packed / P::SIZE)) {
+        P v = load<P>(x, p * P::SIZE);
+        UNROLL
+        for (int k = 0; k < P::SIZE; k++)
+            set(v.v, k, f * get(v.v, k));
+        store(x, p * P::SIZE, v);
+    }
+    for (EACH(j, n - packed))
+        set(x, packed + j, f * get(x, packed + j));
+}
+
+static int scale(Backend *be, const PointArgs *a)
+{
+    if (!a->n)
+        return 0;
+    return by_type(a->type, [&](auto t) {
+        typedef decltype(t) T;
+        int64_t packed = packs_fit(0, (const T *)a->out) ? a->n / Pack<T>::SIZE * Pack<T>::SIZE : 0;
+        return LAUNCH(be, k_scale<T>, grid_for(be, packed ? a->n / Pack<T>::SIZE + 1 : a->n, BLOCK), BLOCK, a->n, packed,
+                      (const float *)a->y, (T *)a->out);
+    });
+}
+
 struct Branch {
     const float *scale; /* one a sample, of `stride` elements */
     int64_t stride;
@@ -213,6 +243,7 @@ void cuda_point_table(Backend *be)
     be->gelu = gelu;
     be->gelu_backward = gelu_backward;
     be->add_scalar = add_scalar;
+    be->scale = scale;
     be->residual = residual;
     be->cast = cast;
 }

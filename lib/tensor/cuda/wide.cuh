@@ -1,4 +1,4 @@
-/* Rows of many classes, F32: a block has one, its threads take packs of four columns where they are so aligned. CUDA C++. */
+/* Rows of many classes: a block has one, its threads take packs of four columns where they are so aligned. CUDA C++. */
 #ifndef HSSL_CUDA_WIDE_H
 #define HSSL_CUDA_WIDE_H
 
@@ -49,13 +49,14 @@ struct LogSum {
 };
 
 /* f (x[i] - center[i]) for a pack from i on; center may be NULL. */
-template <int N> __device__ inline Pack<float, N> tempered(const float *x, const float *center, float f, int64_t i)
+template <int N, typename T> __device__ inline Pack<float, N> tempered(const T *x, const float *center, float f, int64_t i)
 {
     typedef Pack<float, N> P;
-    P v = load<P>(x, i), c = center ? load<P>(center, i) : P();
+    Pack<T, N> in = load<Pack<T, N>>(x, i);
+    P v, c = center ? load<P>(center, i) : P();
     UNROLL
     for (int j = 0; j < N; j++)
-        v.v[j] = f * (v.v[j] - (center ? c.v[j] : 0));
+        v.v[j] = f * (get(in.v, j) - (center ? c.v[j] : 0));
     return v;
 }
 

@@ -15,7 +15,7 @@ static Tensor *linear_gelu(Tape *t, Tensor **x, const int64_t *p)
 static Tensor *logits(Tape *t, Tensor **x, const int64_t *p)
 {
     (void)p;
-    return op_logits(t, x[0], x[1], NULL);
+    return op_logits(t, x[0], x[1], NULL, tape_backend(t)->real);
 }
 static Tensor *mlp_branch(Tape *t, Tensor **x, const int64_t *p)
 {
@@ -75,7 +75,7 @@ static Tensor *weight_norm(Tape *t, Tensor **x, const int64_t *p)
 }
 static Tensor *dino_loss(Tape *t, Tensor **x, const int64_t *p)
 {
-    return op_dino_loss(t, x[0], x[1], (int)p[0], (int)p[1], 0.1f);
+    return op_dino_loss(t, x[0], x[1], (int)p[0], (int)p[1], 0.1f, 1, NULL);
 }
 
 #define D(...) { sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t), { __VA_ARGS__ } }

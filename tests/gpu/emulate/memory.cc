@@ -268,12 +268,11 @@ void memory_guard(Backend *be)
               &B::give_back, &B::repeat, &B::matmul, &B::colsum, &B::mlp, &B::mlp_backward, &B::attention, &B::attention_backward,
               &B::conv, &B::conv_backward, &B::patches, &B::patches_backward, &B::normalize_u8, &B::cast, &B::copy,
               &B::reduce, &B::transpose, &B::tokens, &B::resize, &B::resize_backward, &B::add, &B::mul, &B::gelu,
-              &B::gelu_backward, &B::add_scalar, &B::residual, &B::residual_norm, &B::residual_norm_backward, &B::layer_norm,
+              &B::gelu_backward, &B::add_scalar, &B::scale, &B::residual, &B::residual_norm, &B::residual_norm_backward, &B::layer_norm,
               &B::layer_norm_backward, &B::l2_normalize,
               &B::l2_normalize_backward, &B::weight_norm, &B::weight_norm_backward, &B::softmax, &B::softmax_backward,
-              &B::log_softmax, &B::log_softmax_backward, &B::dino_loss, &B::dino_loss_backward, &B::soft_ce,
-              &B::soft_ce_backward, &B::hard_ce, &B::hard_ce_backward, &B::kl, &B::kl_backward, &B::norms, &B::adamw,
-              &B::ema, &B::targets, &B::center, &B::discrepancy, &B::all_finite>(be);
+              &B::log_softmax, &B::log_softmax_backward, &B::dino_loss, &B::soft_ce, &B::hard_ce, &B::kl, &B::norms, &B::adamw, &B::ema,
+              &B::targets, &B::center, &B::discrepancy, &B::all_finite>(be);
     struct sigaction a = {};
     a.sa_sigaction = caught;
     a.sa_flags = SA_SIGINFO;

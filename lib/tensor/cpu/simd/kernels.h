@@ -66,9 +66,9 @@ typedef struct {
     /* y = exp(factor (x - center) - lse), center may be NULL */
     void (*exp_shifted)(const float *x, const float *center, float factor, float lse, float *y, int64_t n);
     double (*dot)(const float *x, const float *y, int64_t n);
-    /* d = a exp(factor x - lse) - b q - c r (+ d); q, r may be NULL */
+    /* d = a exp(factor x - lse) - b q - c r; q, r may be NULL, d may be x */
     void (*soft_gradient)(const float *x, float factor, float lse, float a, const float *q, float b,
-                          const float *r, float c, float *d, int64_t n, bool add);
+                          const float *r, float c, float *d, int64_t n);
 
     /* ---- attention (row.c): s holds products q k, row stride ld; in place. Rows have room up to a multiple
      * of 16, which is written as well */

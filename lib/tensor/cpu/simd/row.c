@@ -304,20 +304,20 @@ static double dot(const float *x, const float *y, int64_t n)
 }
 
 static void soft_gradient(const float *x, float factor, float lse, float a, const float *q, float b,
-                          const float *r, float c, float *d, int64_t n, bool add)
+                          const float *r, float c, float *d, int64_t n)
 {
     if (q && r) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
-            d[i] = (add ? d[i] : 0.0f) + a * exp_poly(x[i] * factor - lse) - b * q[i] - c * r[i];
+            d[i] = a * exp_poly(x[i] * factor - lse) - b * q[i] - c * r[i];
     } else if (q) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
-            d[i] = (add ? d[i] : 0.0f) + a * exp_poly(x[i] * factor - lse) - b * q[i];
+            d[i] = a * exp_poly(x[i] * factor - lse) - b * q[i];
     } else {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
-            d[i] = (add ? d[i] : 0.0f) + a * exp_poly(x[i] * factor - lse);
+            d[i] = a * exp_poly(x[i] * factor - lse);
     }
 }
 
