@@ -138,7 +138,8 @@ $B/gpu/%: $B/obj/tests/gpu/%.o $B/obj/tests/gpu/both.o $(TAP) $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$B/bench/%: $B/obj/tests/bench/%.o $$(addprefix $B/obj/,$$(addsuffix .o,$$(basename $$(wildcard tests/bench/$$*/*.c)))) $(LIBHSSL)
+$B/bench/%: $B/obj/tests/bench/%.o \
+           $$(addprefix $B/obj/,$$(addsuffix .o,$$(basename $$(wildcard tests/bench/$$*/*.c tests/bench/common/*.c)))) $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

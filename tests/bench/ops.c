@@ -5,9 +5,9 @@
  *     build/bench/ops --only 'mlp*' --json
  *     build/bench/ops --device cuda --precision bf16
  *
- * The machine's own ceilings are measured first, in the same process (ops/ceilings.h). A share is of the ceiling that binds
+ * The machine's own ceilings are measured first, in the same process (common/ceilings.h). A share is of the ceiling that binds
  * the op. */
-#include "ops/ceilings.h"
+#include "common/ceilings.h"
 #include "ops/list.h"
 
 #include "tensor/ops.h"

@@ -4,8 +4,11 @@
  *     build/bench/step --device cuda --precision bf16 --arch vit_small --batch-size 128 --local-crops 0 --peak 989
  *
  * Prints one JSON line. Parts are times of the host's unless --split waits for the device after each, which costs a little.
+ * With --profile it is followed by a line for each kernel that the step is made of (step/profile.h).
  * Flops are those of hssl-plan(1): products, convolutions and attention, by definition. Needs hssl-teach beside the directory
  * of this program. */
+#include "step/profile.h"
+
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +31,7 @@ static TrainConfig config;
 static struct {
     int64_t steps, warmup, threads;
     double peak;
-    bool overlap, in_line, in_process, split;
+    bool overlap, in_line, in_process, split, profile;
     DeviceOptions device;
 } o = { .device = DEVICE_DEFAULT, .steps = 5, .warmup = 4 };
 
@@ -43,6 +46,7 @@ static const Opt own[] = {
     OPT_FLAG("inline", 0, &o.in_line, "share no memory"),
     OPT_FLAG("teacher-in-process", 0, &o.in_process, "one process instead of two"),
     OPT_FLAG("split", 0, &o.split, "wait for the device after each part of a step"),
+    OPT_FLAG("profile", 0, &o.profile, "time each kernel by itself; with --no-graph, --teacher-in-process"),
     OPT_REAL("peak", 0, &o.peak, 0, 1e6, "TFLOPS", "what the device is sold for: print the share of it (MFU)"),
     OPT_END
 };
@@ -152,6 +156,12 @@ static double mark(Rig *r)
     return log_seconds();
 }
 
+/* Kernels have ceilings. */
+static int rig_profile(Rig *r, Ceilings *most)
+{
+    return ceilings_measure(r->be, log_seconds, most) || profile_begin(r->be) ? -1 : 0;
+}
+
 static int step(Rig *r, int64_t i, double part[PARTS])
 {
     StepRates rates;
@@ -234,6 +244,7 @@ static void print(const Rig *r, double *time[PARTS], int threads)
 int main(int argc, char **argv)
 {
     Rig r = { 0 };
+    Ceilings most;
     double *time[PARTS], part[PARTS];
     config_init(&config);
     config.local_crops = 0;
@@ -249,7 +260,13 @@ int main(int argc, char **argv)
     threads_settle(original);
     free(original);
     int threads = threads_use((int)o.threads);
+    if (o.profile) {
+        o.in_process = true;
+        config.graph = false;
+    }
     if (!(config.device = device_name(&o.device, "bf16")) || rig_open(&r, threads))
+        die();
+    if (o.profile && rig_profile(&r, &most))
         die();
     if (!opt_given(opts, "overlap"))
         o.overlap = !r.be->mapped;
@@ -257,12 +274,16 @@ int main(int argc, char **argv)
         if (!(time[i] = calloc((size_t)o.steps, sizeof(double))))
             return 1;
     for (int64_t i = -o.warmup; i < o.steps; i++) {
+        if (!i)
+            profile_reset();
         if (step(&r, i, part))
             die();
         for (int p = 0; i >= 0 && p < PARTS; p++)
             time[p][i] = part[p];
     }
     print(&r, time, threads);
+    if (o.profile)
+        profile_print(o.steps, middle(time[WHOLE]), &most);
     for (int i = 0; i < PARTS; i++)
         free(time[i]);
     teach_close(&r.teach);
