@@ -45,7 +45,7 @@ static Tensor *vit_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, int co
                          const Pass *pass, int place)
 {
     (void)rows, (void)cols;
-    return block_forward(&l->vit, t, z, shortcut, pass, place, NULL);
+    return block_forward(&l->vit, t, z, NULL, shortcut, pass, place, NULL);
 }
 
 static void convnext_add(AuxLayer *l, Params *params, const AuxSpec *s, const char *prefix)
@@ -95,7 +95,7 @@ static Tensor *convnext_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, i
     int64_t batch = z->shape[0], n = z->shape[1], c = z->shape[2];
     size_t mark = tape_mark(t);
     BranchArgs mlp = { .norm_w = l->convnext.norm_w, .norm_b = l->convnext.norm_b, .eps = NORM_EPS,
-                       .scale = shortcut ? drop_path_factors(pass, place, 0, batch) : NULL,
+                       .scale = { shortcut ? drop_path_factors(pass, 0, place, 0, batch) : NULL },
                        .residual = shortcut ? z : NULL };
     Tensor *u = op_conv2d(t, tape_view(t, z, 4, (int64_t[]){ batch, rows, cols, c }), l->convnext.dw_w,
                           l->convnext.dw_b, 1, 3, (int)c);

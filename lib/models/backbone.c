@@ -58,8 +58,8 @@ void backbone_free(Backbone *b)
         b->family->free(b);
 }
 
-int backbone_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
+int backbone_forward(Backbone *b, Tape *t, int n, Tensor *const *x, bool want_raw, bool want_tokens, const Pass *pass,
                      BackboneOut *out)
 {
-    return b->family->forward(b, t, x, want_raw, want_tokens, pass, out);
+    return b->family->forward(b, t, n, x, want_raw, want_tokens, pass, out);
 }

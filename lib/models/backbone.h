@@ -49,7 +49,7 @@ struct Backbone {
 
 struct BackboneFamily {
     Backbone *(*build)(const BackboneSpec *spec, Params *params, const char *prefix);
-    int (*forward)(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
+    int (*forward)(Backbone *b, Tape *t, int n, Tensor *const *x, bool want_raw, bool want_tokens, const Pass *pass,
                    BackboneOut *out);
     void (*free)(Backbone *b);
 };
@@ -60,9 +60,9 @@ extern const BackboneFamily vit_family; /* Dosovitskiy 2021, as in DINO */
 Backbone *backbone_new(const BackboneSpec *spec, Params *params, const char *prefix);
 void backbone_free(Backbone *b);
 
-/* x: [B,3,H,W] f32, H and W at least one patch. want_tokens: fill out->tokens; want_raw: fill out->raw (a
- * head follows). pass NULL: no drop path. 0, or -1. */
-int backbone_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
+/* Images of n <= SIZES sizes in one pass, x[i] and out[i] those of one size: [B,3,H,W] f32, H and W at least one patch.
+ * want_tokens: fill out->tokens; want_raw: fill out->raw (a head follows). pass NULL: no drop path. 0, or -1. */
+int backbone_forward(Backbone *b, Tape *t, int n, Tensor *const *x, bool want_raw, bool want_tokens, const Pass *pass,
                      BackboneOut *out);
 
 #endif

@@ -44,9 +44,16 @@ void drop_path_draw(const DropPath *d, int64_t batch, float *factors)
         }
 }
 
-const float *drop_path_factors(const Pass *pass, int layer, int branch, int64_t batch)
+Pass pass_of_size(const Pass *pass, int i)
 {
-    return pass && pass->factors && layer ? pass->factors + (layer * BRANCHES + branch) * batch : NULL;
+    Pass own = pass ? *pass : (Pass){ 0 };
+    own.factors[0] = own.factors[i];
+    return own;
+}
+
+const float *drop_path_factors(const Pass *pass, int i, int layer, int branch, int64_t batch)
+{
+    return pass && pass->factors[i] && layer ? pass->factors[i] + (layer * BRANCHES + branch) * batch : NULL;
 }
 
 void linear_add(Params *params, int64_t out, int64_t in, const char *prefix, Tensor **w, Tensor **b)
@@ -80,34 +87,44 @@ typedef struct {
     const Block *block;
     bool shortcut;
     Pass pass;
+    Samples samples;
     int layer;
 } BlockCall;
 
 static Tensor *repeat_block(Tape *t, Tensor *x, const void *arg)
 {
     const BlockCall *c = arg;
-    return block_forward(c->block, t, x, c->shortcut, &c->pass, c->layer, NULL);
+    return block_forward(c->block, t, x, &c->samples, c->shortcut, &c->pass, c->layer, NULL);
 }
 
-Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer, const Block *next)
+/* Drop path of one of the branches. */
+static void set_scale(BranchArgs *a, const Tensor *x, const Pass *pass, int layer, int branch)
+{
+    for (int i = 0; i < SIZES && i < (a->samples.sizes ? a->samples.sizes : 1); i++)
+        a->scale[i] = drop_path_factors(pass, i, layer, branch, a->samples.sizes ? a->samples.of[i].count : x->shape[0]);
+}
+
+Tensor *block_forward(const Block *b, Tape *t, Tensor *x, const Samples *samples, bool shortcut, const Pass *pass, int layer,
+                      const Block *next)
 {
     if (!x)
         return NULL;
+    Samples s = samples ? *samples : (Samples){ 0 };
     if (pass && pass->recompute) {
-        BlockCall again = { b, shortcut, *pass, layer };
+        BlockCall again = { b, shortcut, *pass, s, layer };
         again.pass.recompute = false;
         return tape_recompute(t, x, repeat_block, &again, sizeof again);
     }
-    int64_t batch = x->shape[0];
     size_t mark = tape_mark(t);
-    /* Without its shortcut a branch is all there is: dropping it would leave nothing. */
-    BranchArgs attention = { .norm_w = b->norm1_w, .norm_b = b->norm1_b, .eps = NORM_EPS,
-                             .scale = shortcut ? drop_path_factors(pass, layer, 0, batch) : NULL,
+    BranchArgs attention = { .norm_w = b->norm1_w, .norm_b = b->norm1_b, .eps = NORM_EPS, .samples = s,
                              .residual = shortcut ? x : NULL,
                              .next_w = b->norm2_w, .next_b = b->norm2_b };
+    /* Without its shortcut a branch is all there is: dropping it would leave nothing. */
+    if (shortcut)
+        set_scale(&attention, x, pass, layer, 0);
     Tensor *u = op_attention_branch(t, x, &attention, b->qkv_w, b->qkv_b, b->proj_w, b->proj_b, b->heads);
-    BranchArgs mlp = { .norm_w = b->norm2_w, .norm_b = b->norm2_b, .eps = NORM_EPS,
-                       .scale = drop_path_factors(pass, layer, 1, batch), .residual = u };
+    BranchArgs mlp = { .norm_w = b->norm2_w, .norm_b = b->norm2_b, .eps = NORM_EPS, .samples = s, .residual = u };
+    set_scale(&mlp, x, pass, layer, 1);
     if (next) {
         mlp.next_w = next->norm1_w;
         mlp.next_b = next->norm1_b;

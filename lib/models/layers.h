@@ -4,7 +4,7 @@
 #define HSSL_MODELS_LAYERS_H
 
 #include "nn/params.h"
-#include "tensor/tensor.h"
+#include "tensor/ops.h"
 
 #define NORM_EPS 1e-6f
 
@@ -29,10 +29,10 @@ enum { BRANCHES = 2 }; /* of a layer, at most */
 /* The factors of all branches, [layers, BRANCHES, batch], which are 0 or 1/keep; layer 0 drops nothing. */
 void drop_path_draw(const DropPath *d, int64_t batch, float *factors);
 
-/* What a forward pass is given beside its input. factors: those of drop_path_draw on the device, or NULL for none.
- * recompute: of a layer only the output is kept for the backward pass (tape_recompute). */
+/* What a forward pass is given beside its input. factors: those of drop_path_draw on the device, for the samples of each size,
+ * or NULL for none. recompute: of a layer only the output is kept for the backward pass (tape_recompute). */
 typedef struct {
-    const float *factors;
+    const float *factors[SIZES];
     bool recompute;
     int (*reached)(void *arg); /* on the way back, before each block of the base model; or NULL */
     void *reached_arg;
@@ -44,8 +44,11 @@ typedef struct {
 Tensor *probe_see(const Pass *pass, Tape *t, Tensor *x, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* The factors of one branch of a pass (which may be NULL); NULL where nothing is dropped. */
-const float *drop_path_factors(const Pass *pass, int layer, int branch, int64_t batch);
+/* The pass for samples of size i alone. */
+Pass pass_of_size(const Pass *pass, int i);
+
+/* The factors of one branch of a pass (which may be NULL) for the `batch` samples of size i; NULL where nothing is dropped. */
+const float *drop_path_factors(const Pass *pass, int i, int layer, int branch, int64_t batch);
 
 typedef struct {
     Tensor *norm1_w, *norm1_b, *qkv_w, *qkv_b, *proj_w, *proj_b;
@@ -56,10 +59,12 @@ typedef struct {
 /* Add norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2 under prefix ("backbone.blocks.0."). */
 void block_add(Block *b, Params *params, int dim, int heads, const char *prefix);
 
-/* x = x + DP(attention(norm1(x))); x = x + DP(mlp(norm2(x))), x: [B, N, C] [Dosovitskiy 2021, Eq. 2 and 3].
+/* x = x + DP(attention(norm1(x))); x = x + DP(mlp(norm2(x))), x: [B, N, C], or [R, C] with its samples (else NULL)
+ * [Dosovitskiy 2021, Eq. 2 and 3].
  * shortcut false: the first x is left out of the first sum. layer: its place for drop path. next: the block that reads the
  * result, whose first norm may be made with it; or NULL. */
-Tensor *block_forward(const Block *b, Tape *t, Tensor *x, bool shortcut, const Pass *pass, int layer, const Block *next);
+Tensor *block_forward(const Block *b, Tape *t, Tensor *x, const Samples *samples, bool shortcut, const Pass *pass, int layer,
+                      const Block *next);
 
 /* Weight [out, in] normal 0.02 and bias 0, under prefix.weight and prefix.bias. */
 void linear_add(Params *params, int64_t out, int64_t in, const char *prefix, Tensor **w, Tensor **b);

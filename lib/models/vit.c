@@ -57,39 +57,57 @@ static Tensor *positions(Vit *v, Tape *t, int64_t height, int64_t width)
     return op_pos_resize(t, v->pos, 1, rows, cols, 0.1);
 }
 
-static int vit_forward(Backbone *b, Tape *t, Tensor *x, bool want_raw, bool want_tokens, const Pass *pass,
-                       BackboneOut *out)
+/* The patches of images of one size, and their positions. */
+static int embed(Vit *v, Tape *t, Tensor *x, Tensor **patches, Tensor **pos, BackboneOut *out)
 {
-    Vit *v = (Vit *)b;
     *out = (BackboneOut){ .cls = true };
     if (!x)
         return -1;
-    int64_t height = x->shape[2], width = x->shape[3], patch = b->spec.patch, c = b->spec.dims.dim;
+    int64_t height = x->shape[2], width = x->shape[3], patch = v->base.spec.patch;
     out->rows = (int)(height / patch);
     out->cols = (int)(width / patch);
-    int64_t n = (int64_t)out->rows * out->cols, batch = x->shape[0];
-    if (!n)
-        return err_set(ERR_SHAPE, "%s: an image of %lld x %lld is smaller than a patch of %lld", b->spec.arch,
+    if (!out->rows || !out->cols)
+        return err_set(ERR_SHAPE, "%s: an image of %lld x %lld is smaller than a patch of %lld", v->base.spec.arch,
                        (long long)width, (long long)height, (long long)patch);
+    *patches = op_patch_embed(t, x, v->patch_w, v->patch_b, (int)patch);
+    *pos = positions(v, t, height, width);
+    return 0;
+}
 
+/* What is asked for of z, the tokens of samples of one size. */
+static void deliver(const Vit *v, Tape *t, Tensor *z, bool want_raw, bool want_tokens, BackboneOut *out)
+{
+    Tensor *cls = z ? tape_view(t, op_slice_tokens(t, z, 0, 1), 2, (int64_t[]){ z->shape[0], z->shape[2] }) : NULL;
+    out->image = op_layer_norm(t, cls, v->norm_w, v->norm_b, NORM_EPS);
+    if (want_tokens && z)
+        out->tokens = op_layer_norm(t, op_slice_tokens(t, z, 1, z->shape[1]), v->norm_w, v->norm_b, NORM_EPS);
+    if (want_raw)
+        out->raw = z;
+}
+
+static int vit_forward(Backbone *b, Tape *t, int n, Tensor *const *x, bool want_raw, bool want_tokens, const Pass *pass,
+                       BackboneOut *out)
+{
+    Vit *v = (Vit *)b;
+    Tensor *patches[SIZES], *pos[SIZES];
+    Samples samples;
     size_t mark = tape_mark(t);
-    Tensor *z = op_patch_embed(t, x, v->patch_w, v->patch_b, (int)patch);
-    z = tape_keep(t, mark, op_tokens(t, z, v->cls, positions(v, t, height, width)));
+    for (int i = 0; i < n; i++)
+        if (embed(v, t, x[i], &patches[i], &pos[i], &out[i]))
+            return -1;
+    Tensor *z = tape_keep(t, mark, op_tokens(t, n, patches, v->cls, pos, &samples));
     probe_see(pass, t, z, "tokens of %d x %d patches", out->rows, out->cols);
     for (int i = 0; i < b->spec.dims.depth; i++) {
         /* A milestone ends the gradients of what comes after it: the next block's norm must not run back behind it. */
         bool alone = i + 1 == b->spec.dims.depth || (pass && pass->reached);
         if (pass && pass->reached)
             z = tape_milestone(t, z, pass->reached, pass->reached_arg);
-        z = tape_keep(t, mark, block_forward(&v->blocks[i], t, z, true, pass, i, alone ? NULL : &v->blocks[i + 1]));
+        z = tape_keep(t, mark, block_forward(&v->blocks[i], t, z, n > 1 ? &samples : NULL, true, pass, i,
+                                             alone ? NULL : &v->blocks[i + 1]));
         probe_see(pass, t, z, "output of backbone.blocks.%d", i);
     }
-    Tensor *cls = tape_view(t, op_slice_tokens(t, z, 0, 1), 2, (int64_t[]){ batch, c });
-    out->image = op_layer_norm(t, cls, v->norm_w, v->norm_b, NORM_EPS);
-    if (want_tokens)
-        out->tokens = op_layer_norm(t, op_slice_tokens(t, z, 1, n + 1), v->norm_w, v->norm_b, NORM_EPS);
-    if (want_raw)
-        out->raw = z;
+    for (int i = 0; i < n; i++)
+        deliver(v, t, n > 1 ? op_samples(t, z, &samples, i) : z, want_raw, want_tokens, &out[i]);
     return tape_failed(t) ? -1 : 0;
 }
 

@@ -51,6 +51,7 @@ void config_init(TrainConfig *c)
         .clip_grad = 3,
         .device = "cpu",
         .graph = true,
+        .pack = true,
     };
 }
 

@@ -46,6 +46,7 @@ typedef struct {
     const char *device; /* for tape_new */
     bool recompute;     /* compute the inside of layers twice, to save memory */
     bool graph;         /* a device that can repeats recorded steps (tensor/recording.h) */
+    bool pack;          /* views of both sizes go through the model together where that suits the device */
 } TrainConfig;
 
 /* The defaults. */

@@ -149,51 +149,61 @@ void network_draw(const Network *n, const DropPath *d, int64_t batch, float *fac
     drop_path_draw(&own, batch, factors);
 }
 
-int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkPass *how, NetworkOut *out)
+/* The auxiliary head's image vector of images of one size. */
+static int head_images(Network *n, Tape *t, const BackboneOut *base, const Pass *pass, NetworkOut *out)
 {
-    *out = (NetworkOut){ 0 };
-    if (!x)
-        return -1;
-    if (want_aux && !n->aux)
-        return err_set(ERR_ABSENT, "this network has no auxiliary head");
-    size_t mark = tape_mark(t);
-    tape_operands(t, params_flat(n->params), n->operands);
-    if (x->dtype == DT_U8)
-        x = op_image_normalize(t, x);
-    Pass pass = { 0 };
-    if (how)
-        pass = (Pass){ .factors = how->factors,
-                       .recompute = how->recompute,
-                       .reached = how->reached,
-                       .reached_arg = how->reached_arg,
-                       .probe = how->probe };
-    probe_see(&pass, t, x, "views");
-    BackboneOut base;
-    if (backbone_forward(n->backbone, t, x, want_aux, false, &pass, &base))
-        return -1;
-    probe_see(&pass, t, base.image, "image vectors of the base");
-    if (!want_aux) {
-        out->base = tape_keep(t, mark, base.image);
-        return 0;
-    }
     AuxOut head;
-    if (aux_forward(n->aux, t, &base, false, &pass, &head))
+    if (aux_forward(n->aux, t, base, false, pass, &head))
         return -1;
-    probe_see(&pass, t, head.image, "image vectors of the auxiliary head");
-    if (tape_recording(t)) {
-        out->base = base.image;
-        out->aux = head.image;
-        return 0;
-    }
-    /* Keep the two vectors as one tensor, and give up all else. */
-    int64_t b = base.image->shape[0];
-    Tensor *both = tape_keep(t, mark, op_concat(t, 2, (Tensor *[]){ base.image, head.image }, 0));
+    probe_see(pass, t, head.image, "image vectors of the auxiliary head");
+    out->aux = head.image;
+    return 0;
+}
+
+/* Keep the image vectors alone, base and head as one tensor, and give up all else. */
+static int keep_images(Tape *t, size_t mark, NetworkOut *out)
+{
+    if (!out->aux)
+        return (out->base = tape_keep(t, mark, out->base)) ? 0 : -1;
+    int64_t b = out->base->shape[0], dim = out->base->shape[1], shape[] = { b, dim };
+    Tensor *both = tape_keep(t, mark, op_concat(t, 2, (Tensor *[]){ out->base, out->aux }, 0));
     if (!both)
         return -1;
-    int64_t shape[] = { b, n->dim };
     out->base = tape_wrap(t, both->dtype, 2, shape, both->data);
-    out->aux = tape_wrap(t, both->dtype, 2, shape, element(both->data, both->dtype, b * n->dim));
+    out->aux = tape_wrap(t, both->dtype, 2, shape, element(both->data, both->dtype, b * dim));
     return tape_failed(t) ? -1 : 0;
+}
+
+int network_images(Network *n, Tape *t, int sizes, Tensor *const *x, bool want_aux, const NetworkPass *how, NetworkOut *out)
+{
+    if (want_aux && !n->aux)
+        return err_set(ERR_ABSENT, "this network has no auxiliary head");
+    Pass pass = { 0 };
+    if (how)
+        pass = (Pass){ .recompute = how->recompute, .reached = how->reached, .reached_arg = how->reached_arg,
+                       .probe = how->probe };
+    size_t mark = tape_mark(t);
+    Tensor *images[SIZES];
+    BackboneOut base[SIZES];
+    tape_operands(t, params_flat(n->params), n->operands);
+    for (int i = 0; i < sizes; i++) {
+        out[i] = (NetworkOut){ 0 };
+        pass.factors[i] = how ? how->factors[i] : NULL;
+        images[i] = x[i] && x[i]->dtype == DT_U8 ? op_image_normalize(t, x[i]) : x[i];
+        if (!images[i])
+            return -1;
+        probe_see(&pass, t, images[i], "views");
+    }
+    if (backbone_forward(n->backbone, t, sizes, images, want_aux, false, &pass, base))
+        return -1;
+    for (int i = 0; i < sizes; i++) {
+        Pass own = pass_of_size(&pass, i);
+        out[i].base = base[i].image;
+        probe_see(&pass, t, base[i].image, "image vectors of the base");
+        if (want_aux && head_images(n, t, &base[i], &own, &out[i]))
+            return -1;
+    }
+    return tape_recording(t) || sizes > 1 ? 0 : keep_images(t, mark, out);
 }
 
 int network_logits(Network *n, Tape *t, int which, NetworkOut *out)
@@ -214,8 +224,8 @@ int network_logits(Network *n, Tape *t, int which, NetworkOut *out)
 
 Tensor *network_features(Network *n, Tape *t, Tensor *x, bool aux)
 {
-    NetworkOut out;
-    if (network_images(n, t, x, aux, NULL, &out))
+    NetworkOut out = { 0 };
+    if (network_images(n, t, 1, &x, aux, NULL, &out))
         return NULL;
     return aux ? out.aux : out.base;
 }

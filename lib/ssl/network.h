@@ -23,7 +23,7 @@ enum { /* parts to build */
 
 /* A forward pass of the student. */
 typedef struct {
-    const float *factors; /* network_draw's, on the device; NULL: nothing is dropped */
+    const float *factors[SIZES]; /* network_draw's, on the device, for the images of each size; NULL: nothing is dropped */
     bool recompute; /* keep of each layer the output alone for the backward pass */
     int (*reached)(void *arg); /* see models/layers.h; or NULL */
     void *reached_arg;
@@ -55,9 +55,9 @@ int64_t network_draws(const Network *n);
 /* Those of `batch` samples, on the host; d without its rate and layers, which are the network's. */
 void network_draw(const Network *n, const DropPath *d, int64_t batch, float *factors);
 
-/* Image vectors, `how` NULL for inference: out->base, and out->aux if want_aux and there is a head. x: [B,3,H,W] f32 normalised, or
- * [B,H,W,3] u8. 0, or -1. */
-int network_images(Network *n, Tape *t, Tensor *x, bool want_aux, const NetworkPass *how, NetworkOut *out);
+/* Image vectors of images of `sizes` sizes in one pass, x[i] and out[i] those of one size; `how` NULL for inference. out->base,
+ * and out->aux if want_aux and there is a head. x: [B,3,H,W] f32 normalised, or [B,H,W,3] u8. 0, or -1. */
+int network_images(Network *n, Tape *t, int sizes, Tensor *const *x, bool want_aux, const NetworkPass *how, NetworkOut *out);
 
 /* Logits of the image vectors in *out, which: NETWORK_BASE_LOGITS and/or NETWORK_AUX_LOGITS. The views of
  * several sizes are put one behind the other first, so that the projection runs once. While the tape records they are of the

@@ -156,8 +156,8 @@ static int sum_from(Student *s, size_t from)
     return group_sum(s->group, params_flat_grad(network_params(s->net)) + from, (int64_t)n);
 }
 
-/* The way back has left another block of the base behind, and with it all that lies behind it in the layout: the global
- * views went first, so they come last. */
+/* The way back has left another block of the base behind, and with it all that lies behind it in the layout: where views of
+ * several sizes go one after the other, the global ones went first, so they come last. */
 static int block_done(void *arg)
 {
     Student *s = arg;
@@ -218,30 +218,44 @@ static int send_factors(Student *s)
     return s->be->write(s->be, s->factors, s->drawn[s->step & 1], bytes);
 }
 
-/* The image vectors of both groups of views, one behind the other, and their logits. */
+bool student_packs(const TrainConfig *c, const Backend *be)
+{
+    return c->pack && c->local_crops && !be->mlp;
+}
+
+/* Image vectors of the views of sizes first, first + 1, ..., in one pass. */
+static int images(Student *s, int first, int sizes, bool record, Probe *probe, NetworkOut *out)
+{
+    Tensor *x[SIZES];
+    NetworkPass how = { .recompute = s->config.recompute, .probe = probe };
+    for (int i = 0; i < sizes; i++) {
+        x[i] = views_tensor(s->tape, &s->views, first + i);
+        if (network_draws(s->net))
+            how.factors[i] = s->factors + (first + i ? factors_of(s, 0) : 0);
+    }
+    if (!first && record && s->blocks) {
+        how.reached = block_done;
+        how.reached_arg = s;
+    }
+    return network_images(s->net, s->tape, sizes, x, s->logits & NETWORK_AUX_LOGITS, &how, out);
+}
+
+/* The image vectors of both sizes of views, one behind the other, and their logits. In one pass the products are larger, which
+ * fills a GPU better; where there are kernels for whole branches, those take one size. */
 static int forward(Student *s, bool record, Probe *probe)
 {
-    const ViewBatch *v = &s->views;
     Tape *t = s->tape;
-    bool aux = s->logits & NETWORK_AUX_LOGITS;
-    NetworkOut part[2];
-    int parts = v->locals ? 2 : 1;
+    NetworkOut part[SIZES];
+    int parts = s->views.locals ? 2 : 1;
+    bool at_once = student_packs(&s->config, s->be);
     tape_begin(t, record);
-    for (int i = 0; i < parts; i++) {
-        NetworkPass how = { .recompute = s->config.recompute, .probe = probe };
-        if (network_draws(s->net))
-            how.factors = s->factors + (i ? factors_of(s, 0) : 0);
-        if (!i && record && s->blocks) {
-            how.reached = block_done;
-            how.reached_arg = s;
-        }
-        if (network_images(s->net, t, views_tensor(t, v, i), aux, &how, &part[i]))
+    for (int i = 0; i < parts; i += at_once ? parts : 1)
+        if (images(s, i, at_once ? parts : 1, record, probe, &part[i]))
             return -1;
-    }
     s->out = part[0];
     if (parts == 2) {
         s->out.base = op_concat(t, 2, (Tensor *[]){ part[0].base, part[1].base }, 0);
-        if (aux)
+        if (part[0].aux)
             s->out.aux = op_concat(t, 2, (Tensor *[]){ part[0].aux, part[1].aux }, 0);
     }
     return network_logits(s->net, t, s->logits, &s->out);

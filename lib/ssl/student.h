@@ -28,6 +28,8 @@ typedef struct {
  * the initial values here. */
 Student *student_new(const TrainConfig *c, void *memory);
 size_t student_bytes(const TrainConfig *c);
+/* Whether views of both sizes go through the model in one pass. */
+bool student_packs(const TrainConfig *c, const Backend *be);
 void student_free(Student *s);
 
 /* From now on this student is one of several on parts of one batch: gradients and figures are those of the whole batch,

@@ -94,7 +94,7 @@ Network *teacher_network(Teacher *t)
 static int logits(Teacher *t, Tensor *x, NetworkOut *out)
 {
     int which = t->aux ? NETWORK_AUX_LOGITS | (t->measures ? NETWORK_BASE_LOGITS : 0) : NETWORK_BASE_LOGITS;
-    return network_images(t->net, t->tape, x, t->aux, NULL, out) ||
+    return network_images(t->net, t->tape, 1, &x, t->aux, NULL, out) ||
                    network_logits(t->net, t->tape, which, out)
                ? -1
                : 0;

@@ -3,51 +3,80 @@
 #include "tensor/tape.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct {
     Node node;
     Tensor *qkv;
-    AttentionArgs args;
+    int sizes;
+    AttentionArgs args[SIZES];
 } AttentionNode;
 
 static int attention_backward(Tape *t, Node *node, const void *dy)
 {
     AttentionNode *n = (AttentionNode *)node;
-    AttentionArgs a = n->args;
-    a.dy = dy;
-    a.dqkv = tape_grad(t, n->qkv, &a.add);
-    return a.dqkv ? tape_backend(t)->attention_backward(tape_backend(t), &a) : -1;
+    bool add;
+    int64_t row = 0;
+    void *dqkv = tape_grad(t, n->qkv, &add);
+    for (int i = 0; dqkv && i < n->sizes; i++) {
+        AttentionArgs a = n->args[i];
+        int64_t c = (int64_t)a.heads * a.dim;
+        a.dy = element(dy, a.type, row * c);
+        a.dqkv = element(dqkv, a.type, row * 3 * c);
+        a.add = add;
+        if (tape_backend(t)->attention_backward(tape_backend(t), &a) < 0)
+            return -1;
+        row += a.batch * a.tokens;
+    }
+    return dqkv ? 0 : -1;
 }
 
-Tensor *op_attention(Tape *t, Tensor *qkv, int heads)
+/* Whose rows x holds: those of `samples`, unless they are told by x itself. False where that does not fit. */
+static bool samples_of(const Tensor *x, const Samples *samples, Samples *out)
 {
+    *out = samples ? *samples : (Samples){ 0 };
+    if (!out->sizes && x->ndim == 3)
+        *out = (Samples){ 1, { { x->shape[0], x->shape[1] } } };
+    int64_t rows = 0;
+    for (int i = 0; i < out->sizes && i < SIZES; i++)
+        rows += out->of[i].count * out->of[i].tokens;
+    return out->sizes > 0 && out->sizes <= SIZES && rows == tensor_rows(x);
+}
+
+Tensor *op_attention(Tape *t, Tensor *qkv, int heads, const Samples *samples)
+{
+    Samples s;
     if (!qkv || tape_failed(t))
         return NULL;
-    if (qkv->ndim != 3 || heads < 1 || qkv->shape[2] % (3 * (int64_t)heads))
-        return tape_bad_shape(t, "attention", "the input must be [B, N, 3 * heads * d]", qkv);
-    int64_t c = qkv->shape[2] / 3;
-    AttentionArgs a = {.type = qkv->dtype,
-                       .batch = qkv->shape[0],
-                       .tokens = qkv->shape[1],
-                       .heads = heads,
-                       .dim = (int)(c / heads),
-                       .qkv = qkv->data};
-    a.scale = 1.0f / sqrtf((float)a.dim);
+    if (qkv->ndim < 2 || heads < 1 || tensor_last(qkv) % (3 * (int64_t)heads) || !samples_of(qkv, samples, &s))
+        return tape_bad_shape(t, "attention", "the input must be [B, N, 3 * heads * d], or have the rows of its samples", qkv);
+    int64_t c = tensor_last(qkv) / 3, shape[TENSOR_DIMS], row = 0;
+    for (int i = 0; i < qkv->ndim; i++)
+        shape[i] = qkv->shape[i];
+    shape[qkv->ndim - 1] = c;
     bool wants = TAPE_WANTS(t, qkv);
-    Tensor *y = tape_tensor(t, qkv->dtype, 3, (int64_t[]){ a.batch, a.tokens, c });
-    if (!y)
+    Tensor *y = tape_tensor(t, qkv->dtype, qkv->ndim, shape);
+    float *stat = y && wants ? tape_floats(t, heads * tensor_rows(qkv)) : NULL;
+    if (!y || (wants && !stat))
         return NULL;
-    a.y = y->data;
-    if (wants && !(a.stat = tape_floats(t, a.batch * heads * a.tokens)))
-        return NULL;
-    if (tape_backend(t)->attention(tape_backend(t), &a) < 0)
-        return tape_fail(t);
+    AttentionArgs args[SIZES];
+    for (int i = 0; i < s.sizes; i++) {
+        AttentionArgs *a = &args[i];
+        *a = (AttentionArgs){ .type = qkv->dtype, .batch = s.of[i].count, .tokens = s.of[i].tokens, .heads = heads,
+                              .dim = (int)(c / heads), .qkv = element(qkv->data, qkv->dtype, row * 3 * c),
+                              .y = element(y->data, y->dtype, row * c), .stat = stat ? stat + row * heads : NULL };
+        a->scale = 1.0f / sqrtf((float)a->dim);
+        row += a->batch * a->tokens;
+        if (tape_backend(t)->attention(tape_backend(t), a) < 0)
+            return tape_fail(t);
+    }
     if (wants) {
         AttentionNode *n = tape_record(t, sizeof *n, attention_backward, y);
         if (!n)
             return NULL;
         n->qkv = qkv;
-        n->args = a;
+        n->sizes = s.sizes;
+        memcpy(n->args, args, sizeof n->args);
     }
     return tape_failed(t) ? NULL : y;
 }
@@ -56,6 +85,6 @@ Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqk
                             Tensor *wproj, Tensor *bproj, int heads)
 {
     Tensor *y = a->norm_w ? op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps) : x;
-    y = op_linear(t, op_attention(t, op_linear(t, y, wqkv, bqkv), heads), wproj, bproj);
+    y = op_linear(t, op_attention(t, op_linear(t, y, wqkv, bqkv), heads, &a->samples), wproj, bproj);
     return op_branch_end(t, y, a);
 }

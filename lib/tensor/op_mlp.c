@@ -41,7 +41,7 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
     if (!x || !w1 || !w2 || tape_failed(t))
         return NULL;
     Backend *be = tape_backend(t);
-    if (!be->mlp)
+    if (!be->mlp || a->samples.sizes > 1)
         return composed(t, x, a, w1, b1, w2, b2);
     if (w1->ndim != 2 || w2->ndim != 2 || w2->shape[1] != w1->shape[0])
         return tape_bad_shape(t, "mlp", "the weights must be [hidden, in] and [out, hidden]", w2);
@@ -76,7 +76,7 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
                  .b1 = data_of(b1),
                  .b2 = data_of(b2),
                  .residual = data_of(a->residual),
-                 .scale = a->scale,
+                 .scale = a->scale[0],
                  .y = y->data,
                  .rows_per_scale = samples && x->ndim > 1 ? rows / samples : 1};
     if (wants &&

@@ -9,22 +9,22 @@
 
 typedef struct {
     Node node;
-    Tensor *patches, *cls, *pos;
+    int n;
+    Tensor *patches[SIZES], *pos[SIZES], *cls;
 } TokensNode;
 
-static int tokens_backward(Tape *t, Node *node, const void *dy)
+/* Back to the samples of one size, whose tokens' gradient is dy. */
+static int tokens_back(Tape *t, Tensor *patches, Tensor *cls, Tensor *pos, DType type, const void *dy)
 {
-    TokensNode *n = (TokensNode *)node;
     Backend *be = tape_backend(t);
-    int64_t batch = n->patches->shape[0], tokens = n->patches->shape[1], dim = n->patches->shape[2];
-    int64_t skip = n->cls ? 1 : 0, row = (tokens + skip) * dim;
-    DType type = node->out->dtype;
+    int64_t batch = patches->shape[0], tokens = patches->shape[1], dim = patches->shape[2];
+    int64_t skip = cls ? 1 : 0, row = (tokens + skip) * dim;
     ReduceArgs p = { .type = type, .outer = 1, .reduce = batch, .n = row, .x = dy, .factor = 1 };
-    p.out = tape_grad(t, n->pos, &p.add);
+    p.out = tape_grad(t, pos, &p.add);
     if (p.out && be->reduce(be, &p) < 0)
         return -1;
     ReduceArgs c = { .type = type, .outer = 1, .reduce = batch, .n = dim, .factor = 1 };
-    c.out = tape_grad(t, n->cls, &c.add);
+    c.out = tape_grad(t, cls, &c.add);
     if (c.out) {
         /* The first token of each sample: as a reduction whose rows are dim long and lie `row` apart. */
         CopyArgs first = { .type = type, .outer = batch, .inner = 1, .n = dim, .x = dy, .x_outer = row,
@@ -35,40 +35,122 @@ static int tokens_backward(Tape *t, Node *node, const void *dy)
     }
     CopyArgs r = { .type = type, .outer = batch, .inner = 1, .n = tokens * dim, .x = element(dy, type, skip * dim),
                    .x_outer = row, .out_outer = tokens * dim };
-    r.out = tape_grad(t, n->patches, &r.add);
+    r.out = tape_grad(t, patches, &r.add);
     if (r.out && be->copy(be, &r) < 0)
         return -1;
     return tape_failed(t) ? -1 : 0;
 }
 
-Tensor *op_tokens(Tape *t, Tensor *patches, Tensor *cls, Tensor *pos)
+static int tokens_backward(Tape *t, Node *node, const void *dy)
 {
-    if (!patches || tape_failed(t))
+    TokensNode *n = (TokensNode *)node;
+    DType type = node->out->dtype;
+    for (int i = 0; i < n->n; i++) {
+        if (tokens_back(t, n->patches[i], n->cls, n->pos[i], type, dy) < 0)
+            return -1;
+        dy = element(dy, type, tensor_count(n->patches[i]) + (n->cls ? n->patches[i]->shape[0] * n->patches[i]->shape[2] : 0));
+    }
+    return 0;
+}
+
+static bool tokens_fit(Tape *t, const Tensor *patches, const Tensor *like, const Tensor *cls, const Tensor *pos)
+{
+    if (patches->ndim != 3 || patches->dtype != like->dtype || patches->shape[2] != like->shape[2])
+        tape_bad_shape(t, "tokens", "patches must be [B, N, C], all of one C", patches);
+    else if (cls && tensor_count(cls) != patches->shape[2])
+        tape_bad_shape(t, "tokens", "the class token must be [1, 1, C]", cls);
+    else if (pos && tensor_count(pos) != (patches->shape[1] + (cls ? 1 : 0)) * patches->shape[2])
+        tape_bad_shape(t, "tokens", "the position must have a row for each token", pos);
+    else if ((cls && cls->dtype != DT_F32) || (pos && pos->dtype != DT_F32))
+        tape_bad_shape(t, "tokens", "class token and position must be F32", patches);
+    return !tape_failed(t);
+}
+
+Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *const *pos, Samples *samples)
+{
+    Samples s = { .sizes = n };
+    int64_t rows = 0;
+    bool wants = TAPE_WANTS(t, cls);
+    if (n < 1 || n > SIZES)
+        return tape_bad_shape(t, "tokens", "samples must be of one or two sizes", NULL);
+    for (int i = 0; i < n; i++) {
+        if (!patches[i] || tape_failed(t) || !tokens_fit(t, patches[i], patches[0], cls, pos[i]))
+            return NULL;
+        s.of[i].count = patches[i]->shape[0];
+        s.of[i].tokens = patches[i]->shape[1] + (cls ? 1 : 0);
+        rows += s.of[i].count * s.of[i].tokens;
+        wants = TAPE_WANTS(t, patches[i], pos[i]) || wants;
+    }
+    int64_t dim = patches[0]->shape[2], row = 0;
+    Tensor *y = n == 1 ? tape_tensor(t, patches[0]->dtype, 3, (int64_t[]){ s.of[0].count, s.of[0].tokens, dim })
+                       : tape_tensor(t, patches[0]->dtype, 2, (int64_t[]){ rows, dim });
+    for (int i = 0; y && i < n; i++) {
+        TokensArgs a = { .type = y->dtype, .batch = s.of[i].count, .tokens = patches[i]->shape[1], .dim = dim,
+                         .patches = patches[i]->data, .cls = data_of(cls), .pos = data_of(pos[i]),
+                         .out = element(y->data, y->dtype, row * dim) };
+        if (tape_backend(t)->tokens(tape_backend(t), &a) < 0)
+            return tape_fail(t);
+        row += s.of[i].count * s.of[i].tokens;
+    }
+    if (y && wants) {
+        TokensNode *node = tape_record(t, sizeof *node, tokens_backward, y);
+        if (!node)
+            return NULL;
+        node->n = n;
+        node->cls = cls;
+        for (int i = 0; i < n; i++) {
+            node->patches[i] = patches[i];
+            node->pos[i] = pos[i];
+        }
+    }
+    if (samples)
+        *samples = s;
+    return tape_failed(t) ? NULL : y;
+}
+
+/* ---- the samples of one size */
+
+typedef struct {
+    Node node;
+    Tensor *x;
+    int64_t row; /* where they begin */
+} SamplesNode;
+
+static int samples_backward(Tape *t, Node *node, const void *dy)
+{
+    SamplesNode *n = (SamplesNode *)node;
+    Backend *be = tape_backend(t);
+    int64_t dim = tensor_last(n->x), rows = tensor_count(node->out) / (dim ? dim : 1), after = n->row + rows;
+    DType type = n->x->dtype;
+    CopyArgs c = { .type = type, .outer = 1, .inner = 1, .n = rows * dim, .x = dy };
+    char *dx = tape_grad(t, n->x, &c.add);
+    if (!dx)
+        return -1;
+    /* The others have none yet. */
+    c.out = element(dx, type, n->row * dim);
+    if (!c.add && (be->zero(be, dx, (size_t)(n->row * dim) * dtype_size(type)) < 0 ||
+                   be->zero(be, element(dx, type, after * dim), (size_t)((tensor_rows(n->x) - after) * dim) * dtype_size(type)) < 0))
+        return -1;
+    return be->copy(be, &c);
+}
+
+Tensor *op_samples(Tape *t, Tensor *x, const Samples *samples, int i)
+{
+    int64_t row = 0;
+    if (!x || tape_failed(t))
         return NULL;
-    if (patches->ndim != 3)
-        return tape_bad_shape(t, "tokens", "patches must be [B, N, C]", patches);
-    int64_t skip = cls ? 1 : 0, dim = patches->shape[2];
-    int64_t shape[3] = { patches->shape[0], patches->shape[1] + skip, dim };
-    if (cls && tensor_count(cls) != dim)
-        return tape_bad_shape(t, "tokens", "the class token must be [1, 1, C]", cls);
-    if (pos && tensor_count(pos) != shape[1] * dim)
-        return tape_bad_shape(t, "tokens", "the position must have a row for each token", pos);
-    if ((cls && cls->dtype != DT_F32) || (pos && pos->dtype != DT_F32))
-        return tape_bad_shape(t, "tokens", "class token and position must be F32", patches);
-    Tensor *y = tape_tensor(t, patches->dtype, 3, shape);
-    if (!y)
-        return NULL;
-    TokensArgs a = { .type = y->dtype, .batch = shape[0], .tokens = patches->shape[1], .dim = dim, .patches = patches->data,
-                     .cls = data_of(cls), .pos = data_of(pos), .out = y->data };
-    if (tape_backend(t)->tokens(tape_backend(t), &a) < 0)
-        return tape_fail(t);
-    if (TAPE_WANTS(t, patches, cls, pos)) {
-        TokensNode *n = tape_record(t, sizeof *n, tokens_backward, y);
+    for (int k = 0; k < i; k++)
+        row += samples->of[k].count * samples->of[k].tokens;
+    int64_t shape[] = { samples->of[i].count, samples->of[i].tokens, tensor_last(x) };
+    if (x->ndim != 2 || row + shape[0] * shape[1] > tensor_rows(x))
+        return tape_bad_shape(t, "samples", "[R, C] must have the rows of its samples", x);
+    Tensor *y = tape_wrap(t, x->dtype, 3, shape, element(x->data, x->dtype, row * shape[2]));
+    if (y && TAPE_WANTS(t, x)) {
+        SamplesNode *n = tape_record(t, sizeof *n, samples_backward, y);
         if (!n)
             return NULL;
-        n->patches = patches;
-        n->cls = cls;
-        n->pos = pos;
+        n->x = x;
+        n->row = row;
     }
     return tape_failed(t) ? NULL : y;
 }

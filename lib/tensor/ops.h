@@ -28,15 +28,24 @@ Tensor *op_weight_norm_linear(Tape *t, Tensor *x, Tensor *v, Tensor *g);
 
 /* linear(gelu(linear(x, w1, b1)), w2, b2); biases may be NULL. */
 Tensor *op_mlp(Tape *t, Tensor *x, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2);
-/* softmax(q k^T / sqrt(d)) v by head. qkv [B, N, 3C], the three parts in this order, heads side by side
- * within each part; d = C / heads. -> [B, N, C]. Never holds an N x N matrix. [Vaswani 2017, Eq. 1] */
-Tensor *op_attention(Tape *t, Tensor *qkv, int heads);
+/* Whose rows a tensor [R, C] holds: samples of up to SIZES sizes, those of one size together, each as so many tokens. */
+enum { SIZES = 2 };
+typedef struct {
+    int sizes; /* 0: the tensor is [B, N, C] and tells by itself */
+    struct { int64_t count, tokens; } of[SIZES];
+} Samples;
+
+/* softmax(q k^T / sqrt(d)) v by head, each sample by itself. qkv [B, N, 3C], or [R, 3C] with the samples that it holds (else
+ * NULL); the three parts in this order, heads side by side within each part; d = C / heads. -> [B, N, C] or [R, C]. Never
+ * holds an N x N matrix. [Vaswani 2017, Eq. 1] */
+Tensor *op_attention(Tape *t, Tensor *qkv, int heads, const Samples *samples);
 
 typedef struct {
     Tensor *norm_w, *norm_b; /* layer norm before the branch; both NULL: none */
     float eps;
-    const float *scale; /* drop path: memory of the device, alive for the step, one factor (0 or 1/keep) for each of the
-                           B = shape[0] samples of x; NULL: 1 */
+    Samples samples; /* of x */
+    const float *scale[SIZES]; /* drop path: memory of the device, alive for the step, one factor (0 or 1/keep) for each
+                                  sample of a size; NULL for the first: 1 for all */
     Tensor *residual; /* added to the branch: x itself in most blocks, another tensor of its shape, or NULL */
     Tensor *next_w, *next_b; /* layer norm (and eps) of what comes next: made with the result where that is faster, for
                                 op_layer_norm and the next branch to find; or NULL both */
@@ -44,7 +53,7 @@ typedef struct {
 
 /* Whole residual branches, fused as far as the device can: residual + scale * mlp(norm(x)) and
  * residual + scale * (w_proj attention(w_qkv norm(x) + b_qkv) + b_proj). The same numbers (within rounding)
- * as the single ops, less memory and time. x [B, ..., C] and [B, N, C]. */
+ * as the single ops, less memory and time. x [B, ..., C] and [B, N, C], or [R, C] with a->samples. */
 Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2,
                       Tensor *b2);
 Tensor *op_attention_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *wqkv, Tensor *bqkv,
@@ -63,7 +72,7 @@ Tensor *op_softmax(Tape *t, Tensor *x);     /* over the last axis */
 Tensor *op_log_softmax(Tape *t, Tensor *x); /* over the last axis */
 /* x as F32 or BF16; x itself where it is that already. */
 Tensor *op_cast(Tape *t, Tensor *x, DType dtype);
-/* x + scale[b] y, b the first axis, of y's type; scale as in BranchArgs.
+/* x + scale[b] y, b the first axis, of y's type; scale: a factor for each b, or NULL.
  * x NULL: scale[b] y alone, which is drop path by itself [Huang 2016]. */
 Tensor *op_residual(Tape *t, Tensor *x, Tensor *y, const float *scale);
 /* The end of a branch, y: a->residual + a->scale y, and the norm a->next_w of it. */
@@ -88,9 +97,12 @@ Tensor *op_patch_embed(Tape *t, Tensor *images, Tensor *w, Tensor *b, int patch)
 /* u8 [B, H, W, 3] -> f32 [B, 3, H, W], (x / 255 - mean) / std with ImageNet's mean and deviation. Not
  * differentiable. */
 Tensor *op_image_normalize(Tape *t, const Tensor *x);
-/* The class token in front of each sample's patches, plus position. patches [B, N, C]; cls [1, 1, C] or NULL;
- * pos [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C]. [Dosovitskiy 2021, Eq. 1] */
-Tensor *op_tokens(Tape *t, Tensor *patches, Tensor *cls, Tensor *pos);
+/* The class token in front of each sample's patches, plus position, for samples of n <= SIZES sizes: patches[i] [B, N, C], one
+ * behind the other; cls [1, 1, C] or NULL; pos[i] [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C] where n is 1, else
+ * [R, C]; *samples (or NULL) tells whose rows. [Dosovitskiy 2021, Eq. 1] */
+Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *const *pos, Samples *samples);
+/* The samples of one size, i, out of x [R, C] -> [B, N, C], in place. */
+Tensor *op_samples(Tape *t, Tensor *x, const Samples *samples, int i);
 /* Position embedding for another grid: pos [1, skip + G G, C] -> [1, skip + rows cols, C]; skip leading rows
  * (class tokens, 0 or 1) pass through. Bicubic, a = -0.75, half-pixel centres, clamped, no antialiasing,
  * source u = (j + 0.5) / s - 0.5, where s = (rows + offset) / G. offset 0.1 is the rule of DINO and iBOT

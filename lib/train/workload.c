@@ -49,7 +49,8 @@ static int count_step(const TrainConfig *c, Student *s, Teacher *t, ViewBatch *v
     if (student_finish(s, q, &r, &report) || teacher_update(t, student_flat(s), r.momentum))
         return -1;
     w->backward = dry_flops() / n;
-    share = w->forward > 0 ? globals / n / w->forward : 0;
+    /* In one pass each block's gradients are whole when it has been run back. */
+    share = student_packs(c, backend_open(c->device)) ? 1 : w->forward > 0 ? globals / n / w->forward : 0;
     w->covered = w->backward * (share < 1 ? share : 1);
     w->memory.step = (double)student_step_bytes(s);
     w->memory.teacher_step = (double)teacher_step_bytes(t);

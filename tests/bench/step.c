@@ -43,6 +43,7 @@ static const Opt own[] = {
     OPT_FLAG("overlap", 0, &o.overlap, "teacher and student at once"),
     OPT_FLAG("recompute", 0, &config.recompute, "compute the inside of layers twice"),
     OPT_FLAG("graph", 0, &config.graph, "record the work of a step and repeat it"),
+    OPT_FLAG("pack", 0, &config.pack, "on a GPU: views of both sizes in one pass"),
     OPT_FLAG("inline", 0, &o.in_line, "share no memory"),
     OPT_FLAG("teacher-in-process", 0, &o.in_process, "one process instead of two"),
     OPT_FLAG("split", 0, &o.split, "wait for the device after each part of a step"),

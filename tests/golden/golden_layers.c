@@ -53,7 +53,7 @@ static void run_attention(Golden *g)
            *bq = golden_leaf(r, "param.qkv.bias");
     Tensor *wp = golden_leaf(r, "param.proj.weight"), *bp = golden_leaf(r, "param.proj.bias");
     golden_excuse(g, "out.attn", "the probabilities are never stored");
-    Tensor *y = op_attention(t, op_linear(t, x, wq, bq), golden_int(g, "heads", 1));
+    Tensor *y = op_attention(t, op_linear(t, x, wq, bq), golden_int(g, "heads", 1), NULL);
     golden_out(r, "y", op_linear(t, y, wp, bp));
     golden_finish(r, NULL, "");
 }

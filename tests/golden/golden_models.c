@@ -40,7 +40,7 @@ static void base_vit(Golden *g)
             if (!golden_find(g, x))
                 continue;
             BackboneOut out;
-            if (backbone_forward(b, r->tape, golden_leaf(r, x), true, true, NULL, &out)) {
+            if (backbone_forward(b, r->tape, 1, (Tensor *[]){ golden_leaf(r, x) }, true, true, NULL, &out)) {
                 golden_fail(g, "%s: %s", x, err_text());
                 continue;
             }

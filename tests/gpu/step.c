@@ -191,6 +191,12 @@ static void test_training(const char *aux, const char *device)
         ok(furthest(c.loss, b.loss) < (coarse ? 0.1 : 1e-5), "layers that are computed twice: the same losses: %.2g",
            furthest(c.loss, b.loss));
     end(&c);
+    TrainConfig apart = there;
+    apart.pack = false;
+    if (begin(&c, &apart) && steps(&c, 0, step_count))
+        ok(furthest(c.loss, b.loss) < (coarse ? 0.1 : 1e-5), "views of one size after those of the other: the same losses: %.2g",
+           furthest(c.loss, b.loss));
+    end(&c);
     student_free(a.student);
     teacher_free(a.teacher);
     student_free(b.student);

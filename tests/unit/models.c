@@ -66,7 +66,7 @@ static int forward(Backbone *b, AuxHead *h, Tape *t, bool record, int64_t rows, 
         v[i] = (float)sin(0.37 * (double)i);
     BackboneOut base;
     AuxOut head;
-    if (backbone_forward(b, t, x, true, false, pass, &base) || aux_forward(h, t, &base, false, pass, &head))
+    if (backbone_forward(b, t, 1, &x, true, false, pass, &base) || aux_forward(h, t, &base, false, pass, &head))
         return -1;
     size_t n = (size_t)tensor_count(base.image);
     memcpy(out, base.image->data, n * sizeof *out);
@@ -95,7 +95,7 @@ static void test_forward(const char *kind)
        "%s: less than a patch is refused", kind);
     float factors[5 * BRANCHES * B];
     DropPath draws = { .rate = 0.5f, .layers = 5, .seed = 1, .step = 2 };
-    Pass drop = { .factors = factors };
+    Pass drop = { .factors = { factors } };
     drop_path_draw(&draws, B, factors);
     ok(!forward(base, head, t, true, 24, 24, &drop, b) && !forward(base, head, t, true, 24, 24, &drop, c) &&
            !memcmp(b, c, sizeof b) && memcmp(a, b, sizeof a),
@@ -118,6 +118,72 @@ static void test_forward(const char *kind)
     tape_free(t);
 }
 
+/* Images of two sizes, in one pass or one after the other: image vectors to out, one behind the other, and the gradients of all
+ * parameters for gradients of those. */
+static int both_sizes(Backbone *b, Params *p, Tape *t, bool at_once, const Pass *pass, float *out)
+{
+    static const int64_t shapes[SIZES][4] = { { 3, 3, 24, 24 }, { 5, 3, 12, 20 } };
+    Tensor *x[SIZES], *image[SIZES], *gout[SIZES];
+    BackboneOut base[SIZES];
+    tape_begin(t, true);
+    if (params_zero_grad(p))
+        return -1;
+    for (int i = 0; i < SIZES; i++) {
+        x[i] = tape_tensor(t, DT_F32, 4, shapes[i]);
+        for (int64_t k = 0; k < tensor_count(x[i]); k++)
+            ((float *)x[i]->data)[k] = (float)sin(0.37 * (double)k + i);
+    }
+    for (int i = 0; i < SIZES; i += at_once ? SIZES : 1) {
+        Pass own = at_once ? *pass : pass_of_size(pass, i);
+        if (backbone_forward(b, t, at_once ? SIZES : 1, &x[i], true, false, &own, &base[i]))
+            return -1;
+    }
+    for (int i = 0; i < SIZES; i++) {
+        /* What a head reads and the image vector, each with a gradient of its own. */
+        image[i] = op_add(t, base[i].image, op_mean_tokens(t, base[i].raw));
+        gout[i] = image[i] ? tape_tensor(t, image[i]->dtype, image[i]->ndim, image[i]->shape) : NULL;
+        if (!gout[i])
+            return -1;
+        memcpy(out, image[i]->data, tensor_bytes(image[i]));
+        out += tensor_count(image[i]);
+        for (int64_t k = 0; k < tensor_count(gout[i]); k++)
+            ((float *)gout[i]->data)[k] = (float)cos(0.9 * (double)k + i);
+    }
+    return tape_backward_from(t, SIZES, image, gout);
+}
+
+static void test_sizes(void)
+{
+    enum { C = 24, DEPTH = 3, SAMPLES = 3 + 5, LAYER = DEPTH * BRANCHES };
+    float apart[SAMPLES * C], together[SAMPLES * C], factors[SIZES][LAYER * 5];
+    Params *p = params_new();
+    Tape *t = tape_new(test_device());
+    BackboneSpec s = { "vit_tiny", backbone_dims("vit_tiny", C, DEPTH, 2), 4, 24 };
+    Backbone *b = backbone_new(&s, p, "");
+    if (!ok(!params_commit(p, tape_backend(t), NULL, true) && !params_init(p, 3), "a base for images of two sizes"))
+        return;
+    size_t n = params_bytes(p) / sizeof(float);
+    float *want = malloc(params_bytes(p));
+    DropPath draws = { .rate = 0.5f, .layers = DEPTH, .seed = 1, .step = 2 };
+    for (draws.group = 0; draws.group < SIZES; draws.group++)
+        drop_path_draw(&draws, draws.group ? 5 : 3, factors[draws.group]);
+    for (int how = 0; how < 3; how++) {
+        static const char *const names[] = { "without drop path", "with drop path", "with drop path, computed twice" };
+        Pass pass = { .recompute = how == 2 };
+        for (int i = 0; how && i < SIZES; i++)
+            pass.factors[i] = factors[i];
+        ok(!both_sizes(b, p, t, false, &pass, apart), "one after the other, %s", names[how]);
+        memcpy(want, params_flat_grad(p), n * sizeof *want);
+        ok(!both_sizes(b, p, t, true, &pass, together), "in one pass");
+        is_close(together, apart, SAMPLES * C, 1e-5, "the same image vectors");
+        is_close(params_flat_grad(p), want, (long)n, 1e-5, "the same gradients");
+    }
+    free(want);
+    backbone_free(b);
+    params_free(p);
+    tape_free(t);
+}
+
 static void test_drop_path(void)
 {
     enum { B = 4096, LAYERS = 4, ALL = LAYERS * BRANCHES * B };
@@ -133,9 +199,9 @@ static void test_drop_path(void)
     for (int i = 0; i < ALL; i++)
         differ += all[i] != half[i % 2][i / 2];
     ok(!differ, "two ranks share them out");
-    Pass pass = { .factors = all };
-    ok(!drop_path_factors(NULL, 3, 0, B) && !drop_path_factors(&pass, 0, 0, B), "the first layer drops nothing");
-    const float *s = drop_path_factors(&pass, 3, 1, B);
+    Pass pass = { .factors = { all } };
+    ok(!drop_path_factors(NULL, 0, 3, 0, B) && !drop_path_factors(&pass, 0, 0, 0, B), "the first layer drops nothing");
+    const float *s = drop_path_factors(&pass, 0, 3, 1, B);
     ok(s == all + ALL - B, "each branch has its own");
     int dropped = 0, odd = 0;
     for (int i = 0; i < B; i++) {
@@ -192,12 +258,12 @@ static void test_norms_ahead(void)
     static const char *const names[] = { "inference", "training", "training with drop path", "with milestones", "computed twice" };
     static const int want[][3] = { { 2, 5, 0 }, { 2, 5, 0 }, { 2, 5, 3 }, { 4, 3, 0 }, { 7, 6, 0 } };
     for (int how = 0; how < 5; how++) {
-        Pass pass = { .factors = how == 2 ? factors : NULL, .reached = how == 3 ? nothing : NULL, .recompute = how == 4 };
+        Pass pass = { .factors = { how == 2 ? factors : NULL }, .reached = how == 3 ? nothing : NULL, .recompute = how == 4 };
         BackboneOut out;
         norms = sums = backwards = 0;
         tape_begin(t, how > 0);
         Tensor *x = tape_tensor(t, DT_BF16, 4, (int64_t[]){ 2, 3, 32, 32 });
-        ok(!backbone_forward(b, t, x, false, false, &pass, &out) && (!how || !tape_backward_from(t, 1, &out.image, &out.image)),
+        ok(!backbone_forward(b, t, 1, &x, false, false, &pass, &out) && (!how || !tape_backward_from(t, 1, &out.image, &out.image)),
            "%s", names[how]);
         ok(norms == want[how][0] && sums == want[how][1] && backwards == want[how][2],
            "norms alone %d, after their residual %d, and back with it %d", norms, sums, backwards);
@@ -212,6 +278,7 @@ int main(void)
     test_norms_ahead();
     test_counts();
     test_drop_path();
+    test_sizes();
     test_forward("vit");
     test_forward("convnext");
     return tap_done();

@@ -59,19 +59,19 @@ static Tensor *mlp(Tape *t, Tensor **x, const int *p)
 /* p: 0 residual is x, 1 another tensor, 2 none; drop path or not */
 static Tensor *mlp_branch(Tape *t, Tensor **x, const int *p)
 {
-    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? factors(t) : NULL,
+    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = { p[1] ? factors(t) : NULL },
                      .residual = p[0] == 0 ? x[0] : p[0] == 1 ? x[7] : NULL };
     return op_mlp_branch(t, x[0], &a, x[1], x[2], x[3], x[4]);
 }
 
 static Tensor *attention(Tape *t, Tensor **x, const int *p)
 {
-    return op_attention(t, x[0], p[0]);
+    return op_attention(t, x[0], p[0], NULL);
 }
 
 static Tensor *attention_branch(Tape *t, Tensor **x, const int *p)
 {
-    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = p[1] ? factors(t) : NULL,
+    BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = { p[1] ? factors(t) : NULL },
                      .residual = x[0] };
     return op_attention_branch(t, x[0], &a, x[1], x[2], x[3], x[4], p[0]);
 }
@@ -132,7 +132,7 @@ static Tensor *patch_embed(Tape *t, Tensor **x, const int *p)
 
 static Tensor *tokens(Tape *t, Tensor **x, const int *p)
 {
-    return p[0] ? op_tokens(t, x[0], x[1], x[2]) : op_tokens(t, x[0], NULL, x[1]);
+    return p[0] ? op_tokens(t, 1, x, x[1], &x[2], NULL) : op_tokens(t, 1, x, NULL, &x[1], NULL);
 }
 
 static Tensor *pos_resize(Tape *t, Tensor **x, const int *p)

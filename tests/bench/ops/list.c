@@ -25,7 +25,7 @@ static Tensor *mlp_branch(Tape *t, Tensor **x, const int64_t *p)
 }
 static Tensor *attention(Tape *t, Tensor **x, const int64_t *p)
 {
-    return op_attention(t, x[0], (int)p[0]);
+    return op_attention(t, x[0], (int)p[0], NULL);
 }
 static Tensor *attention_branch(Tape *t, Tensor **x, const int64_t *p)
 {
