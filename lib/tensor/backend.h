@@ -16,7 +16,7 @@
 
 /* c[m,n] = op(a) op(b) (+ c) (+ bias over n), for each of `batch` (0 counts as 1) at the given strides. */
 typedef struct {
-    DType type, type_c; /* of a and b; of c and pre */
+    DType type, type_c; /* of a and b; of c, pre and gelu_at */
     int64_t m, n, k;
     const void *a, *b;
     void *c;
@@ -24,9 +24,11 @@ typedef struct {
     bool ta, tb; /* a is stored [k,m], b is stored [n,k] */
     bool add;
     const float *bias; /* [n] or NULL */
-    void *pre;         /* NULL, or: store the product (+ bias) here (ldc) and gelu of it in c; without add */
-    float *sum;        /* NULL, or [m]: the sums of op(a)'s rows, added where add_sum is set: with ta and a [k,m] without
-                          gaps, the gradient of the bias beside that of the weight */
+    bool gelu;           /* c is gelu of the product (+ bias); without add and batch, as the next two */
+    void *pre;           /* with gelu: NULL, or where the product (+ bias) itself is stored, too (ldc) */
+    const void *gelu_at; /* NULL, or x [m,n] (ldc): c is the product times gelu'(x); without bias and gelu */
+    float *sum;          /* NULL, or [m]: the sums of op(a)'s rows, added where add_sum is set: with ta and a [k,m] without
+                            gaps, the gradient of the bias beside that of the weight */
     bool add_sum;
     int64_t batch, stride_a, stride_b, stride_c;
 } MatmulArgs;

@@ -64,13 +64,12 @@ static Tensor *linear(Tape *t, Tensor *x, Tensor *w, Tensor *b, bool gelu, DType
         return NULL;
     Backend *be = tape_backend(t);
     MatmulArgs m = { .type = be->real, .type_c = type, .m = rows, .n = out, .k = in, .lda = in, .ldb = in, .tb = true,
-                     .c = y->data, .ldc = out, .bias = data_of(b) };
+                     .c = y->data, .ldc = out, .bias = data_of(b), .gelu = gelu };
     if (gelu && wants && !(m.pre = tape_elements(t, type, rows * out)))
         return NULL;
     if (!(m.a = tape_operand(t, x)) || !(m.b = tape_operand(t, w)))
         return NULL;
-    PointArgs p = { .type = type, .n = rows * out, .x = y->data, .out = y->data };
-    if (be->matmul(be, &m) < 0 || (gelu && !m.pre && be->gelu(be, &p) < 0))
+    if (be->matmul(be, &m) < 0)
         return tape_fail(t);
     if (wants) {
         LinearNode *n = tape_record(t, sizeof *n, linear_backward, y);

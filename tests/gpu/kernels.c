@@ -17,38 +17,53 @@ static int most(void)
 
 /* ---- products */
 
+/* gelu after the product, with what lies before it or without; or the product times gelu's slope. */
+typedef enum { PLAIN, PRE, GELU, SLOPE } Epilogue;
+
+static void test_product(int i, int64_t m, int64_t n, int64_t k, int64_t batch, bool ta, bool tb, bool bias, Epilogue how,
+                         bool add, int type_c)
+{
+    static const char *const what[] = { "", ", gelu and before it", ", gelu", ", times gelu's slope" };
+    int64_t lda = (ta ? m : k) + 8, ldb = (tb ? k : n) + 8, ldc = n + 8, ra = ta ? k : m, rb = tb ? n : k, b = batch ? batch : 1;
+    input(0, DT_REAL, b * ra * lda);
+    input(1, DT_REAL, b * rb * ldb);
+    input(2, DT_F32, n);
+    output(3, type_c, b * m * ldc, true); /* what lies between the rows must stay */
+    output(4, type_c, b * m * ldc, true);
+    BOTH(matmul, MatmulArgs, .type = T(0), .type_c = T(3), .m = m, .n = n, .k = k, .a = P(0), .b = P(1), .c = P(3), .lda = lda,
+         .ldb = ldb, .ldc = ldc, .ta = ta, .tb = tb, .add = add, .bias = bias ? P(2) : NULL, .gelu = how == PRE || how == GELU,
+         .pre = how == PRE ? P(4) : NULL, .gelu_at = how == SLOPE ? P(4) : NULL, .batch = batch, .stride_a = ra * lda,
+         .stride_b = rb * ldb, .stride_c = m * ldc);
+    same(3, "matmul %d%s: %dx%dx%d%s", i, type_c == DT_F32 ? " to F32" : "", (int)m, (int)n, (int)k, what[how]);
+    if (how == PRE || how == SLOPE)
+        same(4, "matmul %d%s: %s", i, type_c == DT_F32 ? " to F32" : "", how == PRE ? "before gelu" : "where its slope is taken");
+    both_clear();
+}
+
 static void test_matmul(void)
 {
     static const struct {
         int64_t m, n, k, batch;
-        bool ta, tb, bias, pre, add;
+        bool ta, tb, bias;
+        Epilogue how;
+        bool add;
     } cases[] = {
-        { 17, 65, 33, 0, false, true, true, false, false }, { 17, 65, 33, 0, false, true, true, true, false },
-        { 65, 17, 130, 0, true, false, false, false, true }, { 1, 1, 1, 0, false, false, false, false, false },
-        { 33, 64, 1, 0, true, true, false, false, false },  { 5, 7, 9, 3, false, true, false, false, false },
-        { 5, 7, 9, 3, true, false, false, false, true },    { 0, 65, 33, 0, false, true, true, false, false },
-        { 128, 256, 64, 0, false, true, true, true, false }, { 7, 3, 0, 0, false, false, false, false, false },
+        { 17, 65, 33, 0, false, true, true, PLAIN, false }, { 17, 65, 33, 0, false, true, true, PRE, false },
+        { 65, 17, 130, 0, true, false, false, PLAIN, true }, { 1, 1, 1, 0, false, false, false, PLAIN, false },
+        { 33, 64, 1, 0, true, true, false, PLAIN, false },  { 5, 7, 9, 3, false, true, false, PLAIN, false },
+        { 5, 7, 9, 3, true, false, false, PLAIN, true },    { 0, 65, 33, 0, false, true, true, PLAIN, false },
+        { 128, 256, 64, 0, false, true, true, PRE, false }, { 7, 3, 0, 0, false, false, false, PLAIN, false },
+        { 17, 65, 33, 0, false, true, true, GELU, false },  { 17, 65, 33, 0, false, false, false, SLOPE, false },
+        { 33, 24, 40, 0, false, true, false, PRE, false },  { 33, 24, 40, 0, false, false, false, GELU, false },
+        { 128, 256, 64, 0, false, true, true, GELU, false }, { 128, 256, 64, 0, false, false, false, SLOPE, false },
+        { 600, 40, 24, 0, false, true, true, GELU, false }, { 600, 40, 24, 0, false, true, false, SLOPE, false },
+        { 24, 16, 64, 0, true, false, false, SLOPE, false }, { 9, 16, 0, 0, false, true, true, PRE, false },
+        { 9, 16, 0, 0, false, true, true, GELU, false },    { 9, 16, 0, 0, false, true, false, SLOPE, false },
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int64_t m = cases[i].m, n = cases[i].n, k = cases[i].k, b = cases[i].batch ? cases[i].batch : 1;
-        int64_t lda = (cases[i].ta ? m : k) + 8, ldb = (cases[i].tb ? k : n) + 8, ldc = n + 8;
-        int64_t ra = cases[i].ta ? k : m, rb = cases[i].tb ? n : k;
-        for (int logits = 0; logits < 2; logits++) {
-            input(0, DT_REAL, b * ra * lda);
-            input(1, DT_REAL, b * rb * ldb);
-            input(2, DT_F32, n);
-            output(3, logits ? DT_F32 : DT_REAL, b * m * ldc, true); /* what lies between the rows must stay */
-            output(4, logits ? DT_F32 : DT_REAL, b * m * ldc, true);
-            BOTH(matmul, MatmulArgs, .type = T(0), .type_c = T(3), .m = m, .n = n, .k = k, .a = P(0), .b = P(1), .c = P(3),
-                 .lda = lda, .ldb = ldb, .ldc = ldc, .ta = cases[i].ta, .tb = cases[i].tb, .add = cases[i].add,
-                 .bias = cases[i].bias ? P(2) : NULL, .pre = cases[i].pre ? P(4) : NULL, .batch = cases[i].batch,
-                 .stride_a = ra * lda, .stride_b = rb * ldb, .stride_c = m * ldc);
-            same(3, "matmul %d%s: %dx%dx%d", (int)i, logits ? " to F32" : "", (int)m, (int)n, (int)k);
-            if (cases[i].pre)
-                same(4, "matmul %d%s: before gelu", (int)i, logits ? " to F32" : "");
-            both_clear();
-        }
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int logits = 0; logits < 2; logits++)
+            test_product((int)i, cases[i].m, cases[i].n, cases[i].k, cases[i].batch, cases[i].ta, cases[i].tb, cases[i].bias,
+                         cases[i].how, cases[i].add, logits ? (int)DT_F32 : (int)DT_REAL);
     for (int r = 0; r < most(); r++)
         for (size_t w = 0; w < 2; w++) {
             int64_t k = sizes[r], m = 33, n = 24;

@@ -36,25 +36,33 @@ const float *cpu_pack(int slot, const float *b, int64_t ldb, bool tb, int64_t n,
     return packed;
 }
 
+/* What is done to rows of the product while they are in the cache. */
+static void epilogue(const MatmulArgs *m, int64_t from, int64_t to)
+{
+    for (int64_t i = from * m->ldc; i < to * m->ldc; i += m->ldc) {
+        float *row = floats(m->c, i);
+        if (m->gelu_at)
+            cpu.gelu_backward(floats(m->gelu_at, i), row, row, m->n, false);
+        else if (m->gelu)
+            cpu.bias_gelu(row, m->bias, floats(m->pre, i), row, 1, m->n);
+        else if (m->bias)
+            cpu.bias_residual(row, m->bias, 1, NULL, 1, m->n);
+    }
+}
+
 /* Rows a thread takes at a time: the result's part stays in the second cache between product and epilogue. */
 enum { CHUNK = 192 };
 
 static int product(const MatmulArgs *m, const float *a, const float *b, float *c)
 {
     int64_t chunks = (m->m + CHUNK - 1) / CHUNK;
-    float *pre = m->pre;
     if (m->ta || chunks < omp_get_max_threads()) {
         if (cpu_gemm(m->ta, m->tb, m->m, m->n, m->k, a, m->lda, b, m->ldb, m->add, c, m->ldc) < 0)
             return -1;
-        if (m->bias || m->pre) {
+        if (m->bias || m->gelu || m->gelu_at) {
 #pragma omp parallel for schedule(static) if (m->m * m->n > CPU_SERIAL)
-            for (int64_t i = 0; i < m->m; i++) {
-                float *row = c + i * m->ldc;
-                if (pre)
-                    cpu.bias_gelu(row, m->bias, pre + i * m->ldc, row, 1, m->n);
-                else
-                    cpu.bias_residual(row, m->bias, 1, NULL, 1, m->n);
-            }
+            for (int64_t i = 0; i < m->m; i++)
+                epilogue(m, i, i + 1);
         }
         return 0;
     }
@@ -75,13 +83,7 @@ static int product(const MatmulArgs *m, const float *a, const float *b, float *c
         else if (cpu_gemm(false, m->tb, to - from, m->n, m->k, a + from * m->lda, m->lda, b, m->ldb, m->add,
                           rows, m->ldc) < 0)
             failed = 1;
-        for (int64_t i = 0; (m->bias || m->pre) && i < to - from; i++) {
-            if (pre)
-                cpu.bias_gelu(rows + i * m->ldc, m->bias, pre + (from + i) * m->ldc, rows + i * m->ldc, 1,
-                              m->n);
-            else
-                cpu.bias_residual(rows + i * m->ldc, m->bias, 1, NULL, 1, m->n);
-        }
+        epilogue(m, from, to);
     }
     return failed ? -1 : 0;
 }

@@ -210,6 +210,20 @@ static int zero_result(Backend *be, const MatmulArgs *m, void *c, int64_t batch)
     return 0;
 }
 
+/* c *= gelu'(gelu_at), row by row where those lie apart. */
+static int times_slope(Backend *be, const MatmulArgs *m)
+{
+    int64_t rows = m->ldc == m->n ? 1 : m->m;
+    for (int64_t i = 0; i < rows; i++) {
+        void *c = element(m->c, m->type_c, i * m->ldc);
+        PointArgs p = { .type = m->type_c, .n = m->m / rows * m->n, .x = element(m->gelu_at, m->type_c, i * m->ldc), .y = c,
+                        .out = c };
+        if (be->gelu_backward(be, &p))
+            return -1;
+    }
+    return 0;
+}
+
 static uint32_t alignment(const void *p)
 {
     uintptr_t lowest = (uintptr_t)p & -(uintptr_t)p;
@@ -242,8 +256,10 @@ static int matmul(Backend *be, const MatmulArgs *m)
     ColsumArgs sum = { .type = m->type, .rows = m->k, .cols = m->m, .x = m->a, .out = m->sum, .add = m->add_sum };
     if (m->sum && s.extra != EXTRA_SUM && be->colsum(be, &sum))
         return -1;
+    if (m->gelu_at)
+        return times_slope(be, m);
     return cuda_bias_gelu(be, m->type_c, batch * m->m, m->n, m->ldc, s.extra == EXTRA_BIAS ? NULL : m->bias, c,
-                          m->pre ? m->c : NULL);
+                          m->gelu ? m->c : NULL);
 }
 
 void cuda_linear_table(Backend *be)

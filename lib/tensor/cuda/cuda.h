@@ -58,7 +58,7 @@ int cuda_tiles_input_gradient(Backend *be, const ConvArgs *a);
 int cuda_tiles_weight_gradient(Backend *be, const ConvArgs *a);
 
 /* For x [rows, cols] at row length ld: x[r, c] += bias[c] unless bias is NULL, and out[r, c] = gelu(x[r, c]) unless out is
- * NULL. point.cu */
+ * NULL. out may be x: it then holds gelu. point.cu */
 int cuda_bias_gelu(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x, void *out);
 /* Attention by kernels of our own, where they suit: few tokens. attention.cu */
 bool cuda_few_tokens(const AttentionArgs *a);

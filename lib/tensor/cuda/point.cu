@@ -209,7 +209,7 @@ __global__ void k_bias_gelu(int64_t rows, int64_t cols, int64_t ld, const float 
             set(in.v, k, v);
             set(y.v, k, v * phi(v));
         }
-        if (bias)
+        if (bias && x != out)
             store(x, r * ld + c, in);
         if (out)
             store(out, r * ld + c, y);
