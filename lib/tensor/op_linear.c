@@ -1,32 +1,18 @@
+#include "tensor/linear.h"
 #include "tensor/ops.h"
 #include "tensor/tape.h"
 
-typedef struct {
-    Node node;
-    Tensor *x, *w, *b;
-    const void *x_operand, *w_operand;
-    void *pre; /* with gelu */
-} LinearNode;
-
-static int linear_backward(Tape *t, Node *node, const void *dy)
+int linear_gradients(Tape *t, const Linear *l, int64_t rows, const void *dy, DType type)
 {
-    LinearNode *n = (LinearNode *)node;
     Backend *be = tape_backend(t);
-    int64_t rows = tensor_rows(n->x), in = n->w->shape[1], out = n->w->shape[0];
-    DType real = be->real, type = node->out->dtype;
-    if (n->pre) {
-        PointArgs p = { .type = type, .n = rows * out, .x = n->pre, .y = dy };
-        p.out = tape_elements(t, type, rows * out);
-        if (!p.out || be->gelu_backward(be, &p) < 0)
-            return -1;
-        dy = p.out;
-    }
+    int64_t in = l->w->shape[1], out = l->w->shape[0];
+    DType real = be->real;
     ColsumArgs s = { .type = type, .rows = rows, .cols = out, .x = dy };
-    s.out = tape_grad(t, n->b, &s.add);
+    s.out = tape_grad(t, l->b, &s.add);
     const void *d = tape_real(t, dy, type, rows * out);
-    MatmulArgs w = { .type = real, .type_c = n->w->dtype, .m = out, .n = in, .k = rows, .a = d, .lda = out,
-                     .ta = true, .b = n->x_operand, .ldb = in, .ldc = in };
-    w.c = tape_grad(t, n->w, &w.add);
+    MatmulArgs w = { .type = real, .type_c = l->w->dtype, .m = out, .n = in, .k = rows, .a = d, .lda = out,
+                     .ta = true, .b = l->x_operand, .ldb = in, .ldc = in };
+    w.c = tape_grad(t, l->w, &w.add);
     if (w.c && type == real) {
         w.sum = s.out;
         w.add_sum = s.add;
@@ -35,12 +21,34 @@ static int linear_backward(Tape *t, Node *node, const void *dy)
     }
     if (d && w.c && be->matmul(be, &w) < 0)
         return -1;
-    MatmulArgs x = { .type = real, .type_c = n->x->dtype, .m = rows, .n = in, .k = out, .a = d, .lda = out,
-                     .b = n->w_operand, .ldb = in, .ldc = in };
-    x.c = tape_grad(t, n->x, &x.add);
+    MatmulArgs x = { .type = real, .m = rows, .n = in, .k = out, .a = d, .lda = out, .b = l->w_operand, .ldb = in,
+                     .ldc = in };
+    x.c = tape_grad(t, l->x, &x.add);
+    x.type_c = l->x ? l->x->dtype : real;
     if (d && x.c && be->matmul(be, &x) < 0)
         return -1;
     return tape_failed(t) ? -1 : 0;
+}
+
+typedef struct {
+    Node node;
+    Linear linear;
+    void *pre; /* with gelu */
+} LinearNode;
+
+static int linear_backward(Tape *t, Node *node, const void *dy)
+{
+    LinearNode *n = (LinearNode *)node;
+    Backend *be = tape_backend(t);
+    DType type = node->out->dtype;
+    if (n->pre) {
+        PointArgs p = { .type = type, .n = tensor_count(node->out), .x = n->pre, .y = dy };
+        p.out = tape_elements(t, type, p.n);
+        if (!p.out || be->gelu_backward(be, &p) < 0)
+            return -1;
+        dy = p.out;
+    }
+    return linear_gradients(t, &n->linear, tensor_rows(node->out), dy, type);
 }
 
 static Tensor *linear(Tape *t, Tensor *x, Tensor *w, Tensor *b, bool gelu, DType type)
@@ -75,7 +83,7 @@ static Tensor *linear(Tape *t, Tensor *x, Tensor *w, Tensor *b, bool gelu, DType
         LinearNode *n = tape_record(t, sizeof *n, linear_backward, y);
         if (!n)
             return NULL;
-        *n = (LinearNode){ n->node, x, w, b, m.a, m.b, m.pre };
+        *n = (LinearNode){ n->node, { x, w, b, m.a, m.b }, m.pre };
     }
     return tape_failed(t) ? NULL : y;
 }

@@ -1,4 +1,5 @@
 /* The MLP branch of a block. */
+#include "tensor/linear.h"
 #include "tensor/ops.h"
 #include "tensor/tape.h"
 
@@ -27,22 +28,75 @@ static int mlp_backward(Tape *t, Node *node, const void *dy)
     return tape_failed(t) ? -1 : be->mlp_backward(be, &a);
 }
 
-static Tensor *composed(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2,
-                        Tensor *b2)
+/* ---- put together from products */
+
+typedef struct {
+    Node node;
+    Linear first, second; /* second.x is no tensor: the gradient of gelu's result goes through gelu before it is stored */
+    bool inner;           /* what lies before gelu wants gradients */
+    const void *pre;
+} PairNode;
+
+static int pair_backward(Tape *t, Node *node, const void *dy)
 {
-    if (a->norm_w)
-        x = op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps);
-    x = op_linear(t, op_linear_gelu(t, x, w1, b1), w2, b2);
-    return op_branch_end(t, x, a);
+    PairNode *n = (PairNode *)node;
+    Backend *be = tape_backend(t);
+    int64_t rows = tensor_rows(node->out), hidden = n->first.w->shape[0], out = n->second.w->shape[0];
+    if (linear_gradients(t, &n->second, rows, dy, be->real) < 0)
+        return -1;
+    if (!n->inner)
+        return 0;
+    MatmulArgs m = { .type = be->real, .type_c = be->real, .m = rows, .n = hidden, .k = out, .a = dy, .lda = out,
+                     .b = n->second.w_operand, .ldb = hidden, .ldc = hidden, .gelu_at = n->pre };
+    m.c = tape_elements(t, be->real, rows * hidden);
+    if (!m.c || be->matmul(be, &m) < 0)
+        return -1;
+    return linear_gradients(t, &n->first, rows, m.c, be->real);
 }
+
+/* linear(gelu(linear(x))) of shapes that were checked. */
+static Tensor *pair(Tape *t, Tensor *x, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2, const int64_t *shape)
+{
+    Backend *be = tape_backend(t);
+    int64_t rows = tensor_rows(x), dim = w1->shape[1], hidden = w1->shape[0], out = w2->shape[0];
+    bool inner = TAPE_WANTS(t, x, w1, b1), wants = TAPE_WANTS(t, x, w1, b1, w2, b2);
+    MatmulArgs m1 = { .type = be->real, .type_c = be->real, .m = rows, .n = hidden, .k = dim, .lda = dim, .ldb = dim,
+                      .tb = true, .ldc = hidden, .bias = data_of(b1), .gelu = true };
+    MatmulArgs m2 = { .type = be->real, .type_c = be->real, .m = rows, .n = out, .k = hidden, .lda = hidden,
+                      .ldb = hidden, .tb = true, .ldc = out, .bias = data_of(b2) };
+    if (!(m1.c = tape_elements(t, be->real, rows * hidden)) ||
+        (inner && !(m1.pre = tape_elements(t, be->real, rows * hidden))) || !(m1.a = tape_operand(t, x)) ||
+        !(m1.b = tape_operand(t, w1)) || be->matmul(be, &m1) < 0)
+        return tape_fail(t);
+    Tensor *y = tape_tensor(t, be->real, x->ndim, shape);
+    m2.a = m1.c;
+    m2.c = data_of(y);
+    if (!y || !(m2.b = tape_operand(t, w2)) || be->matmul(be, &m2) < 0)
+        return tape_fail(t);
+    if (wants) {
+        PairNode *n = tape_record(t, sizeof *n, pair_backward, y);
+        if (!n)
+            return NULL;
+        *n = (PairNode){ n->node, { x, w1, b1, m1.a, m1.b }, { NULL, w2, b2, m2.a, m2.b }, inner, m1.pre };
+    }
+    return tape_failed(t) ? NULL : y;
+}
+
+static Tensor *composed(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2,
+                        const int64_t *shape)
+{
+    if (a->norm_w && !(x = op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps)))
+        return NULL;
+    return op_branch_end(t, pair(t, x, w1, b1, w2, b2, shape), a);
+}
+
+/* ---- the op */
 
 Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2)
 {
     if (!x || !w1 || !w2 || tape_failed(t))
         return NULL;
     Backend *be = tape_backend(t);
-    if (!be->mlp || a->samples.sizes > 1)
-        return composed(t, x, a, w1, b1, w2, b2);
     if (w1->ndim != 2 || w2->ndim != 2 || w2->shape[1] != w1->shape[0])
         return tape_bad_shape(t, "mlp", "the weights must be [hidden, in] and [out, hidden]", w2);
     int64_t dim = w1->shape[1], hidden = w1->shape[0], out = w2->shape[0], rows = tensor_rows(x);
@@ -59,6 +113,8 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
     for (int i = 0; i < x->ndim; i++)
         shape[i] = x->shape[i];
     shape[x->ndim - 1] = out;
+    if (!be->mlp || a->samples.sizes > 1)
+        return composed(t, x, a, w1, b1, w2, b2, shape);
     bool wants = TAPE_WANTS(t, x, w1, b1, w2, b2, a->norm_w, a->norm_b, a->residual);
     Tensor *y = tape_tensor(t, DT_F32, x->ndim, shape);
     if (!y)

@@ -64,6 +64,17 @@ static Tensor *mlp_branch(Tape *t, Tensor **x, const int *p)
     return op_mlp_branch(t, x[0], &a, x[1], x[2], x[3], x[4]);
 }
 
+/* As on devices that have no kernel for the whole branch. */
+static Tensor *mlp_products(Tape *t, Tensor **x, const int *p)
+{
+    Backend *be = tape_backend(t);
+    int (*whole)(Backend *, const MlpArgs *) = be->mlp;
+    be->mlp = NULL;
+    Tensor *y = mlp_branch(t, x, p);
+    be->mlp = whole;
+    return y;
+}
+
 static Tensor *attention(Tape *t, Tensor **x, const int *p)
 {
     return op_attention(t, x[0], p[0], NULL);
@@ -228,6 +239,13 @@ static const Case cases[] = {
       .p = { 2, 0 } },
     { "mlp branch empty", mlp_branch, { S(0, 3, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9) },
       .p = { 0, 0 } },
+    { "mlp by products", mlp_products, { S(4, 5, 17), S(33, 17), S(33), S(17, 33), S(17), S(17), S(17) },
+      .p = { 0, 1 } },
+    { "mlp by products, packed", mlp_products, { S(7, 61, 9), S(33, 9), S(33), S(9, 33), S(9), S(9), S(9) },
+      .p = { 0, 0 } },
+    { "mlp by products, other residual", mlp_products,
+      { S(2, 3, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9), S(2, 3, 9) }, .p = { 1, 0 } },
+    { "mlp by products, empty", mlp_products, { S(0, 3, 9), S(20, 9), S(20), S(9, 20), S(9), S(9), S(9) }, .p = { 0 } },
     { "attention 1", attention, { S(1, 1, 3) }, .p = { 1 } },
     { "attention", attention, { S(2, 11, 72) }, .p = { 3 } },
     { "attention 37", attention, { S(2, 37, 192) }, .p = { 1 } },
