@@ -11,7 +11,7 @@
 enum { WORKSPACE = 32 << 20 };
 
 /* What a product does beside: nothing, a bias, or the sums of its first matrix. Exact GELU and its gradient are kernels of
- * ours, since the library's are those of the approximation by tanh. */
+ * ours, or cuDNN's (fused_gelu.c), since this library's are those of the approximation by tanh. */
 typedef enum { EXTRA_NONE, EXTRA_BIAS, EXTRA_SUM } Extra;
 
 /* All that the choice depends on. */
@@ -235,6 +235,9 @@ static int matmul(Backend *be, const MatmulArgs *m)
     Shape s;
     if (!m->m || !m->n)
         return 0;
+    int fused = m->gelu || m->gelu_at ? cuda_fused_gelu(be, m) : 1;
+    if (fused <= 0)
+        return fused;
     void *c = m->pre ? m->pre : m->c;
     int64_t batch = m->batch > 1 ? m->batch : 1;
     memset(&s, 0, sizeof s); /* also what lies between its members: it is hashed */

@@ -96,15 +96,16 @@ void *graph_tensor(Graph *g, const GraphTensor *t)
 {
     cudnnDataType_t type = t->type == DT_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
     int64_t alignment = t->scalar ? 4 : 16;
+    bool yes = true;
     const GraphAttribute a[] = {
         { CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type },
         { CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->dims, t->dim },
         { CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->dims, t->stride },
         { CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &t->uid },
         { CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment },
-        { CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &t->scalar },
+        { t->scalar ? CUDNN_ATTR_TENSOR_IS_BY_VALUE : CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &yes },
     };
-    return graph_describe(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR, t->scalar ? 6 : 5, a);
+    return graph_describe(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR, t->scalar || t->within ? 6 : 5, a);
 }
 
 int graph_operation(Graph *g, int kind, int n, const GraphAttribute *a)

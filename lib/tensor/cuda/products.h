@@ -1,4 +1,5 @@
-/* Products that NVIDIA's libraries make: matrix products by cuBLASLt, convolutions and attention by cuDNN's graphs. */
+/* Products that NVIDIA's libraries make: matrix products by cuBLASLt; convolutions, attention and, on request, products with
+ * GELU by cuDNN's graphs. */
 #ifndef HSSL_CUDA_PRODUCTS_H
 #define HSSL_CUDA_PRODUCTS_H
 
@@ -13,6 +14,10 @@ void cuda_attention_table(Backend *be); /* sdpa.c */
 void cuda_conv_table(Backend *be);      /* convolution.c */
 void cuda_collective_table(Backend *be); /* collective.c */
 
+/* A product with gelu or gelu_at as one kernel of cuDNN's: 1 where nobody wishes that, shapes don't suit or it has none.
+ * fused_gelu.c */
+int cuda_fused_gelu(Backend *be, const MatmulArgs *m);
+
 /* ---- cuDNN: graph.c */
 
 int graph_open(CudaDevice *d);
@@ -24,6 +29,7 @@ typedef struct {
     int dims;
     int64_t dim[5], stride[5]; /* elements */
     bool scalar;               /* a host float, given by value when the graph runs */
+    bool within;               /* from one operation to the next, without memory */
 } GraphTensor;
 
 /* What distinguishes one graph from another: all numbers that went into it. Zeroed before it is filled. */

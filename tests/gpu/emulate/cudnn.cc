@@ -1,5 +1,6 @@
 /* cuDNN's descriptors, heuristics and plans. Convolutions and attention are done by plain loops over what the tensors'
- * descriptors say (cudnn_run.cc). Of two engines the first is not deterministic: who takes it gets other numbers. */
+ * descriptors say (cudnn_run.cc), and so are products with what comes behind them (cudnn_pointwise.cc). Of two engines the
+ * first is not deterministic: who takes it gets other numbers. */
 #include "cudnn_graph.h"
 
 #include "memory.h"
@@ -45,7 +46,15 @@ struct Rule {
 const Rule rules[] = {
     { CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_TYPE_DATA_TYPE },
     { CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_TYPE_INT64 },
-    { CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_TYPE_BOOLEAN },
+    { CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_TYPE_BOOLEAN },
+    { CUDNN_ATTR_POINTWISE_MODE, CUDNN_ATTR_POINTWISE_MODE, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, CUDNN_TYPE_POINTWISE_MODE },
+    { CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_BACKEND_POINTWISE_DESCRIPTOR,
+      CUDNN_TYPE_DATA_TYPE },
+    { CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_DYDESC,
+      CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR },
+    { CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_BACKEND_MATMUL_DESCRIPTOR, CUDNN_TYPE_DATA_TYPE },
+    { CUDNN_ATTR_OPERATION_MATMUL_ADESC, CUDNN_ATTR_OPERATION_MATMUL_DESC, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR,
+      CUDNN_TYPE_BACKEND_DESCRIPTOR },
     { CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR,
       CUDNN_TYPE_INT64 },
     { CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR,
@@ -92,7 +101,9 @@ const Rule rules[] = {
 /* Attributes that a descriptor may lack. */
 bool optional(int name)
 {
-    return name == CUDNN_ATTR_TENSOR_IS_BY_VALUE || name == CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC;
+    return name == CUDNN_ATTR_TENSOR_IS_BY_VALUE || name == CUDNN_ATTR_TENSOR_IS_VIRTUAL ||
+           (name >= CUDNN_ATTR_OPERATION_POINTWISE_XDESC && name <= CUDNN_ATTR_OPERATION_POINTWISE_DYDESC) ||
+           name == CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC;
 }
 
 bool complete(const Descriptor &d)
@@ -111,17 +122,31 @@ bool complete(const Descriptor &d)
 cudnnStatus_t check_tensor(const Descriptor &d)
 {
     size_t dims = d.numbers(CUDNN_ATTR_TENSOR_DIMENSIONS).size();
-    if (dims != d.numbers(CUDNN_ATTR_TENSOR_STRIDES).size() || dims != 4)
+    if (dims != d.numbers(CUDNN_ATTR_TENSOR_STRIDES).size() || (dims != 3 && dims != 4))
         return bad("dimensions and strides");
+    if (d.has(CUDNN_ATTR_TENSOR_IS_VIRTUAL) && d.has(CUDNN_ATTR_TENSOR_IS_BY_VALUE))
+        return bad("a virtual tensor by value");
     for (int64_t n : d.numbers(CUDNN_ATTR_TENSOR_DIMENSIONS))
         if (n < 1)
             return bad("a dimension");
     return CUDNN_STATUS_SUCCESS;
 }
 
-/* What the library has engines for: attention in BF16 only, of heads whose size is a multiple of 8 up to 256. */
-bool supported(const Descriptor &op)
+/* Several operations go together behind a product only. */
+cudnnStatus_t check_graph(const Descriptor &d)
 {
+    const char *fault = fusion_is(d)                                                ? fusion_fault(d)
+                        : d.attributes.at(CUDNN_ATTR_OPERATIONGRAPH_OPS).count > 1 ? "operations that go together"
+                                                                                   : NULL;
+    return fault ? bad(fault) : CUDNN_STATUS_SUCCESS;
+}
+
+/* What the library has engines for: attention in BF16 only, of heads whose size is a multiple of 8 up to 256. */
+bool supported(const Descriptor &graph)
+{
+    if (fusion_is(graph))
+        return fusion_supported(graph);
+    const Descriptor &op = *graph.part(CUDNN_ATTR_OPERATIONGRAPH_OPS);
     bool forward = op.kind == CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR;
     if (!forward && op.kind != CUDNN_BACKEND_OPERATION_SDPA_BWD_DESCRIPTOR)
         return true;
@@ -202,6 +227,8 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor)
         return bad("a descriptor that lacks something");
     if (d->kind == CUDNN_BACKEND_TENSOR_DESCRIPTOR && check_tensor(*d) != CUDNN_STATUS_SUCCESS)
         return CUDNN_STATUS_BAD_PARAM;
+    if (d->kind == CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR && check_graph(*d) != CUDNN_STATUS_SUCCESS)
+        return CUDNN_STATUS_BAD_PARAM;
     if (d->kind == CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR &&
         d->attributes[CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS].count != d->attributes[CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS].count)
         return bad("as many pointers as ids");
@@ -218,7 +245,7 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor, cudn
         return bad("a descriptor that is not finalized");
     if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS && type == CUDNN_TYPE_BACKEND_DESCRIPTOR) {
         Descriptor *graph = d->part(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
-        bool any = supported(*graph->part(CUDNN_ATTR_OPERATIONGRAPH_OPS)) && !d->value<int>(CUDNN_ATTR_ENGINEHEUR_MODE);
+        bool any = supported(*graph) && !d->value<int>(CUDNN_ATTR_ENGINEHEUR_MODE);
         for (; any && *count < 2 && *count < room; ++*count) {
             Descriptor *config = ((Descriptor **)values)[*count];
             if (config->kind != CUDNN_BACKEND_ENGINECFG_DESCRIPTOR || config->final)
@@ -262,7 +289,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescriptor_t plan
     if (!memory_holds(workspace, WORKSPACE))
         return bad("its workspace");
     const Descriptor *config = p->part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
-    const Descriptor *operation = config->graph->part(CUDNN_ATTR_OPERATIONGRAPH_OPS);
+    const Descriptor *graph = config->graph;
     Operands memory;
     auto scalars = std::make_shared<std::map<int64_t, float>>(); /* as they are now: they are the host's */
     auto ids = v->numbers(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
@@ -275,7 +302,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescriptor_t plan
     auto fault = std::make_shared<const char *>((const char *)NULL);
     stream_issue(h->stream, [=, varies = config->varies] {
         memset(workspace, 0xff, WORKSPACE);
-        *fault = graph_execute(*operation, memory, varies);
+        *fault = fusion_is(*graph) ? fusion_execute(*graph, memory, varies)
+                                   : graph_execute(*graph->part(CUDNN_ATTR_OPERATIONGRAPH_OPS), memory, varies);
         if (*fault && scalars->size())
             abort(); /* nobody looks at what a recording returns */
     });

@@ -41,7 +41,13 @@ struct Descriptor {
 
 typedef std::map<int64_t, void *> Operands; /* memory by a tensor's id */
 
-/* NULL, or what is wrong. varies: by an engine that gives other numbers. */
+/* One operation. NULL, or what is wrong. varies: by an engine that gives other numbers. */
 const char *graph_execute(const Descriptor &operation, const Operands &memory, bool varies);
+
+/* Graphs of a product and pointwise operations: cudnn_pointwise.cc. */
+bool fusion_is(const Descriptor &graph);
+const char *fusion_fault(const Descriptor &graph); /* NULL, or what is wrong with its operations */
+bool fusion_supported(const Descriptor &graph);
+const char *fusion_execute(const Descriptor &graph, const Operands &memory, bool varies);
 
 #endif

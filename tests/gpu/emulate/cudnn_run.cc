@@ -32,6 +32,10 @@ View view(const Descriptor &op, int name, const Operands &memory)
     v.half = t->half();
     v.dim = t->numbers(CUDNN_ATTR_TENSOR_DIMENSIONS);
     v.stride = t->numbers(CUDNN_ATTR_TENSOR_STRIDES);
+    if (v.dim.size() != 4 || t->has(CUDNN_ATTR_TENSOR_IS_VIRTUAL)) {
+        fault = "tensors of four dimensions in memory";
+        return v;
+    }
     auto found = memory.find(t->value<int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID));
     bool by_value = t->has(CUDNN_ATTR_TENSOR_IS_BY_VALUE) && t->value<bool>(CUDNN_ATTR_TENSOR_IS_BY_VALUE);
     if (found == memory.end() || !found->second) {
