@@ -68,9 +68,16 @@ ops ops "$only"
 echo '-- attention by cuDNN alone'
 [ -n "$BENCH_QUICK" ] || only='attention*'
 (export HSSL_ATTENTION=cudnn; ops ops-cudnn "$only")
+echo '-- products with gelu by cuDNN'
+(
+    export HSSL_GELU=cudnn
+    [ -n "$BENCH_QUICK" ] || { ops ops-gelu 'linear gelu*'; only='mlp branch*'; }
+    ops ops-gelu "$only"
+)
 
 # ---- steps
 
+way= # what the environment changes, for the name of the setting
 ours() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX [OPTION...]
     name=$1 arch=$2 image=$3 patch=$4 batch=$5 locals=$6 k=$7 aux=$8
     shift 8
@@ -83,7 +90,7 @@ ours() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX [OPTION...]
     case "$*" in
     *--split*) keep "$name-parts" <"$work/one" ;;
     *--no-graph*) keep "$name-plain" <"$work/one" ;;
-    *) keep "$name" <"$work/one" ;;
+    *) keep "$name$way" <"$work/one" ;;
     esac
 }
 theirs() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX_DEPTH [--compile]
@@ -100,6 +107,7 @@ setting() { # NAME ARCH IMAGE PATCH BATCH LOCALS K: with a ConvNeXt head of thre
     ours "$@" convnext
     ours "$@" convnext --teacher-in-process
     ours "$@" convnext --teacher-in-process --no-graph
+    (export HSSL_GELU=cudnn; way=-gelu; ours "$@" convnext --teacher-in-process)
     ours "$@" convnext --teacher-in-process --split
     ours "$@" none --teacher-in-process
     theirs "$@" 3
@@ -142,6 +150,12 @@ awk '
         row("hssl, no graph", unrecorded[name], number("counted_mib"), "")
         next
     }
+    /"bench":"step"/ && name ~ /-gelu$/ {
+        sub(/-gelu$/, "", name)
+        fused[name] = number("images_per_s")
+        row("hssl, gelu by cuDNN", fused[name], number("counted_mib"), "")
+        next
+    }
     /"bench":"step"/ {
         inside = text("teacher") == "in-process"
         rate = number("images_per_s"); mib = number("counted_mib")
@@ -169,6 +183,7 @@ awk '
             if (plain[c] && one[c]) printf ",\"head_time\":%.3f,\"head_memory\":%.3f", plain[c] / one[c], one_mib[c] / plain_mib[c]
             if (two[c] && one[c]) printf ",\"two_processes_time\":%.3f", one[c] / two[c]
             if (unrecorded[c] && one[c]) printf ",\"times_no_graph\":%.3f", one[c] / unrecorded[c]
+            if (fused[c] && one[c]) printf ",\"times_gelu_cudnn\":%.3f", fused[c] / one[c]
             printf "%s}\n", parts[c] == "" ? "" : "," parts[c]
         }
     }
