@@ -19,18 +19,17 @@ HSSL_EMULATE_NO_SDPA=1
 export HSSL_EMULATE_NO_SDPA
 ok 'attention by products is told' "HSSL_DEBUG=cuda HSSL_TEST_DEVICE=cuda,bf16 $HSSL_BIN/gpu/kernels 2>&1 | grep -q 'tokens, heads of .*by products'"
 unset HSSL_EMULATE_NO_SDPA
+is 'gelu in the product: each kernel, all that suit by cuDNN' "$(gelu_apart cudnn:0)" 'done;'
+HSSL_EMULATE_NO_FUSION=1
+export HSSL_EMULATE_NO_FUSION
+is 'where cuDNN lacks one it is told, and done apart; for results of so many elements' "$(gelu_apart cudnn:24000)" \
+    '128 x 256;600 x 40;done;'
+is 'for large ones where nothing is said, and never unless wished' "$(gelu_apart cudnn)$(gelu_apart '')" 'done;done;'
+unset HSSL_EMULATE_NO_FUSION
 HSSL_GELU=cudnn:0
 export HSSL_GELU
-on cuda,bf16 'gelu in the product: each kernel' "$HSSL_BIN/gpu/kernels"
 on cuda,bf16 'gelu in the product: training against the processor' "$HSSL_BIN/gpu/step"
 unset HSSL_GELU
-apart() { # HSSL_GELU: the sides of results whose gelu stayed a kernel of its own, since cuDNN lacks one for both
-    HSSL_GELU=$1 HSSL_EMULATE_NO_FUSION=1 HSSL_DEBUG=cuda HSSL_TEST_DEVICE=cuda,bf16 "$HSSL_BIN/gpu/kernels" 2>&1 |
-        sed -n 's/^not ok.*/&/p; s/.*gelu of \([0-9]* x [0-9]*\) by a kernel of its own.*/\1/p' | sort -u | tr '\n' ';'
-}
-is 'where cuDNN lacks such a kernel it is told, and done apart; for results of so many elements' "$(apart cudnn:24000)" \
-    '128 x 256;600 x 40;'
-is 'only for large ones where nothing is said, and never unless asked for' "$(apart cudnn)$(apart '')" ''
 unset HSSL_EMULATE_GUARD # these look at tensors where they lie
 on cuda 'each op against differences' "$HSSL_BIN/tests/ops"
 on cuda 'the models' "$HSSL_BIN/tests/models"

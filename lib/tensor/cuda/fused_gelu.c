@@ -1,9 +1,9 @@
-/* Exact GELU in the epilogue of a product, which cuBLASLt lacks, by graphs of cuDNN's: in BF16, with the bias and all sums and
- * functions in F32.
+/* Exact GELU in the epilogue of a product, which cuBLASLt lacks, by graphs of cuDNN's: in BF16, with the bias and all sums
+ * and functions in F32.
  *     c = gelu(a b + bias), and pre = a b + bias where it is wanted
  *     c = (a b) gelu'(x)
- * cuDNN compiles such a kernel at its first use, so only large results are worth one; and only where HSSL_GELU asks for it,
- * as long as no figures say that it pays. */
+ * cuDNN compiles such a kernel at its first use, which takes about half a second, so only large results are worth one; and
+ * only where HSSL_GELU asks for it, as long as no figures say that it pays. */
 #include "tensor/cuda/products.h"
 
 #include "util/err.h"
@@ -61,7 +61,8 @@ static int add_pointwise(Graph *g, cudnnPointwiseMode_t mode, int n, const Role 
         { CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &compute },
     };
     void *how = graph_describe(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, 2, function);
-    GraphAttribute operation[4] = { { CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &how } };
+    GraphAttribute operation[4] = { { CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                      &how } };
     bool all = how;
     for (int i = 0; i < n; i++) {
         operation[1 + i] = (GraphAttribute){ roles[i].name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &roles[i].tensor };
@@ -83,7 +84,8 @@ static int build_forward(Graph *g, const void *arg)
                                             { CUDNN_ATTR_OPERATION_POINTWISE_YDESC, pre } })))
         return -1;
     return add_pointwise(g, CUDNN_POINTWISE_GELU_FWD, 2,
-                         (Role[]){ { CUDNN_ATTR_OPERATION_POINTWISE_XDESC, pre }, { CUDNN_ATTR_OPERATION_POINTWISE_YDESC, c } });
+                         (Role[]){ { CUDNN_ATTR_OPERATION_POINTWISE_XDESC, pre },
+                                   { CUDNN_ATTR_OPERATION_POINTWISE_YDESC, c } });
 }
 
 static int build_backward(Graph *g, const void *arg)

@@ -171,7 +171,8 @@ const char *fusion_fault(const Descriptor &graph)
     return nullptr;
 }
 
-/* Matrices in BF16 whose rows, or columns, are multiples of 16 bytes, batches of one; results by rows; what is within in F32. */
+/* Matrices in BF16 whose rows, or columns, are multiples of 16 bytes, batches of one; results by rows; what is virtual in
+ * F32. */
 bool fusion_supported(const Descriptor &graph)
 {
     if (getenv("HSSL_EMULATE_NO_FUSION"))
