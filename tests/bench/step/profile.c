@@ -49,8 +49,9 @@ static Cost cost_matmul(const MatmulArgs *a)
 {
     double batch = a->batch > 1 ? D(a->batch) : 1, m = D(a->m), n = D(a->n), k = D(a->k);
     return cost(2 * batch * m * n * k,
-                batch * (size_of(a->type) * (m * k + k * n) + size_of(a->type_c) * m * n * (1 + a->add + (a->pre != NULL))),
-                "%s%s%s %lldx%lldx%lld", a->ta ? "t" : "n", a->tb ? "t" : "n", a->pre ? "+gelu" : "", L(a->m), L(a->k), L(a->n));
+                batch * (size_of(a->type) * (m * k + k * n) + size_of(a->type_c) * m * n * (1 + a->add + (a->pre || a->gelu_at))),
+                "%s%s%s %lldx%lldx%lld", a->ta ? "t" : "n", a->tb ? "t" : "n", a->gelu ? "+gelu" : a->gelu_at ? "*gelu'" : "",
+                L(a->m), L(a->k), L(a->n));
 }
 static Cost cost_colsum(const ColsumArgs *a)
 {

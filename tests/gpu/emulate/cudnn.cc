@@ -279,6 +279,20 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor, cudn
     return bad("an attribute that cannot be asked for");
 }
 
+/* Whether a tensor of the graph is a number of the host's, read when the graph runs. */
+static bool by_value(const Descriptor &graph, int64_t id)
+{
+    for (int64_t i = 0; i < graph.attributes.at(CUDNN_ATTR_OPERATIONGRAPH_OPS).count; i++)
+        for (const auto &a : graph.part(CUDNN_ATTR_OPERATIONGRAPH_OPS, i)->attributes)
+            for (int64_t k = 0; a.second.type == CUDNN_TYPE_BACKEND_DESCRIPTOR && k < a.second.count; k++) {
+                const Descriptor *t = graph.part(CUDNN_ATTR_OPERATIONGRAPH_OPS, i)->part(a.first, k);
+                if (t->kind == CUDNN_BACKEND_TENSOR_DESCRIPTOR && t->value<int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID) == id &&
+                    t->has(CUDNN_ATTR_TENSOR_IS_BY_VALUE))
+                    return t->value<bool>(CUDNN_ATTR_TENSOR_IS_BY_VALUE);
+            }
+    return false;
+}
+
 cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack)
 {
     Descriptor *p = (Descriptor *)plan, *v = (Descriptor *)pack;
@@ -290,21 +304,23 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescriptor_t plan
         return bad("its workspace");
     const Descriptor *config = p->part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
     const Descriptor *graph = config->graph;
+    bool recorded = stream_records(h->stream);
     Operands memory;
-    auto scalars = std::make_shared<std::map<int64_t, float>>(); /* as they are now: they are the host's */
+    auto scalars = std::make_shared<std::map<int64_t, float>>(); /* as they are now */
     auto ids = v->numbers(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
     for (size_t i = 0; i < ids.size(); i++) {
         void *x = v->value<void *>(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, (int64_t)i);
-        if (stream_records(h->stream) && !memory_holds(x, sizeof(float)))
+        if (by_value(*graph, ids[i]))
             x = &((*scalars)[ids[i]] = *(const float *)x);
         memory[ids[i]] = x;
     }
     auto fault = std::make_shared<const char *>((const char *)NULL);
     stream_issue(h->stream, [=, varies = config->varies] {
+        (void)scalars; /* live as long as this */
         memset(workspace, 0xff, WORKSPACE);
         *fault = fusion_is(*graph) ? fusion_execute(*graph, memory, varies)
                                    : graph_execute(*graph->part(CUDNN_ATTR_OPERATIONGRAPH_OPS), memory, varies);
-        if (*fault && scalars->size())
+        if (*fault && recorded)
             abort(); /* nobody looks at what a recording returns */
     });
     return *fault ? bad(*fault) : CUDNN_STATUS_SUCCESS;
