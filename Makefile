@@ -87,7 +87,7 @@ GOLDOBJ  := $(GOLDSRC:%.c=$B/obj/%.o)
 LIBHSSL  := $B/libhssl.a
 TAP      := $B/obj/tests/tap.o $B/obj/tests/device.o
 
-.PHONY: all deps check check-run check-gpu demo bench bench-gpu bench-learn install clean help completions
+.PHONY: all deps check check-run check-gpu show-gpu demo bench bench-gpu bench-learn install clean help completions
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -243,6 +243,10 @@ bench: deps  ## build and run the benchmarks
 bench-gpu: deps  ## measure what this machine's GPU reaches, and PyTorch on it
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(CUDA_SO) $(BENCHES)
 	@HSSL_BIN=$(CURDIR)/$B sh tests/bench/gpu.sh
+
+show-gpu:  ## all that a GPU has to confirm and to show: check-gpu, bench-gpu and bench-learn, one after the other
+	@failed=; for t in check-gpu bench-gpu bench-learn; do $(MAKE) --no-print-directory $$t || failed="$$failed $$t"; done; \
+	    [ -z "$$failed" ] || { echo "make show-gpu: failed:$$failed" >&2; exit 1; }
 
 bench-learn: deps  ## train against the clock: k-NN and D over the epochs, with and without heads
 	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(CUDA_SO)

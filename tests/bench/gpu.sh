@@ -77,7 +77,7 @@ echo '-- products with gelu by cuDNN'
 
 # ---- steps
 
-way= # what the environment changes, for the name of the setting
+way= # what is otherwise, for the name of the setting
 ours() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX [OPTION...]
     name=$1 arch=$2 image=$3 patch=$4 batch=$5 locals=$6 k=$7 aux=$8
     shift 8
@@ -87,11 +87,13 @@ ours() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX [OPTION...]
         complain "$name: bench/step failed"
         return
     }
-    case "$*" in
-    *--split*) keep "$name-parts" <"$work/one" ;;
-    *--no-graph*) keep "$name-plain" <"$work/one" ;;
-    *) keep "$name$way" <"$work/one" ;;
-    esac
+    keep "$name$way" <"$work/one"
+}
+variant() { # WAY NAME ...: as ours
+    way=-$1
+    shift
+    ours "$@"
+    way=
 }
 theirs() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX_DEPTH [--compile]
     name=$1
@@ -106,9 +108,11 @@ setting() { # NAME ARCH IMAGE PATCH BATCH LOCALS K: with a ConvNeXt head of thre
     echo "-- $*"
     ours "$@" convnext
     ours "$@" convnext --teacher-in-process
-    ours "$@" convnext --teacher-in-process --no-graph
-    (export HSSL_GELU=cudnn; way=-gelu; ours "$@" convnext --teacher-in-process)
-    ours "$@" convnext --teacher-in-process --split
+    variant plain "$@" convnext --teacher-in-process --no-graph
+    (export HSSL_GELU=cudnn; variant gelu "$@" convnext --teacher-in-process)
+    [ "$6" = 0 ] || variant apart "$@" convnext --teacher-in-process --no-pack
+    variant parts "$@" convnext --teacher-in-process --split
+    variant kernels "$@" convnext --profile
     ours "$@" none --teacher-in-process
     theirs "$@" 3
     theirs "$@" 3 --compile
@@ -117,7 +121,7 @@ setting() { # NAME ARCH IMAGE PATCH BATCH LOCALS K: with a ConvNeXt head of thre
 
 echo "== steps, $precision: student, teacher and ConvNeXt head of three layers"
 if [ -n "$BENCH_QUICK" ]; then
-    setting quick vit_tiny 32 16 2 0 64
+    setting quick vit_tiny 32 16 2 1 64
 else
     setting small vit_small 224 16 128 0 8192
     setting small-crops vit_small 224 16 64 10 8192
@@ -136,6 +140,9 @@ awk '
         return v
     }
     function number(key) { return text(key) + 0 }
+    function title(key) { return match($0, "\"" key "\":\"[^\"]*") ? substr($0, RSTART + length(key) + 4, RLENGTH - length(key) - 4) : "" }
+    function ratio(x, y) { return x && y ? sprintf("%.2f", x / y) : "-" }
+    function best_of(c) { return one[c] > two[c] ? one[c] : two[c] }
     function row(way, rate, mib, rest) { printf "%-12s %-28s %10.1f images/s %8.0f MiB%s\n", name, way, rate, mib, rest }
     { name = text("setting"); head = number("aux_depth") > 0 || text("aux") == "convnext" }
     /"bench":"step"/ && name ~ /-parts$/ {
@@ -144,16 +151,20 @@ awk '
             1e3 * number("ema_teacher"), 1e3 * number("forward"), 1e3 * number("loss_backward"), 1e3 * number("clip_adamw"))
         next
     }
-    /"bench":"step"/ && name ~ /-plain$/ {
-        sub(/-plain$/, "", name)
-        unrecorded[name] = number("images_per_s")
-        row("hssl, no graph", unrecorded[name], number("counted_mib"), "")
+    /"bench":"kernel"/ {
+        sub(/-kernels$/, "", name)
+        if (++kernels[name] <= 12)
+            table[name] = table[name] sprintf("%-12s %-44s %5.1f %% of the step, %3.0f %% of the ceiling of %s\n", name,
+                title("kernel"), 100 * number("of_step"), 100 * number("of_ceiling"), text("bound"))
         next
     }
-    /"bench":"step"/ && name ~ /-gelu$/ {
-        sub(/-gelu$/, "", name)
-        fused[name] = number("images_per_s")
-        row("hssl, gelu by cuDNN", fused[name], number("counted_mib"), "")
+    /"bench":"step"/ && name ~ /-kernels$/ { next }
+    /"bench":"step"/ && match(name, /-(plain|gelu|apart)$/) {
+        way = substr(name, RSTART + 1)
+        name = substr(name, 1, RSTART - 1)
+        other[way, name] = number("images_per_s")
+        row("hssl, " (way == "plain" ? "no graph" : way == "gelu" ? "gelu by cuDNN" : "sizes apart"), other[way, name],
+            number("counted_mib"), "")
         next
     }
     /"bench":"step"/ {
@@ -162,7 +173,7 @@ awk '
         row("hssl" (head ? "" : ", no head") (inside ? "" : ", two processes"), rate, mib,
             text("mfu") == "" ? "" : sprintf("  MFU %.1f %%", 100 * number("mfu")))
         if (!head) { plain[name] = rate; plain_mib[name] = mib }
-        else if (inside) { one[name] = rate; one_mib[name] = mib }
+        else if (inside) { one[name] = rate; one_mib[name] = mib; mfu[name] = number("mfu") }
         else two[name] = rate
         if (!(name in seen)) { seen[name]; names[++n] = name }
     }
@@ -177,15 +188,25 @@ awk '
         for (i = 1; i <= n; i++) {
             c = names[i]
             printf "{\"bench\":\"ratio\",\"setting\":\"%s\"", c
-            best = one[c] > two[c] ? one[c] : two[c]
+            best = best_of(c)
             if (eager[c]) printf ",\"times_eager\":%.2f,\"memory_of_eager\":%.2f", best / eager[c], one_mib[c] / eager_mib[c]
             if (fast[c]) printf ",\"times_compiled\":%.2f", best / fast[c]
             if (plain[c] && one[c]) printf ",\"head_time\":%.3f,\"head_memory\":%.3f", plain[c] / one[c], one_mib[c] / plain_mib[c]
             if (two[c] && one[c]) printf ",\"two_processes_time\":%.3f", one[c] / two[c]
-            if (unrecorded[c] && one[c]) printf ",\"times_no_graph\":%.3f", one[c] / unrecorded[c]
-            if (fused[c] && one[c]) printf ",\"times_gelu_cudnn\":%.3f", fused[c] / one[c]
+            if (other["plain", c]) printf ",\"times_no_graph\":%.3f", one[c] / other["plain", c]
+            if (other["apart", c]) printf ",\"times_apart\":%.3f", one[c] / other["apart", c]
+            if (one[c] && other["gelu", c]) printf ",\"gelu_cudnn_times\":%.3f", other["gelu", c] / one[c]
             printf "%s}\n", parts[c] == "" ? "" : "," parts[c]
         }
+        print "-- aims: 1.3 times compiled, MFU 40 % (base: 50 %), no more memory; the head: time 1.09, memory 1.12"
+        for (i = 1; i <= n; i++) {
+            c = names[i]
+            printf "%-12s %s times compiled, MFU %.1f %%, %s of the memory; the head: time %s, memory %s\n", c,
+                ratio(best_of(c), fast[c]), 100 * mfu[c], ratio(one_mib[c], eager_mib[c]), ratio(plain[c], one[c]),
+                ratio(one_mib[c], plain_mib[c])
+        }
+        for (i = 1; i <= n; i++)
+            printf "-- where the time of a step goes, each kernel by itself\n%s", table[names[i]]
     }
 ' "$work/lines" >"$work/table"
 grep -v '^{' "$work/table" || :
