@@ -33,42 +33,10 @@ static void *result(Graph *g, const MatmulArgs *m, int64_t uid, bool stored)
 
 static int add_product(Graph *g, const MatmulArgs *m, void *c)
 {
-    cudnnDataType_t compute = CUDNN_DATA_FLOAT;
     GraphTensor ta = matrix(A, m->type, m->m, m->k, m->lda, 1);
     GraphTensor tb = m->tb ? matrix(B, m->type, m->k, m->n, 1, m->ldb) : matrix(B, m->type, m->k, m->n, m->ldb, 1);
     void *a = graph_tensor(g, &ta), *b = graph_tensor(g, &tb);
-    void *how = graph_describe(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR, 1,
-                               &(GraphAttribute){ CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &compute });
-    const GraphAttribute operation[] = {
-        { CUDNN_ATTR_OPERATION_MATMUL_ADESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &a },
-        { CUDNN_ATTR_OPERATION_MATMUL_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &b },
-        { CUDNN_ATTR_OPERATION_MATMUL_CDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &c },
-        { CUDNN_ATTR_OPERATION_MATMUL_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &how },
-    };
-    return a && b && c && how ? graph_operation(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, 4, operation) : -1;
-}
-
-typedef struct {
-    int name; /* what the operation calls it: cudnnBackendAttributeName_t */
-    void *tensor;
-} Role;
-
-static int add_pointwise(Graph *g, cudnnPointwiseMode_t mode, int n, const Role *roles)
-{
-    cudnnDataType_t compute = CUDNN_DATA_FLOAT;
-    const GraphAttribute function[] = {
-        { CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode },
-        { CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &compute },
-    };
-    void *how = graph_describe(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, 2, function);
-    GraphAttribute operation[4] = { { CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
-                                      &how } };
-    bool all = how;
-    for (int i = 0; i < n; i++) {
-        operation[1 + i] = (GraphAttribute){ roles[i].name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &roles[i].tensor };
-        all = all && roles[i].tensor;
-    }
-    return all ? graph_operation(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, 1 + n, operation) : -1;
+    return graph_matmul(g, a, b, c);
 }
 
 static int build_forward(Graph *g, const void *arg)
@@ -77,27 +45,16 @@ static int build_forward(Graph *g, const void *arg)
     GraphTensor tbias = matrix(BIAS, DT_F32, 1, m->n, m->n, 1);
     void *pre = result(g, m, PRE, m->pre), *c = result(g, m, C, true);
     void *bias = m->bias ? graph_tensor(g, &tbias) : NULL, *sum = m->bias ? result(g, m, PRODUCT, false) : pre;
-    if (add_product(g, m, sum) ||
-        (m->bias && add_pointwise(g, CUDNN_POINTWISE_ADD, 3,
-                                  (Role[]){ { CUDNN_ATTR_OPERATION_POINTWISE_XDESC, sum },
-                                            { CUDNN_ATTR_OPERATION_POINTWISE_BDESC, bias },
-                                            { CUDNN_ATTR_OPERATION_POINTWISE_YDESC, pre } })))
+    if (add_product(g, m, sum) || (m->bias && (!bias || graph_pointwise(g, CUDNN_POINTWISE_ADD, sum, bias, pre))))
         return -1;
-    return add_pointwise(g, CUDNN_POINTWISE_GELU_FWD, 2,
-                         (Role[]){ { CUDNN_ATTR_OPERATION_POINTWISE_XDESC, pre },
-                                   { CUDNN_ATTR_OPERATION_POINTWISE_YDESC, c } });
+    return graph_pointwise(g, CUDNN_POINTWISE_GELU_FWD, pre, NULL, c);
 }
 
 static int build_backward(Graph *g, const void *arg)
 {
     const MatmulArgs *m = arg;
     void *x = result(g, m, PRE, true), *c = result(g, m, C, true), *dy = result(g, m, PRODUCT, false);
-    if (add_product(g, m, dy))
-        return -1;
-    return add_pointwise(g, CUDNN_POINTWISE_GELU_BWD, 3,
-                         (Role[]){ { CUDNN_ATTR_OPERATION_POINTWISE_DYDESC, dy },
-                                   { CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x },
-                                   { CUDNN_ATTR_OPERATION_POINTWISE_DXDESC, c } });
+    return add_product(g, m, dy) ? -1 : graph_pointwise_backward(g, CUDNN_POINTWISE_GELU_BWD, dy, x, c);
 }
 
 /* HSSL_GELU=cudnn[:N]: for results of at least N elements. */

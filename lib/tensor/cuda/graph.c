@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PARTS = 72, MOST_OPERATIONS = 4 };
+enum { MOST_PARTS = 128, MOST_OPERATIONS = 20, MOST_TENSORS = 3 };
 
 struct Graph {
     Graph *next;
@@ -118,6 +118,85 @@ int graph_operation(Graph *g, int kind, int n, const GraphAttribute *a)
     g->operation[g->operations++] = op;
     return 0;
 }
+
+/* ---- operations */
+
+typedef struct {
+    int name; /* what the operation calls the tensor: cudnnBackendAttributeName_t */
+    void *tensor;
+} Role;
+
+/* An operation on n tensors; how: what else it is described by, under the name `by`, unless that is 0. */
+static int operation(Graph *g, int kind, int by, void *how, int n, const Role *roles)
+{
+    GraphAttribute a[MOST_TENSORS + 1];
+    for (int i = 0; i < n; i++) {
+        if (!roles[i].tensor)
+            return -1;
+        a[i] = (GraphAttribute){ roles[i].name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &roles[i].tensor };
+    }
+    if (by && !how)
+        return -1;
+    a[n] = (GraphAttribute){ by, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &how };
+    return graph_operation(g, kind, by ? n + 1 : n, a);
+}
+
+static const cudnnDataType_t compute = CUDNN_DATA_FLOAT;
+
+int graph_matmul(Graph *g, void *a, void *b, void *c)
+{
+    void *how = graph_describe(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR, 1,
+                               &(GraphAttribute){ CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &compute });
+    return operation(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, CUDNN_ATTR_OPERATION_MATMUL_DESC, how, 3,
+                     (Role[]){ { CUDNN_ATTR_OPERATION_MATMUL_ADESC, a },
+                               { CUDNN_ATTR_OPERATION_MATMUL_BDESC, b },
+                               { CUDNN_ATTR_OPERATION_MATMUL_CDESC, c } });
+}
+
+static int pointwise(Graph *g, int mode, int n, const Role *roles)
+{
+    cudnnPointwiseMode_t m = (cudnnPointwiseMode_t)mode;
+    const GraphAttribute function[] = {
+        { CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &m },
+        { CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &compute },
+    };
+    void *how = graph_describe(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, 2, function);
+    return operation(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how, n, roles);
+}
+
+int graph_pointwise(Graph *g, int mode, void *x, void *b, void *y)
+{
+    return pointwise(g, mode, b ? 3 : 2, (Role[]){ { CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x },
+                                                   { CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y },
+                                                   { CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b } });
+}
+
+int graph_pointwise_backward(Graph *g, int mode, void *dy, void *x, void *dx)
+{
+    return pointwise(g, mode, 3, (Role[]){ { CUDNN_ATTR_OPERATION_POINTWISE_DYDESC, dy },
+                                           { CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x },
+                                           { CUDNN_ATTR_OPERATION_POINTWISE_DXDESC, dx } });
+}
+
+int graph_sum(Graph *g, void *x, void *y)
+{
+    cudnnReduceTensorOp_t sum = CUDNN_REDUCE_TENSOR_ADD;
+    const GraphAttribute reduction[] = {
+        { CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &sum },
+        { CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &compute },
+    };
+    void *how = graph_describe(g, CUDNN_BACKEND_REDUCTION_DESCRIPTOR, 2, reduction);
+    return operation(g, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_ATTR_OPERATION_REDUCTION_DESC, how, 2,
+                     (Role[]){ { CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x }, { CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y } });
+}
+
+int graph_reshape(Graph *g, void *x, void *y)
+{
+    return operation(g, CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR, 0, NULL, 2,
+                     (Role[]){ { CUDNN_ATTR_OPERATION_RESHAPE_XDESC, x }, { CUDNN_ATTR_OPERATION_RESHAPE_YDESC, y } });
+}
+
+/* ---- plans */
 
 /* Whether an engine gives the same bits each time, where that is wanted, and F32 all its digits. Unknown counts as not. */
 static bool suits(const CudaDevice *d, Graph *g, cudnnBackendDescriptor_t config)

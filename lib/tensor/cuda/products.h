@@ -56,6 +56,15 @@ int graph_operation(Graph *g, int kind, int n, const GraphAttribute *attributes)
 /* An extra descriptor that an operation refers to (a convolution). */
 void *graph_describe(Graph *g, int kind, int n, const GraphAttribute *attributes);
 
+/* Operations on tensors' descriptors, all computing in F32; each is -1 after an error, as where a tensor is NULL.
+ * c = a b; y = mode(x), or mode(x, b) unless b is NULL; dx = the mode's gradient at x times dy; y = the sums of x over the
+ * dimensions of which y has 1; y = x under another shape. mode: cudnnPointwiseMode_t. */
+int graph_matmul(Graph *g, void *a, void *b, void *c);
+int graph_pointwise(Graph *g, int mode, void *x, void *b, void *y);
+int graph_pointwise_backward(Graph *g, int mode, void *dy, void *x, void *dx);
+int graph_sum(Graph *g, void *x, void *y);
+int graph_reshape(Graph *g, void *x, void *y);
+
 /* Run with device memory (scalars: host memory) for each uid. */
 int graph_run(CudaDevice *d, Graph *g, int n, const int64_t *uids, void *const *memory);
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { Q = 1, K, V, O, STATS, SCALE, DO, DQ, DK, DV };
+enum { Q = 1, K, V, O, STATS, SCALE, DO, DQ, DK, DV, ONE, DELTA, WITHIN };
 
 /* ---- fused */
 
@@ -26,9 +26,9 @@ static GraphTensor stat_tensor(const AttentionArgs *a)
                           .stride = { a->heads * a->tokens, a->tokens, 1, 1 } };
 }
 
-static GraphTensor scale_tensor(void)
+static GraphTensor scalar_tensor(int64_t uid)
 {
-    return (GraphTensor){ .uid = SCALE, .type = DT_F32, .dims = 4, .dim = { 1, 1, 1, 1 }, .stride = { 1, 1, 1, 1 },
+    return (GraphTensor){ .uid = uid, .type = DT_F32, .dims = 4, .dim = { 1, 1, 1, 1 }, .stride = { 1, 1, 1, 1 },
                           .scalar = true };
 }
 
@@ -37,7 +37,7 @@ static int build_forward(Graph *g, const void *arg)
     const AttentionArgs *a = arg;
     int64_t c = (int64_t)a->heads * a->dim;
     GraphTensor tq = head_tensor(Q, a, 3 * c), tk = head_tensor(K, a, 3 * c), tv = head_tensor(V, a, 3 * c);
-    GraphTensor to = head_tensor(O, a, c), ts = stat_tensor(a), tf = scale_tensor();
+    GraphTensor to = head_tensor(O, a, c), ts = stat_tensor(a), tf = scalar_tensor(SCALE);
     void *q = graph_tensor(g, &tq), *k = graph_tensor(g, &tk), *v = graph_tensor(g, &tv), *o = graph_tensor(g, &to);
     void *stats = a->stat ? graph_tensor(g, &ts) : NULL, *scale = graph_tensor(g, &tf);
     const GraphAttribute operation[] = {
@@ -53,27 +53,67 @@ static int build_forward(Graph *g, const void *arg)
     return graph_operation(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR, a->stat ? 6 : 5, operation);
 }
 
+/* The last two dimensions the other way round. */
+static GraphTensor turned(GraphTensor t)
+{
+    int64_t dim = t.dim[2], stride = t.stride[2];
+    t.dim[2] = t.dim[3], t.stride[2] = t.stride[3];
+    t.dim[3] = dim, t.stride[3] = stride;
+    return t;
+}
+
+/* What flows within the kernel, [batch, heads, tokens, cols]. */
+static GraphTensor within(int64_t uid, const AttentionArgs *a, DType type, int64_t cols)
+{
+    return (GraphTensor){ .uid = uid, .type = type, .dims = 4, .dim = { a->batch, a->heads, a->tokens, cols }, .within = true,
+                          .stride = { a->heads * a->tokens * cols, a->tokens * cols, cols, 1 } };
+}
+
+/* cuDNN has an operation for this too, but engines for it on its latest GPUs only. What they all recognise is the formula,
+ * operation by operation: with P = exp(scale Q K^T - stat) and delta = rowsum(dY Y), dV = P^T dY, dS = scale P (dY V^T - delta),
+ * dK = dS^T Q and dQ = dS K. */
 static int build_backward(Graph *g, const void *arg)
 {
     const AttentionArgs *a = arg;
-    int64_t c = (int64_t)a->heads * a->dim;
-    GraphTensor t[] = { head_tensor(Q, a, 3 * c), head_tensor(K, a, 3 * c), head_tensor(V, a, 3 * c),
-                        head_tensor(O, a, c), head_tensor(DO, a, c), stat_tensor(a), scale_tensor(),
-                        head_tensor(DQ, a, 3 * c), head_tensor(DK, a, 3 * c), head_tensor(DV, a, 3 * c) };
-    static const int names[] = { CUDNN_ATTR_OPERATION_SDPA_BWD_QDESC, CUDNN_ATTR_OPERATION_SDPA_BWD_KDESC,
-                                 CUDNN_ATTR_OPERATION_SDPA_BWD_VDESC, CUDNN_ATTR_OPERATION_SDPA_BWD_ODESC,
-                                 CUDNN_ATTR_OPERATION_SDPA_BWD_DODDESC, CUDNN_ATTR_OPERATION_SDPA_BWD_STATSDESC,
-                                 CUDNN_ATTR_OPERATION_SDPA_BWD_SCALEDESC, CUDNN_ATTR_OPERATION_SDPA_BWD_DQDESC,
-                                 CUDNN_ATTR_OPERATION_SDPA_BWD_DKDESC, CUDNN_ATTR_OPERATION_SDPA_BWD_DVDESC };
-    enum { N = sizeof t / sizeof *t };
-    void *tensor[N];
-    GraphAttribute operation[N];
-    for (int i = 0; i < N; i++) {
-        if (!(tensor[i] = graph_tensor(g, &t[i])))
+    enum { PRODUCTS, SUMS, SCORES, SCALED, SHIFTED, P, PT, DP, LESS, TIMES, DS, DST, KT, N };
+    int64_t c = (int64_t)a->heads * a->dim, n = a->tokens;
+    GraphTensor tq = head_tensor(Q, a, 3 * c), tk = head_tensor(K, a, 3 * c), tv = head_tensor(V, a, 3 * c);
+    GraphTensor to = head_tensor(O, a, c), tdo = head_tensor(DO, a, c), ts = stat_tensor(a), tdelta = stat_tensor(a);
+    GraphTensor tdq = head_tensor(DQ, a, 3 * c), tdk = head_tensor(DK, a, 3 * c), tdv = head_tensor(DV, a, 3 * c);
+    GraphTensor tf = scalar_tensor(SCALE), tone = scalar_tensor(ONE), turned_k = turned(tk), turned_v = turned(tv);
+    GraphTensor inner[N];
+    void *x[N];
+    tdelta.uid = DELTA;
+    for (int i = 0; i < N; i++)
+        inner[i] = within(WITHIN + i, a, DT_F32, n);
+    inner[PRODUCTS] = within(WITHIN + PRODUCTS, a, DT_F32, a->dim);
+    inner[SUMS] = within(WITHIN + SUMS, a, DT_F32, 1);
+    inner[PT] = turned(within(WITHIN + PT, a, a->type, n));
+    inner[DST] = turned(within(WITHIN + DST, a, a->type, n));
+    inner[KT] = tk;
+    inner[KT].uid = WITHIN + KT;
+    inner[KT].within = true;
+    for (int i = 0; i < N; i++)
+        if (!(x[i] = graph_tensor(g, &inner[i])))
             return -1;
-        operation[i] = (GraphAttribute){ names[i], CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &tensor[i] };
-    }
-    return graph_operation(g, CUDNN_BACKEND_OPERATION_SDPA_BWD_DESCRIPTOR, N, operation);
+    void *q = graph_tensor(g, &tq), *k = graph_tensor(g, &turned_k), *v = graph_tensor(g, &turned_v), *o = graph_tensor(g, &to);
+    void *dy = graph_tensor(g, &tdo), *stat = graph_tensor(g, &ts), *delta = graph_tensor(g, &tdelta);
+    void *scale = graph_tensor(g, &tf), *one = graph_tensor(g, &tone);
+    void *dq = graph_tensor(g, &tdq), *dk = graph_tensor(g, &tdk), *dv = graph_tensor(g, &tdv);
+    if (!scale || !one || !stat || !delta || !o)
+        return -1;
+    return graph_pointwise(g, CUDNN_POINTWISE_MUL, dy, o, x[PRODUCTS]) || graph_sum(g, x[PRODUCTS], x[SUMS]) ||
+                   graph_pointwise(g, CUDNN_POINTWISE_MUL, x[SUMS], one, delta) || graph_matmul(g, q, k, x[SCORES]) ||
+                   graph_pointwise(g, CUDNN_POINTWISE_MUL, x[SCORES], scale, x[SCALED]) ||
+                   graph_pointwise(g, CUDNN_POINTWISE_SUB, x[SCALED], stat, x[SHIFTED]) ||
+                   graph_pointwise(g, CUDNN_POINTWISE_EXP, x[SHIFTED], NULL, x[P]) || graph_reshape(g, x[P], x[PT]) ||
+                   graph_matmul(g, x[PT], dy, dv) || graph_matmul(g, dy, v, x[DP]) ||
+                   graph_pointwise(g, CUDNN_POINTWISE_SUB, x[DP], delta, x[LESS]) ||
+                   graph_pointwise(g, CUDNN_POINTWISE_MUL, x[LESS], x[P], x[TIMES]) ||
+                   graph_pointwise(g, CUDNN_POINTWISE_MUL, x[TIMES], scale, x[DS]) || graph_reshape(g, x[DS], x[DST]) ||
+                   graph_matmul(g, x[DST], q, dk) || graph_reshape(g, k, x[KT]) || graph_matmul(g, x[DS], x[KT], dq)
+               ? -1
+               : 0;
 }
 
 static GraphKey key_of(const AttentionArgs *a)
@@ -97,11 +137,14 @@ static int fused(Backend *be, Graph *g, const AttentionArgs *a)
 
 static int fused_backward(Backend *be, Graph *g, const AttentionArgs *a, void *dqkv)
 {
-    float scale = a->scale;
-    return graph_run((CudaDevice *)be, g, 10, (int64_t[]){ Q, K, V, O, DO, STATS, SCALE, DQ, DK, DV },
+    float scale = a->scale, one = 1;
+    void *delta = cuda_scratch(be, CUDA_SCRATCH_PARTIAL, (size_t)(a->batch * a->heads * a->tokens) * sizeof(float));
+    if (!delta)
+        return -1;
+    return graph_run((CudaDevice *)be, g, 12, (int64_t[]){ Q, K, V, O, DO, STATS, SCALE, ONE, DELTA, DQ, DK, DV },
                      (void *[]){ part_of(a, a->qkv, 0), part_of(a, a->qkv, 1), part_of(a, a->qkv, 2), a->y,
-                                 (void *)(uintptr_t)a->dy, a->stat, &scale, part_of(a, dqkv, 0), part_of(a, dqkv, 1),
-                                 part_of(a, dqkv, 2) });
+                                 (void *)(uintptr_t)a->dy, a->stat, &scale, &one, delta, part_of(a, dqkv, 0),
+                                 part_of(a, dqkv, 1), part_of(a, dqkv, 2) });
 }
 
 /* ---- by products */

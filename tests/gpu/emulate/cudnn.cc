@@ -77,8 +77,14 @@ const Rule rules[] = {
       CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, CUDNN_TYPE_DOUBLE },
     { CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC,
       CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR },
-    { CUDNN_ATTR_OPERATION_SDPA_BWD_QDESC, CUDNN_ATTR_OPERATION_SDPA_BWD_DVDESC,
-      CUDNN_BACKEND_OPERATION_SDPA_BWD_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR },
+    { CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_BACKEND_REDUCTION_DESCRIPTOR,
+      CUDNN_TYPE_REDUCTION_OPERATOR_TYPE },
+    { CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_BACKEND_REDUCTION_DESCRIPTOR,
+      CUDNN_TYPE_DATA_TYPE },
+    { CUDNN_ATTR_OPERATION_REDUCTION_XDESC, CUDNN_ATTR_OPERATION_REDUCTION_DESC,
+      CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR },
+    { CUDNN_ATTR_OPERATION_RESHAPE_XDESC, CUDNN_ATTR_OPERATION_RESHAPE_YDESC,
+      CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR },
     { CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR,
       CUDNN_TYPE_HANDLE },
     { CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR,
@@ -132,25 +138,35 @@ cudnnStatus_t check_tensor(const Descriptor &d)
     return CUDNN_STATUS_SUCCESS;
 }
 
-/* Several operations go together behind a product only. */
+/* Several operations go together behind a product, or in a formula that is known. */
 cudnnStatus_t check_graph(const Descriptor &d)
 {
-    const char *fault = fusion_is(d)                                                ? fusion_fault(d)
+    const char *fault = formula_is(d)                                               ? formula_fault(d)
+                        : fusion_is(d)                                                ? fusion_fault(d)
                         : d.attributes.at(CUDNN_ATTR_OPERATIONGRAPH_OPS).count > 1 ? "operations that go together"
                                                                                    : NULL;
     return fault ? bad(fault) : CUDNN_STATUS_SUCCESS;
 }
 
-/* What the library has engines for: attention in BF16 only, of heads whose size is a multiple of 8 up to 256. */
+/* What the library has engines for: convolutions of one type, attention in BF16 only, of heads whose size is a multiple of 8 up
+ * to 256. */
 bool supported(const Descriptor &graph)
 {
+    if (formula_is(graph))
+        return formula_supported(graph);
     if (fusion_is(graph))
         return fusion_supported(graph);
     const Descriptor &op = *graph.part(CUDNN_ATTR_OPERATIONGRAPH_OPS);
-    bool forward = op.kind == CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR;
-    if (!forward && op.kind != CUDNN_BACKEND_OPERATION_SDPA_BWD_DESCRIPTOR)
-        return true;
-    const Descriptor *q = op.part(forward ? CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC : CUDNN_ATTR_OPERATION_SDPA_BWD_QDESC);
+    if (op.kind != CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR) {
+        int halves = 0, tensors = 0;
+        for (const auto &a : op.attributes)
+            if (a.second.type == CUDNN_TYPE_BACKEND_DESCRIPTOR && op.part(a.first)->kind == CUDNN_BACKEND_TENSOR_DESCRIPTOR) {
+                tensors++;
+                halves += op.part(a.first)->half();
+            }
+        return !halves || halves == tensors;
+    }
+    const Descriptor *q = op.part(CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC);
     int64_t dim = q->numbers(CUDNN_ATTR_TENSOR_DIMENSIONS)[3];
     return q->half() && dim % 8 == 0 && dim <= 256 && !getenv("HSSL_EMULATE_NO_SDPA");
 }
@@ -282,12 +298,11 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor, cudn
 /* Whether a tensor of the graph is a number of the host's, read when the graph runs. */
 static bool by_value(const Descriptor &graph, int64_t id)
 {
-    for (int64_t i = 0; i < graph.attributes.at(CUDNN_ATTR_OPERATIONGRAPH_OPS).count; i++)
-        for (const auto &a : graph.part(CUDNN_ATTR_OPERATIONGRAPH_OPS, i)->attributes)
+    for (const Descriptor *op : graph.operations())
+        for (const auto &a : op->attributes)
             for (int64_t k = 0; a.second.type == CUDNN_TYPE_BACKEND_DESCRIPTOR && k < a.second.count; k++) {
-                const Descriptor *t = graph.part(CUDNN_ATTR_OPERATIONGRAPH_OPS, i)->part(a.first, k);
-                if (t->kind == CUDNN_BACKEND_TENSOR_DESCRIPTOR && t->value<int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID) == id &&
-                    t->has(CUDNN_ATTR_TENSOR_IS_BY_VALUE))
+                const Descriptor *t = op->part(a.first, k);
+                if (t->kind == CUDNN_BACKEND_TENSOR_DESCRIPTOR && t->uid() == id && t->has(CUDNN_ATTR_TENSOR_IS_BY_VALUE))
                     return t->value<bool>(CUDNN_ATTR_TENSOR_IS_BY_VALUE);
             }
     return false;
@@ -318,8 +333,9 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescriptor_t plan
     stream_issue(h->stream, [=, varies = config->varies] {
         (void)scalars; /* live as long as this */
         memset(workspace, 0xff, WORKSPACE);
-        *fault = fusion_is(*graph) ? fusion_execute(*graph, memory, varies)
-                                   : graph_execute(*graph->part(CUDNN_ATTR_OPERATIONGRAPH_OPS), memory, varies);
+        *fault = formula_is(*graph)  ? formula_execute(*graph, memory, varies)
+                 : fusion_is(*graph) ? fusion_execute(*graph, memory, varies)
+                                     : graph_execute(*graph->part(CUDNN_ATTR_OPERATIONGRAPH_OPS), memory, varies);
         if (*fault && recorded)
             abort(); /* nobody looks at what a recording returns */
     });

@@ -24,24 +24,6 @@ Sides strides(const Descriptor &t)
     return t.numbers(CUDNN_ATTR_TENSOR_STRIDES);
 }
 
-int64_t uid(const Descriptor &t)
-{
-    return t.value<int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID);
-}
-
-bool is_virtual(const Descriptor &t)
-{
-    return t.has(CUDNN_ATTR_TENSOR_IS_VIRTUAL) && t.value<bool>(CUDNN_ATTR_TENSOR_IS_VIRTUAL);
-}
-
-std::vector<const Descriptor *> operations(const Descriptor &graph)
-{
-    std::vector<const Descriptor *> all;
-    for (int64_t i = 0; i < graph.attributes.at(CUDNN_ATTR_OPERATIONGRAPH_OPS).count; i++)
-        all.push_back(graph.part(CUDNN_ATTR_OPERATIONGRAPH_OPS, i));
-    return all;
-}
-
 const Descriptor *part_or_none(const Descriptor &op, int name)
 {
     return op.has(name) ? op.part(name) : nullptr;
@@ -142,7 +124,7 @@ const char *fusion_fault(const Descriptor &graph)
 {
     std::map<int64_t, const Descriptor *> known;
     std::set<int64_t> made, used;
-    for (const Descriptor *op : operations(graph)) {
+    for (const Descriptor *op : graph.operations()) {
         if (op->kind != CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR &&
             (op->kind != CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR || made.size()))
             return "one product, and pointwise operations behind it";
@@ -151,22 +133,22 @@ const char *fusion_fault(const Descriptor &graph)
             return fault;
         bool behind = made.empty();
         for (const Descriptor *t : f.in) {
-            behind = behind || made.count(uid(*t));
-            if (is_virtual(*t) && !made.count(uid(*t)))
+            behind = behind || made.count(t->uid());
+            if (t->is_virtual() && !made.count(t->uid()))
                 return "virtual tensors that an operation made";
-            used.insert(uid(*t));
+            used.insert(t->uid());
         }
         if (!behind)
             return "operations that hang together";
-        if (used.count(uid(*f.out)) || !made.insert(uid(*f.out)).second)
+        if (used.count(f.out->uid()) || !made.insert(f.out->uid()).second)
             return "a tensor that is written once, before it is read";
         f.in.push_back(f.out);
         for (const Descriptor *t : f.in)
-            if (known.emplace(uid(*t), t).first->second != t)
+            if (known.emplace(t->uid(), t).first->second != t)
                 return "one tensor of an id";
     }
     for (const auto &t : known)
-        if (is_virtual(*t.second) && !used.count(t.first))
+        if (t.second->is_virtual() && !used.count(t.first))
             return "virtual tensors that an operation uses";
     return nullptr;
 }
@@ -177,7 +159,7 @@ bool fusion_supported(const Descriptor &graph)
 {
     if (getenv("HSSL_EMULATE_NO_FUSION"))
         return false;
-    for (const Descriptor *op : operations(graph)) {
+    for (const Descriptor *op : graph.operations()) {
         Flow f = flow(*op);
         bool product = f.mode < 0;
         if (dims(*f.out)[0] != 1)
@@ -186,7 +168,7 @@ bool fusion_supported(const Descriptor &graph)
         for (const Descriptor *t : f.in) {
             Sides n = dims(*t), s = strides(*t);
             bool row = s[2] == 1, column = s[1] == 1, whole = n[1] == 1 || (row ? s[1] : s[2]) % 8 == 0;
-            if (is_virtual(*t) ? t->half() : t->value<int64_t>(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT) % 16)
+            if (t->is_virtual() ? t->half() : t->value<int64_t>(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT) % 16)
                 return false;
             if (!(row || (column && product && t != f.out)) || !whole || (row ? n[2] : n[1]) % 8)
                 return false;
@@ -201,16 +183,16 @@ const char *fusion_execute(const Descriptor &graph, const Operands &memory, bool
 {
     std::vector<Flow> steps;
     std::map<int64_t, Place> places;
-    for (const Descriptor *op : operations(graph)) {
+    for (const Descriptor *op : graph.operations()) {
         steps.push_back(flow(*op));
         std::vector<const Descriptor *> tensors = steps.back().in;
         tensors.push_back(steps.back().out);
         for (const Descriptor *t : tensors) {
             Place p(*t);
-            auto found = memory.find(uid(*t));
-            if (is_virtual(*t) && found != memory.end())
+            auto found = memory.find(t->uid());
+            if (t->is_virtual() && found != memory.end())
                 return "no memory for what is virtual";
-            if (is_virtual(*t))
+            if (t->is_virtual())
                 continue;
             if (found == memory.end() || !found->second)
                 return "memory for each tensor";
@@ -219,12 +201,12 @@ const char *fusion_execute(const Descriptor &graph, const Operands &memory, bool
                 return "tensors in the device's memory";
             if ((uintptr_t)p.memory % (uintptr_t)t->value<int64_t>(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT))
                 return "aligned tensors";
-            places.emplace(uid(*t), p);
+            places.emplace(t->uid(), p);
         }
     }
     if (places.size() != memory.size())
         return "no memory but for the graph's tensors";
-    const Place &a = places.at(uid(*steps[0].in[0])), &b = places.at(uid(*steps[0].in[1]));
+    const Place &a = places.at(steps[0].in[0]->uid()), &b = places.at(steps[0].in[1]->uid());
     int64_t rows = dims(*steps[0].out)[1], cols = dims(*steps[0].out)[2], depth = dims(*steps[0].in[0])[2];
     std::vector<float> weight;
     for (int64_t k = 0; k < depth; k++)
@@ -240,20 +222,20 @@ const char *fusion_execute(const Descriptor &graph, const Operands &memory, bool
                     y[(size_t)c] += x * weight[(size_t)(k * cols + c)];
             }
             for (size_t i = 0; f.mode >= 0 && i < f.in.size(); i++) {
-                auto before = made.find(uid(*f.in[i]));
+                auto before = made.find(f.in[i]->uid());
                 if (before != made.end())
                     in[i] = before->second;
                 for (int64_t c = 0; before == made.end() && c < cols; c++)
-                    in[i].push_back(places.at(uid(*f.in[i])).get(r, c));
+                    in[i].push_back(places.at(f.in[i]->uid()).get(r, c));
             }
             for (size_t c = 0; f.mode >= 0 && c < (size_t)cols; c++)
                 y[c] = f.mode == CUDNN_POINTWISE_ADD        ? in[0][c] + in[1][c]
                        : f.mode == CUDNN_POINTWISE_GELU_FWD ? gelu(in[0][c])
                                                             : in[0][c] * gelu_slope(in[1][c]);
-            auto to = places.find(uid(*f.out));
+            auto to = places.find(f.out->uid());
             for (int64_t c = 0; to != places.end() && c < cols; c++) /* who reads it finds what was stored */
                 y[(size_t)c] = to->second.put(r, c, y[(size_t)c] + (varies ? 1 : 0));
-            made[uid(*f.out)] = y;
+            made[f.out->uid()] = y;
         }
     return nullptr;
 }

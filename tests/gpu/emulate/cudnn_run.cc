@@ -155,46 +155,6 @@ void attention(const Descriptor &op, const Operands &memory, bool varies)
             }
 }
 
-void attention_backward(const Descriptor &op, const Operands &memory, bool varies)
-{
-    View q = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_QDESC, memory), k = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_KDESC, memory);
-    View v = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_VDESC, memory), o = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_ODESC, memory);
-    View dy = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_DODDESC, memory);
-    View stat = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_STATSDESC, memory);
-    View scale = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_SCALEDESC, memory);
-    View dq = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_DQDESC, memory), dk = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_DKDESC, memory);
-    View dv = view(op, CUDNN_ATTR_OPERATION_SDPA_BWD_DVDESC, memory);
-    if (!fault && (!q.same(o) || !k.same(v) || !q.same(dy) || !q.same(dq) || !k.same(dk) || !v.same(dv) || stat.half))
-        fault = "shapes that go together";
-    if (fault)
-        return;
-    float factor = scale.get(0, 0, 0, 0);
-    Sums sq(dq), sk(dk), sv(dv);
-    for (int64_t b = 0; b < q.dim[0]; b++)
-        for (int64_t h = 0; h < q.dim[1]; h++)
-            for (int64_t i = 0; i < q.dim[2]; i++) {
-                float delta = 0;
-                for (int64_t d = 0; d < q.dim[3]; d++)
-                    delta += dy.get(b, h, i, d) * o.get(b, h, i, d);
-                for (int64_t j = 0; j < k.dim[2]; j++) {
-                    float s = 0, dp = 0;
-                    for (int64_t d = 0; d < q.dim[3]; d++) {
-                        s += q.get(b, h, i, d) * k.get(b, h, j, d);
-                        dp += dy.get(b, h, i, d) * v.get(b, h, j, d);
-                    }
-                    float p = expf(s * factor - stat.get(b, h, i, 0)), ds = p * (dp - delta) * factor;
-                    for (int64_t d = 0; d < q.dim[3]; d++) {
-                        sv.of(b, h, j, d) += p * dy.get(b, h, i, d);
-                        sq.of(b, h, i, d) += ds * k.get(b, h, j, d);
-                        sk.of(b, h, j, d) += ds * q.get(b, h, i, d);
-                    }
-                }
-            }
-    sq.store(varies);
-    sk.store(varies);
-    sv.store(varies);
-}
-
 } // namespace
 
 const char *graph_execute(const Descriptor &op, const Operands &memory, bool varies)
@@ -212,9 +172,6 @@ const char *graph_execute(const Descriptor &op, const Operands &memory, bool var
         break;
     case CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR:
         attention(op, memory, varies);
-        break;
-    case CUDNN_BACKEND_OPERATION_SDPA_BWD_DESCRIPTOR:
-        attention_backward(op, memory, varies);
         break;
     default:
         fault = "an operation";
