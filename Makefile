@@ -199,6 +199,16 @@ $B/tests/emulated-cuda.so: $(EMULATED)
 	@mkdir -p $(@D)
 	$(CXX) -shared -o $@ $^
 
+# The real cuDNN, asked for plans without a GPU (tests/gpu/library/plans.c).
+PLANS   := $(if $(CUDA_SO),$B/tests/cudnn-plans)
+WRAPPED := cudnnCreate cudnnDestroy cudnnSetStream cudnnBackendCreateDescriptor cudnnBackendSetAttribute cudnnBackendFinalize \
+           cudnnBackendGetAttribute graph_run cuda_scratch cuda_bias_gelu
+$B/obj/tests/gpu/library/%.o: CFLAGS += -isystem $(CUDA_HOME)/include
+
+$B/tests/cudnn-plans: $B/obj/tests/gpu/library/plans.o $(TAP) $(patsubst %.c,$B/obj/%.o,$(CUDASRC:%.cu=%.c)) $(LIBHSSL)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $^ -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lcudnn -lnccl $(LDLIBS)
+
 # For tests/cli/70-faults.sh. The library goes into programs that are not sanitized only.
 FAULTS := $B/fault/inject.so $B/fault/store
 
@@ -220,7 +230,7 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory check-run
 
 .PHONY: check-build
-check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(UNITS) $(GPUTESTS) $(FUZZERS) $(FAULTS) $(BENCHES) \
+check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(PLANS) $(UNITS) $(GPUTESTS) $(FUZZERS) $(FAULTS) $(BENCHES) \
              $(if $(GOLDSRC),$B/tests/golden)
 
 check-run:

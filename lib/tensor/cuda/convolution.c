@@ -17,8 +17,7 @@ static GraphTensor channels_last(int64_t uid, DType type, int64_t n, int64_t c, 
 
 typedef struct {
     const ConvArgs *args;
-    int kind;       /* which of the three operations */
-    DType filters;  /* type of the filter, or of its gradient */
+    int kind; /* which of the three operations */
 } Job;
 
 static int build(Graph *g, const void *arg)
@@ -26,7 +25,7 @@ static int build(Graph *g, const void *arg)
     const Job *j = arg;
     const ConvArgs *a = j->args;
     GraphTensor tx = channels_last(X, a->type, a->batch, a->cin, a->h, a->w);
-    GraphTensor tw = channels_last(W, j->filters, a->cout, a->cin, a->kh, a->kw);
+    GraphTensor tw = channels_last(W, a->type, a->cout, a->cin, a->kh, a->kw);
     GraphTensor ty = channels_last(Y, a->type, a->batch, a->cout, a->ho, a->wo);
     cudnnDataType_t compute = CUDNN_DATA_FLOAT;
     cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
@@ -69,12 +68,12 @@ static int build(Graph *g, const void *arg)
     return graph_operation(g, kinds[j->kind], 6, operation);
 }
 
-static int run(Backend *be, const ConvArgs *a, int kind, DType filters, const void *x, const void *w, const void *y)
+static int run(Backend *be, const ConvArgs *a, int kind, const void *x, const void *w, const void *y)
 {
     CudaDevice *d = (CudaDevice *)be;
-    Job j = { a, kind, filters };
+    Job j = { a, kind };
     GraphKey key = { { a->type, a->batch, a->h, a->w, a->cin, a->cout, a->ho, a->wo, a->kh, a->kw, a->stride, a->pad,
-                       kind, filters } };
+                       kind } };
     Graph *g = graph_find(d, &key, build, &j);
     return g ? graph_run(d, g, 3, (int64_t[]){ X, W, Y },
                          (void *[]){ (void *)(uintptr_t)x, (void *)(uintptr_t)w, (void *)(uintptr_t)y })
@@ -101,9 +100,23 @@ static int conv(Backend *be, const ConvArgs *a)
     if (!a->batch)
         return 0;
     const void *w = turned_filter(be, a);
-    if (!w || run(be, a, 0, a->type, a->x, w, a->y))
+    if (!w || run(be, a, 0, a->x, w, a->y))
         return -1;
     return cuda_bias_gelu(be, a->type, a->batch * a->ho * a->wo, a->cout, a->cout, a->bias, a->y, NULL);
+}
+
+/* cuDNN has no engine for one in F32 of operands in BF16. */
+static int filter_gradient(Backend *be, const ConvArgs *a)
+{
+    int64_t n = filter_count(a);
+    float *dw = cuda_scratch(be, CUDA_SCRATCH_FILTER, 2 * (size_t)n * sizeof *dw);
+    void *real = a->type == DT_F32 ? (void *)dw : dw + n;
+    CastArgs wide = { .from = a->type, .to = DT_F32, .n = n, .x = real, .out = dw };
+    TransposeArgs t = { .type = DT_F32, .batch = a->cout, .a = (int64_t)a->kh * a->kw, .b = a->cin, .add = true, .x = dw,
+                        .out = a->dweight };
+    if (!dw || run(be, a, 2, a->x, real, a->dy) || (real != dw && be->cast(be, &wide)))
+        return -1;
+    return be->transpose(be, &t);
 }
 
 static int conv_backward(Backend *be, const ConvArgs *a)
@@ -117,17 +130,11 @@ static int conv_backward(Backend *be, const ConvArgs *a)
         const void *w = turned_filter(be, a);
         void *dx = a->add ? cuda_scratch(be, CUDA_SCRATCH_SCORES, (size_t)in * dtype_size(a->type)) : a->dx;
         CastArgs sum = { .from = a->type, .to = a->type, .n = in, .x = dx, .out = a->dx, .add = true };
-        if (!w || !dx || run(be, a, 1, a->type, dx, w, a->dy) || (a->add && be->cast(be, &sum)))
+        if (!w || !dx || run(be, a, 1, dx, w, a->dy) || (a->add && be->cast(be, &sum)))
             return -1;
     }
-    if (a->dweight) {
-        TransposeArgs t = { .type = DT_F32, .batch = a->cout, .a = (int64_t)a->kh * a->kw, .b = a->cin, .add = true,
-                            .out = a->dweight };
-        float *dw = cuda_scratch(be, CUDA_SCRATCH_FILTER, (size_t)filter_count(a) * sizeof *dw);
-        t.x = dw;
-        if (!dw || run(be, a, 2, DT_F32, a->x, dw, a->dy) || be->transpose(be, &t))
-            return -1;
-    }
+    if (a->dweight && filter_gradient(be, a))
+        return -1;
     ColsumArgs bias = { .type = a->type, .rows = a->batch * a->ho * a->wo, .cols = a->cout, .x = a->dy, .out = a->dbias,
                         .add = true };
     return a->dbias ? be->colsum(be, &bias) : 0;
