@@ -56,17 +56,18 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads, const Samples *samples)
     shape[qkv->ndim - 1] = c;
     bool wants = TAPE_WANTS(t, qkv);
     Tensor *y = tape_tensor(t, qkv->dtype, qkv->ndim, shape);
-    float *stat = y && wants ? tape_floats(t, heads * tensor_rows(qkv)) : NULL;
-    if (!y || (wants && !stat))
+    if (!y)
         return NULL;
-    AttentionArgs args[SIZES];
+    AttentionArgs args[SIZES] = { 0 };
     for (int i = 0; i < s.sizes; i++) {
         AttentionArgs *a = &args[i];
         *a = (AttentionArgs){ .type = qkv->dtype, .batch = s.of[i].count, .tokens = s.of[i].tokens, .heads = heads,
                               .dim = (int)(c / heads), .qkv = element(qkv->data, qkv->dtype, row * 3 * c),
-                              .y = element(y->data, y->dtype, row * c), .stat = stat ? stat + row * heads : NULL };
+                              .y = element(y->data, y->dtype, row * c) };
         a->scale = 1.0f / sqrtf((float)a->dim);
         row += a->batch * a->tokens;
+        if (wants && !(a->stat = tape_floats(t, a->batch * heads * a->tokens)))
+            return NULL;
         if (tape_backend(t)->attention(tape_backend(t), a) < 0)
             return tape_fail(t);
     }
