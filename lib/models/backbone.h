@@ -60,7 +60,7 @@ extern const BackboneFamily vit_family; /* Dosovitskiy 2021, as in DINO */
 Backbone *backbone_new(const BackboneSpec *spec, Params *params, const char *prefix);
 void backbone_free(Backbone *b);
 
-/* Images of n <= SIZES sizes in one pass, x[i] and out[i] those of one size: [B,3,H,W] f32, H and W at least one patch.
+/* Images of n <= SAMPLE_SIZES sizes in one pass, x[i] and out[i] those of one size: [B,3,H,W] f32, H and W at least one patch.
  * want_tokens: fill out->tokens; want_raw: fill out->raw (a head follows). pass NULL: no drop path. 0, or -1. */
 int backbone_forward(Backbone *b, Tape *t, int n, Tensor *const *x, bool want_raw, bool want_tokens, const Pass *pass,
                      BackboneOut *out);

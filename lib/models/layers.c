@@ -100,7 +100,7 @@ static Tensor *repeat_block(Tape *t, Tensor *x, const void *arg)
 /* Drop path of one of the branches. */
 static void set_scale(BranchArgs *a, const Tensor *x, const Pass *pass, int layer, int branch)
 {
-    for (int i = 0; i < SIZES && i < (a->samples.sizes ? a->samples.sizes : 1); i++)
+    for (int i = 0; i < SAMPLE_SIZES && i < (a->samples.sizes ? a->samples.sizes : 1); i++)
         a->scale[i] = drop_path_factors(pass, i, layer, branch, a->samples.sizes ? a->samples.of[i].count : x->shape[0]);
 }
 

@@ -32,7 +32,7 @@ void drop_path_draw(const DropPath *d, int64_t batch, float *factors);
 /* What a forward pass is given beside its input. factors: those of drop_path_draw on the device, for the samples of each size,
  * or NULL for none. recompute: of a layer only the output is kept for the backward pass (tape_recompute). */
 typedef struct {
-    const float *factors[SIZES];
+    const float *factors[SAMPLE_SIZES];
     bool recompute;
     int (*reached)(void *arg); /* on the way back, before each block of the base model; or NULL */
     void *reached_arg;

@@ -89,7 +89,7 @@ static int vit_forward(Backbone *b, Tape *t, int n, Tensor *const *x, bool want_
                        BackboneOut *out)
 {
     Vit *v = (Vit *)b;
-    Tensor *patches[SIZES], *pos[SIZES];
+    Tensor *patches[SAMPLE_SIZES], *pos[SAMPLE_SIZES];
     Samples samples;
     size_t mark = tape_mark(t);
     for (int i = 0; i < n; i++)

@@ -183,8 +183,8 @@ int network_images(Network *n, Tape *t, int sizes, Tensor *const *x, bool want_a
         pass = (Pass){ .recompute = how->recompute, .reached = how->reached, .reached_arg = how->reached_arg,
                        .probe = how->probe };
     size_t mark = tape_mark(t);
-    Tensor *images[SIZES];
-    BackboneOut base[SIZES];
+    Tensor *images[SAMPLE_SIZES];
+    BackboneOut base[SAMPLE_SIZES];
     tape_operands(t, params_flat(n->params), n->operands);
     for (int i = 0; i < sizes; i++) {
         out[i] = (NetworkOut){ 0 };

@@ -226,7 +226,7 @@ bool student_packs(const TrainConfig *c, const Backend *be)
 /* Image vectors of the views of sizes first, first + 1, ..., in one pass. */
 static int images(Student *s, int first, int sizes, bool record, Probe *probe, NetworkOut *out)
 {
-    Tensor *x[SIZES];
+    Tensor *x[SAMPLE_SIZES];
     NetworkPass how = { .recompute = s->config.recompute, .probe = probe };
     for (int i = 0; i < sizes; i++) {
         x[i] = views_tensor(s->tape, &s->views, first + i);
@@ -245,7 +245,7 @@ static int images(Student *s, int first, int sizes, bool record, Probe *probe, N
 static int forward(Student *s, bool record, Probe *probe)
 {
     Tape *t = s->tape;
-    NetworkOut part[SIZES];
+    NetworkOut part[SAMPLE_SIZES];
     int parts = s->views.locals ? 2 : 1;
     bool at_once = student_packs(&s->config, s->be);
     tape_begin(t, record);

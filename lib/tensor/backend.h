@@ -6,7 +6,7 @@
  * Where an output has an `add` flag beside it, the kernel adds to what is there when it is set, else it sets.
  * Results are the same bits from run to run with equal thread counts.
  *
- * Types: `float *` is F32 on every device: parameters, their gradients, statistics, logits, losses. `void *` holds
+ * Types: `float *` is F32 on every device: parameters, their gradients, statistics, targets, losses. `void *` holds
  * elements of the `type` beside it: what flows between layers, its gradients, and weights as operands of
  * products. It is the device's own choice (`real`): F32, or BF16 with all sums and functions still made in F32. */
 #ifndef HSSL_BACKEND_H

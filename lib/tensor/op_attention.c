@@ -9,7 +9,7 @@ typedef struct {
     Node node;
     Tensor *qkv;
     int sizes;
-    AttentionArgs args[SIZES];
+    AttentionArgs args[SAMPLE_SIZES];
 } AttentionNode;
 
 static int attention_backward(Tape *t, Node *node, const void *dy)
@@ -38,9 +38,9 @@ static bool samples_of(const Tensor *x, const Samples *samples, Samples *out)
     if (!out->sizes && x->ndim == 3)
         *out = (Samples){ 1, { { x->shape[0], x->shape[1] } } };
     int64_t rows = 0;
-    for (int i = 0; i < out->sizes && i < SIZES; i++)
+    for (int i = 0; i < out->sizes && i < SAMPLE_SIZES; i++)
         rows += out->of[i].count * out->of[i].tokens;
-    return out->sizes > 0 && out->sizes <= SIZES && rows == tensor_rows(x);
+    return out->sizes > 0 && out->sizes <= SAMPLE_SIZES && rows == tensor_rows(x);
 }
 
 Tensor *op_attention(Tape *t, Tensor *qkv, int heads, const Samples *samples)
@@ -58,7 +58,7 @@ Tensor *op_attention(Tape *t, Tensor *qkv, int heads, const Samples *samples)
     Tensor *y = tape_tensor(t, qkv->dtype, qkv->ndim, shape);
     if (!y)
         return NULL;
-    AttentionArgs args[SIZES] = { 0 };
+    AttentionArgs args[SAMPLE_SIZES] = { 0 };
     for (int i = 0; i < s.sizes; i++) {
         AttentionArgs *a = &args[i];
         *a = (AttentionArgs){ .type = qkv->dtype, .batch = s.of[i].count, .tokens = s.of[i].tokens, .heads = heads,

@@ -113,7 +113,7 @@ Tensor *op_mlp_branch(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Tenso
     for (int i = 0; i < x->ndim; i++)
         shape[i] = x->shape[i];
     shape[x->ndim - 1] = out;
-    if (!be->mlp || a->samples.sizes > 1)
+    if (!be->mlp || a->samples.sizes)
         return composed(t, x, a, w1, b1, w2, b2, shape);
     bool wants = TAPE_WANTS(t, x, w1, b1, w2, b2, a->norm_w, a->norm_b, a->residual);
     Tensor *y = tape_tensor(t, DT_F32, x->ndim, shape);

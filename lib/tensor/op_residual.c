@@ -5,7 +5,7 @@
 /* What drop path leaves of a branch: a factor for each sample, or for none of them. */
 typedef struct {
     Samples samples;
-    const float *scale[SIZES];
+    const float *scale[SAMPLE_SIZES];
 } Scale;
 
 typedef struct {
@@ -21,7 +21,7 @@ typedef struct {
     ResidualArgs args; /* without x, y, out */
 } Part;
 
-static int parts_of(const Tensor *y, const Scale *scale, Part part[SIZES])
+static int parts_of(const Tensor *y, const Scale *scale, Part part[SAMPLE_SIZES])
 {
     int64_t first = tensor_dim(y, 0), row = 0;
     int n = scale->scale[0] ? scale->samples.sizes : 0;
@@ -54,7 +54,7 @@ static ResidualArgs args_of(const Part *p, const Tensor *like, const void *x, co
 /* out = x + scale y, each shaped as `like`. */
 static int residual(Backend *be, const Tensor *like, const Scale *scale, const void *x, const void *y, void *out)
 {
-    Part part[SIZES];
+    Part part[SAMPLE_SIZES];
     int n = parts_of(like, scale, part);
     for (int i = 0; i < n; i++) {
         ResidualArgs a = args_of(&part[i], like, x, y, out);
@@ -88,7 +88,7 @@ static bool agree(Tape *t, Tensor **x, Tensor *y, const Scale *scale)
     if (*x && !tensor_alike(*x, y))
         tape_bad_shape(t, "residual", "both must have one shape", *x);
     int64_t rows = 0;
-    for (int i = 0; i < scale->samples.sizes && i < SIZES; i++)
+    for (int i = 0; i < scale->samples.sizes && i < SAMPLE_SIZES; i++)
         rows += scale->samples.of[i].count * scale->samples.of[i].tokens;
     if (scale->samples.sizes && rows != tensor_rows(y))
         tape_bad_shape(t, "residual", "the branch must have the rows of its samples", y);
@@ -169,7 +169,7 @@ static int norm_backward(Tape *t, Node *node, const void *dy)
     void *out = tape_grad(t, y, &there);
     if (!out || there)
         return tape_failed(t) ? -1 : be->layer_norm_backward(be, &norm);
-    Part part[SIZES];
+    Part part[SAMPLE_SIZES];
     int parts = parts_of(y, &n->residual->scale, part);
     for (int i = 0; i < parts; i++) {
         ResidualNormArgs a = { .norm = rows_of(&norm, &part[i], y), .sum = args_of(&part[i], y, NULL, norm.dx, out) };
@@ -195,7 +195,7 @@ static Tensor *residual_norm(Tape *t, Tensor *y, const BranchArgs *a, const Scal
         return NULL;
     RowArgs norm = { .type = y->dtype, .type_y = y->dtype, .rows = tensor_rows(y), .cols = tensor_last(y), .x = out->data,
                      .y = normed->data, .eps = a->eps, .gamma = gamma->data, .beta = beta->data, .stat = stat };
-    Part part[SIZES];
+    Part part[SAMPLE_SIZES];
     int parts = parts_of(y, scale, part);
     for (int i = 0; i < parts; i++) {
         ResidualNormArgs r = { .sum = args_of(&part[i], y, data_of(x), y->data, out->data),
@@ -217,7 +217,7 @@ static Tensor *residual_norm(Tape *t, Tensor *y, const BranchArgs *a, const Scal
 Tensor *op_branch_end(Tape *t, Tensor *y, const BranchArgs *a)
 {
     Scale scale = { .samples = a->samples };
-    for (int i = 0; i < SIZES; i++)
+    for (int i = 0; i < SAMPLE_SIZES; i++)
         scale.scale[i] = a->scale[i];
     if (!a->residual && !a->scale[0])
         return y;

@@ -10,7 +10,7 @@
 typedef struct {
     Node node;
     int n;
-    Tensor *patches[SIZES], *pos[SIZES], *cls;
+    Tensor *patches[SAMPLE_SIZES], *pos[SAMPLE_SIZES], *cls;
 } TokensNode;
 
 /* Back to the samples of one size, whose tokens' gradient is dy. */
@@ -71,7 +71,7 @@ Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *c
     Samples s = { .sizes = n };
     int64_t rows = 0;
     bool wants = TAPE_WANTS(t, cls);
-    if (n < 1 || n > SIZES)
+    if (n < 1 || n > SAMPLE_SIZES)
         return tape_bad_shape(t, "tokens", "samples must be of one or two sizes", NULL);
     for (int i = 0; i < n; i++) {
         if (!patches[i] || tape_failed(t) || !tokens_fit(t, patches[i], patches[0], cls, pos[i]))

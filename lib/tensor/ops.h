@@ -28,11 +28,11 @@ Tensor *op_weight_norm_linear(Tape *t, Tensor *x, Tensor *v, Tensor *g);
 
 /* linear(gelu(linear(x, w1, b1)), w2, b2); biases may be NULL. */
 Tensor *op_mlp(Tape *t, Tensor *x, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2);
-/* Whose rows a tensor [R, C] holds: samples of up to SIZES sizes, those of one size together, each as so many tokens. */
-enum { SIZES = 2 };
+/* Whose rows a tensor [R, C] holds: samples of up to SAMPLE_SIZES sizes, those of one size together, each as so many tokens. */
+enum { SAMPLE_SIZES = 2 };
 typedef struct {
     int sizes; /* 0: the tensor is [B, N, C] and tells by itself */
-    struct { int64_t count, tokens; } of[SIZES];
+    struct { int64_t count, tokens; } of[SAMPLE_SIZES];
 } Samples;
 
 /* softmax(q k^T / sqrt(d)) v by head, each sample by itself. qkv [B, N, 3C], or [R, 3C] with the samples that it holds (else
@@ -44,7 +44,7 @@ typedef struct {
     Tensor *norm_w, *norm_b; /* layer norm before the branch; both NULL: none */
     float eps;
     Samples samples; /* of x */
-    const float *scale[SIZES]; /* drop path: memory of the device, alive for the step, one factor (0 or 1/keep) for each
+    const float *scale[SAMPLE_SIZES]; /* drop path: memory of the device, alive for the step, one factor (0 or 1/keep) for each
                                   sample of a size; NULL for the first: 1 for all */
     Tensor *residual; /* added to the branch: x itself in most blocks, another tensor of its shape, or NULL */
     Tensor *next_w, *next_b; /* layer norm (and eps) of what comes next: made with the result where that is faster, for
@@ -97,7 +97,7 @@ Tensor *op_patch_embed(Tape *t, Tensor *images, Tensor *w, Tensor *b, int patch)
 /* u8 [B, H, W, 3] -> f32 [B, 3, H, W], (x / 255 - mean) / std with ImageNet's mean and deviation. Not
  * differentiable. */
 Tensor *op_image_normalize(Tape *t, const Tensor *x);
-/* The class token in front of each sample's patches, plus position, for samples of n <= SIZES sizes: patches[i] [B, N, C], one
+/* The class token in front of each sample's patches, plus position, for samples of n <= SAMPLE_SIZES sizes: patches[i] [B, N, C], one
  * behind the other; cls [1, 1, C] or NULL; pos[i] [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C] where n is 1, else
  * [R, C]; *samples (or NULL) tells whose rows. [Dosovitskiy 2021, Eq. 1] */
 Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *const *pos, Samples *samples);

@@ -91,7 +91,8 @@ void *tape_grad_own(Tape *t, Tensor *x, Tensor *out, bool *add);
 /* A gradient that kernels only add to: new ones are cleared. */
 void *tape_grad_added(Tape *t, Tensor *x);
 
-/* Memory of the step arena that holds a gradient of x, and is given up for it: without a copy where x has no other. */
+/* A gradient of x, of its type, for the backward function that calls this: without a copy where it lies in x's own place and x
+ * has no other. */
 int tape_grad_give(Tape *t, Tensor *x, void *gradient);
 
 /* Logits, which nobody reads but one loss: it may put their gradient in their place. */

@@ -136,7 +136,8 @@ void *tape_grad_added(Tape *t, Tensor *x)
 int tape_grad_give(Tape *t, Tensor *x, void *gradient)
 {
     Result *r = x->tape_private;
-    if (r && !r->buffer && !r->retained) {
+    /* Other memory of the arena would be given up before the gradient is read. */
+    if (r && !r->buffer && !r->retained && gradient == x->data) {
         Buffer *b = tape_host(t, sizeof *b); /* none of the pool's, to which it does not return */
         if (!b)
             return -1;

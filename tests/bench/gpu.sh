@@ -154,8 +154,8 @@ awk '
     /"bench":"kernel"/ {
         sub(/-kernels$/, "", name)
         if (++kernels[name] <= 12)
-            table[name] = table[name] sprintf("%-12s %-44s %5.1f %% of the step, %3.0f %% of the ceiling of %s\n", name,
-                title("kernel"), 100 * number("of_step"), 100 * number("of_ceiling"), text("bound"))
+            table[name] = table[name] sprintf("%-12s %-44s %5.1f %% of the kernels, %3.0f %% of the ceiling of %s\n", name,
+                title("kernel"), 100 * number("of_kernels"), 100 * number("of_ceiling"), text("bound"))
         next
     }
     /"bench":"step"/ && name ~ /-kernels$/ { next }
@@ -193,8 +193,8 @@ awk '
             if (fast[c]) printf ",\"times_compiled\":%.2f", best / fast[c]
             if (plain[c] && one[c]) printf ",\"head_time\":%.3f,\"head_memory\":%.3f", plain[c] / one[c], one_mib[c] / plain_mib[c]
             if (two[c] && one[c]) printf ",\"two_processes_time\":%.3f", one[c] / two[c]
-            if (other["plain", c]) printf ",\"times_no_graph\":%.3f", one[c] / other["plain", c]
-            if (other["apart", c]) printf ",\"times_apart\":%.3f", one[c] / other["apart", c]
+            if (one[c] && other["plain", c]) printf ",\"times_no_graph\":%.3f", one[c] / other["plain", c]
+            if (one[c] && other["apart", c]) printf ",\"times_apart\":%.3f", one[c] / other["apart", c]
             if (one[c] && other["gelu", c]) printf ",\"gelu_cudnn_times\":%.3f", other["gelu", c] / one[c]
             printf "%s}\n", parts[c] == "" ? "" : "," parts[c]
         }

@@ -284,7 +284,7 @@ int main(int argc, char **argv)
     }
     print(&r, time, threads);
     if (o.profile)
-        profile_print(o.steps, middle(time[WHOLE]), &most);
+        profile_print(o.steps, &most);
     for (int i = 0; i < PARTS; i++)
         free(time[i]);
     teach_close(&r.teach);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Each graph that the backend asks cuDNN for, put to the library that is installed, for GPUs that need not be here.
+# Each kind of graph that the backend asks cuDNN for, put to the library that is installed, for GPUs that need not be here.
 . "$(dirname "$0")/../tap.sh"
 if [ ! -x "$HSSL_BIN/tests/cudnn-plans" ]; then
     skip 'built without CUDA' "cuDNN's plans"

@@ -281,7 +281,7 @@ static void test_residual_norms(void)
 static void test_losses(void)
 {
     typedef int Kernel(Backend *, const LossArgs *);
-    static const int64_t ks[] = { 1, 17, 1000, 4104 };
+    static const int64_t ks[] = { 1, 17, 1000, 4101, 4104 };
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
         for (int how = 0; how < 3; how++)
             for (int which = 0; which < 4; which++) {
@@ -290,7 +290,7 @@ static void test_losses(void)
                 int64_t k = ks[i], batch = 1 + 2 * (how > 0), rows = which ? batch * 3 : 4 * batch;
                 int64_t targets = which ? rows : 2 * batch, labels[12];
                 for (int r = 0; r < 12; r++)
-                    labels[r] = r == 1 ? -100 : r * 5 % k;
+                    labels[r] = r == 1 ? (how == 1 ? 7 % k : -100) : r * 5 % k; /* ignored: any number */
                 input_scaled(0, DT_REAL, rows * k, 2, 0);
                 input(1, DT_F32, targets * k);
                 output(9, DT_F32, targets * k, false);
@@ -303,7 +303,7 @@ static void test_losses(void)
                     Backend *be = side[s];
                     Kernel *const kernel[] = { be->dino_loss, be->soft_ce, be->hard_ce, be->kl };
                     LossArgs a = { .type = T(0), .rows = rows, .k = k, .views = 4, .batch = (int)batch, .logits = P(0),
-                                   .target = which == 3 ? P(1) : P(9), .label = P(2), .ignore = -100,
+                                   .target = which == 3 ? P(1) : P(9), .label = P(2), .ignore = how == 1 ? 7 % k : -100,
                                    .temp = which < 2 ? 0.1f : 1, .weight = 0.5f, .loss = P(4), .value = how ? P(3) : NULL,
                                    .dlogits = !how ? NULL : P(how == 1 ? 6 : 0) };
                     both_called(s, names[which], kernel[which](be, &a));

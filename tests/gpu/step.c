@@ -203,6 +203,32 @@ static void test_training(const char *aux, const char *device)
     teacher_free(b.teacher);
 }
 
+/* Why a loss is not finite is found by one more forward pass, which is not recorded. */
+static void test_blame(const char *device)
+{
+    TrainConfig c = small("vit", device);
+    Run r;
+    if (!begin(&r, &c) || !steps(&r, 0, 2))
+        return;
+    /* Finite weights, and numbers on the way that are not. */
+    Params *p = network_params(student_network(r.student));
+    const Param *w = params_find(p, "backbone.norm.weight");
+    float *large = malloc(w->count * sizeof *large);
+    for (size_t i = 0; i < w->count; i++)
+        large[i] = 3e38f;
+    device_set(r.be, w->tensor->data, large, w->count * sizeof *large);
+    free(large);
+    StepRates rates;
+    StudentReport report;
+    config_rates(&c, 2, 2, &rates);
+    ViewBatch v = { .batch = B, .globals = 2, .locals = LOCALS, .global_size = SIZE, .local_size = LOCAL, .global = r.global,
+                    .local = r.local };
+    int rc = student_forward(r.student, &v, &rates) ? 0 : student_finish(r.student, r.q, &rates, &report);
+    ok(rc < 0 && err_code() == ERR_MATH && strstr(err_text(), "image vectors of the base"), "numbers on the way that are not: %s",
+       err_text());
+    end(&r);
+}
+
 static void test_not_finite(const char *device)
 {
     TrainConfig c = small("none", device);
@@ -238,5 +264,6 @@ int main(void)
     test_training("vit", device);
     test_training("convnext", device);
     test_not_finite(device);
+    test_blame(device);
     return tap_done();
 }

@@ -118,27 +118,27 @@ static void test_forward(const char *kind)
     tape_free(t);
 }
 
-/* Images of two sizes, in one pass or one after the other: image vectors to out, one behind the other, and the gradients of all
- * parameters for gradients of those. */
-static int both_sizes(Backbone *b, Params *p, Tape *t, bool at_once, const Pass *pass, float *out)
+/* Images of two sizes, in one pass or one after the other: image vectors to out, one behind the other, and, where that is
+ * recorded, the gradients of all parameters for gradients of those. */
+static int both_sizes(Backbone *b, Params *p, Tape *t, bool record, bool at_once, const Pass *pass, float *out)
 {
-    static const int64_t shapes[SIZES][4] = { { 3, 3, 24, 24 }, { 5, 3, 12, 20 } };
-    Tensor *x[SIZES], *image[SIZES], *gout[SIZES];
-    BackboneOut base[SIZES];
-    tape_begin(t, true);
+    static const int64_t shapes[SAMPLE_SIZES][4] = { { 3, 3, 24, 24 }, { 5, 3, 12, 20 } };
+    Tensor *x[SAMPLE_SIZES], *image[SAMPLE_SIZES], *gout[SAMPLE_SIZES];
+    BackboneOut base[SAMPLE_SIZES];
+    tape_begin(t, record);
     if (params_zero_grad(p))
         return -1;
-    for (int i = 0; i < SIZES; i++) {
+    for (int i = 0; i < SAMPLE_SIZES; i++) {
         x[i] = tape_tensor(t, DT_F32, 4, shapes[i]);
         for (int64_t k = 0; k < tensor_count(x[i]); k++)
             ((float *)x[i]->data)[k] = (float)sin(0.37 * (double)k + i);
     }
-    for (int i = 0; i < SIZES; i += at_once ? SIZES : 1) {
+    for (int i = 0; i < SAMPLE_SIZES; i += at_once ? SAMPLE_SIZES : 1) {
         Pass own = at_once ? *pass : pass_of_size(pass, i);
-        if (backbone_forward(b, t, at_once ? SIZES : 1, &x[i], true, false, &own, &base[i]))
+        if (backbone_forward(b, t, at_once ? SAMPLE_SIZES : 1, &x[i], true, false, &own, &base[i]))
             return -1;
     }
-    for (int i = 0; i < SIZES; i++) {
+    for (int i = 0; i < SAMPLE_SIZES; i++) {
         /* What a head reads and the image vector, each with a gradient of its own. */
         image[i] = op_add(t, base[i].image, op_mean_tokens(t, base[i].raw));
         gout[i] = image[i] ? tape_tensor(t, image[i]->dtype, image[i]->ndim, image[i]->shape) : NULL;
@@ -149,13 +149,13 @@ static int both_sizes(Backbone *b, Params *p, Tape *t, bool at_once, const Pass 
         for (int64_t k = 0; k < tensor_count(gout[i]); k++)
             ((float *)gout[i]->data)[k] = (float)cos(0.9 * (double)k + i);
     }
-    return tape_backward_from(t, SIZES, image, gout);
+    return record ? tape_backward_from(t, SAMPLE_SIZES, image, gout) : 0;
 }
 
 static void test_sizes(void)
 {
     enum { C = 24, DEPTH = 3, SAMPLES = 3 + 5, LAYER = DEPTH * BRANCHES };
-    float apart[SAMPLES * C], together[SAMPLES * C], factors[SIZES][LAYER * 5];
+    float apart[SAMPLES * C], together[SAMPLES * C], factors[SAMPLE_SIZES][LAYER * 5];
     Params *p = params_new();
     Tape *t = tape_new(test_device());
     BackboneSpec s = { "vit_tiny", backbone_dims("vit_tiny", C, DEPTH, 2), 4, 24 };
@@ -165,18 +165,20 @@ static void test_sizes(void)
     size_t n = params_bytes(p) / sizeof(float);
     float *want = malloc(params_bytes(p));
     DropPath draws = { .rate = 0.5f, .layers = DEPTH, .seed = 1, .step = 2 };
-    for (draws.group = 0; draws.group < SIZES; draws.group++)
+    for (draws.group = 0; draws.group < SAMPLE_SIZES; draws.group++)
         drop_path_draw(&draws, draws.group ? 5 : 3, factors[draws.group]);
     for (int how = 0; how < 3; how++) {
         static const char *const names[] = { "without drop path", "with drop path", "with drop path, computed twice" };
         Pass pass = { .recompute = how == 2 };
-        for (int i = 0; how && i < SIZES; i++)
+        for (int i = 0; how && i < SAMPLE_SIZES; i++)
             pass.factors[i] = factors[i];
-        ok(!both_sizes(b, p, t, false, &pass, apart), "one after the other, %s", names[how]);
+        ok(!both_sizes(b, p, t, true, false, &pass, apart), "one after the other, %s", names[how]);
         memcpy(want, params_flat_grad(p), n * sizeof *want);
-        ok(!both_sizes(b, p, t, true, &pass, together), "in one pass");
+        ok(!both_sizes(b, p, t, true, true, &pass, together), "in one pass");
         is_close(together, apart, SAMPLES * C, 1e-5, "the same image vectors");
         is_close(params_flat_grad(p), want, (long)n, 1e-5, "the same gradients");
+        ok(!both_sizes(b, p, t, false, true, &pass, together), "in one pass that is not recorded");
+        is_close(together, apart, SAMPLES * C, 1e-5, "the same image vectors");
     }
     free(want);
     backbone_free(b);

@@ -189,6 +189,13 @@ static Tensor *dino_of_logits(Tape *t, Tensor **x, const int *p)
     return op_dino_loss(t, op_logits(t, x[0], x[2], NULL, DT_F32), target(t, x[1]), p[0], p[1], 0.5f, 2, NULL);
 }
 
+/* The gradient must outlast what the ops before need on the way back. */
+static Tensor *soft_ce_of_mlp(Tape *t, Tensor **x, const int *p)
+{
+    (void)p;
+    return op_soft_cross_entropy(t, op_mlp(t, x[0], x[2], NULL, x[3], NULL), target(t, x[1]), 0.5f);
+}
+
 static Tensor *soft_ce(Tape *t, Tensor **x, const int *p)
 {
     (void)p;
@@ -307,6 +314,7 @@ static const Case cases[] = {
     { "dino loss, 1 sample", dino, { S(3, 1), S(2, 1) }, .p = { 3, 1 } },
     { "dino loss of logits", dino_of_logits, { S(9, 7), S(6, 40), S(40, 7) }, .p = { 3, 3 } },
     { "soft cross-entropy", soft_ce, { S(5, 37), S(5, 37) }, .p = { 0 } },
+    { "soft cross-entropy of an mlp", soft_ce_of_mlp, { S(70, 16), S(70, 16), S(40, 16), S(16, 40) }, .p = { 0 } },
     { "cross-entropy", hard_ce, { S(5, 9) }, .p = { 0 } },
     { "kl", kl, { S(5, 19), S(5, 19) }, .p = { 0 } },
     { "kl, many classes", kl, { S(3, 4100), S(3, 4100) }, .p = { 0 }, .tolerance = 2e-2 },

@@ -108,9 +108,9 @@ static int conv(Backend *be, const ConvArgs *a)
 /* cuDNN has no engine for one in F32 of operands in BF16. */
 static int filter_gradient(Backend *be, const ConvArgs *a)
 {
-    int64_t n = filter_count(a);
-    float *dw = cuda_scratch(be, CUDA_SCRATCH_FILTER, 2 * (size_t)n * sizeof *dw);
-    void *real = a->type == DT_F32 ? (void *)dw : dw + n;
+    int64_t n = filter_count(a), aligned = (n + 63) / 64 * 64;
+    float *dw = cuda_scratch(be, CUDA_SCRATCH_FILTER, 2 * (size_t)aligned * sizeof *dw);
+    void *real = a->type == DT_F32 ? (void *)dw : dw + aligned;
     CastArgs wide = { .from = a->type, .to = DT_F32, .n = n, .x = real, .out = dw };
     TransposeArgs t = { .type = DT_F32, .batch = a->cout, .a = (int64_t)a->kh * a->kw, .b = a->cin, .add = true, .x = dw,
                         .out = a->dweight };

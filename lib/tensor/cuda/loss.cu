@@ -72,6 +72,8 @@ struct HardTarget {
     {
         label = a.label[r];
         outside = label != a.ignore && (label < 0 || label >= a.k);
+        if (label == a.ignore)
+            label = -1; /* no class */
     }
     template <int N> __device__ Pack<float, N> at(int64_t i)
     {
@@ -131,7 +133,7 @@ __global__ void __launch_bounds__(WIDE) k_loss(LossArgs a, float pairs, Target t
         UNROLL
         for (int j = 0; j < N; j++) {
             mass += q.v[j];
-            dot += q.v[j] * v.v[j];
+            dot += q.v[j] != 0 ? q.v[j] * v.v[j] : 0; /* logits may be infinite where nothing is wanted */
         }
     }
     float lse = s.of_block();

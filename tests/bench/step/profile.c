@@ -57,6 +57,11 @@ static Cost cost_colsum(const ColsumArgs *a)
 {
     return cost(0, D(a->rows * a->cols) * size_of(a->type), "%lldx%lld", L(a->rows), L(a->cols));
 }
+/* The factor of a loss' gradient, which mostly is 1 and then costs nothing. */
+static Cost cost_scale(const PointArgs *a)
+{
+    return cost(0, 0, "%lld", L(a->n));
+}
 /* What x is NULL for has one number instead of y. */
 static Cost cost_point(const PointArgs *a)
 {
@@ -207,7 +212,7 @@ static void note(const char *entry, const Cost *c, double seconds)
     X(reduce, ReduceArgs, reduce) X(transpose, TransposeArgs, transpose) X(tokens, TokensArgs, tokens)                \
     X(resize, ResizeArgs, resize) X(resize_backward, ResizeArgs, resize) X(add, PointArgs, point)                     \
     X(mul, PointArgs, point) X(gelu, PointArgs, point) X(gelu_backward, PointArgs, point)                             \
-    X(add_scalar, PointArgs, point) X(scale, PointArgs, point) X(residual, ResidualArgs, residual)                    \
+    X(add_scalar, PointArgs, point) X(scale, PointArgs, scale) X(residual, ResidualArgs, residual)                    \
     X(layer_norm, RowArgs, rows) X(layer_norm_backward, RowArgs, rows) X(l2_normalize, RowArgs, rows)                 \
     X(l2_normalize_backward, RowArgs, rows) X(weight_norm, RowArgs, rows) X(weight_norm_backward, RowArgs, rows)      \
     X(softmax, RowArgs, rows) X(softmax_backward, RowArgs, rows) X(log_softmax, RowArgs, rows)                        \
@@ -268,14 +273,17 @@ static int by_seconds(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-void profile_print(int64_t steps, double step_seconds, const Ceilings *most)
+void profile_print(int64_t steps, const Ceilings *most)
 {
+    double all = 0; /* of the kernels: the step has waits as well */
     qsort(rows, (size_t)used, sizeof *rows, by_seconds);
+    for (const Row *r = rows; r < rows + used; r++)
+        all += r->seconds;
     for (const Row *r = rows; r < rows + used; r++) {
         double by_flops = most->flops > 0 ? r->flops / most->flops : 0, by_bytes = r->bytes / most->bytes;
         double floor = by_flops > by_bytes ? by_flops : by_bytes, n = (double)steps;
-        printf("{\"bench\":\"kernel\",\"kernel\":\"%s\",\"calls\":%.4g,\"ms\":%.4g,\"of_step\":%.4f,\"bound\":\"%s\",\"of_ceiling\":%.3f}\n",
-               r->name, (double)r->calls / n, 1e3 * r->seconds / n, r->seconds / n / step_seconds,
+        printf("{\"bench\":\"kernel\",\"kernel\":\"%s\",\"calls\":%.4g,\"ms\":%.4g,\"of_kernels\":%.4f,\"bound\":\"%s\",\"of_ceiling\":%.3f}\n",
+               r->name, (double)r->calls / n, 1e3 * r->seconds / n, r->seconds / all,
                by_flops > by_bytes ? "flops" : "bytes", r->seconds > 0 ? floor / r->seconds : 0);
     }
 }

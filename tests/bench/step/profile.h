@@ -10,7 +10,7 @@ int profile_begin(Backend *be);
 /* Forget what was timed so far. */
 void profile_reset(void);
 /* A JSON line for each kernel and shape, in the order of the time that they take: calls and milliseconds a step, the share of
- * the step, and the share of the ceiling that binds it, from the flops and bytes that it cannot do without. */
-void profile_print(int64_t steps, double step_seconds, const Ceilings *most);
+ * all kernels' time, and the share of the ceiling that binds it, from the flops and bytes that it cannot do without. */
+void profile_print(int64_t steps, const Ceilings *most);
 
 #endif
