@@ -23,7 +23,7 @@ enum { /* parts to build */
 
 /* A forward pass of the student. */
 typedef struct {
-    const float *factors[SAMPLE_SIZES]; /* network_draw's, on the device, for the images of each size; NULL: nothing is dropped */
+    const float *factors[SAMPLE_SIZES]; /* network_draw's, on the device, for images of each size; NULL: none are dropped */
     bool recompute; /* keep of each layer the output alone for the backward pass */
     int (*reached)(void *arg); /* see models/layers.h; or NULL */
     void *reached_arg;

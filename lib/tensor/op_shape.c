@@ -128,8 +128,9 @@ static int samples_backward(Tape *t, Node *node, const void *dy)
         return -1;
     /* The others have none yet. */
     c.out = element(dx, type, n->row * dim);
-    if (!c.add && (be->zero(be, dx, (size_t)(n->row * dim) * dtype_size(type)) < 0 ||
-                   be->zero(be, element(dx, type, after * dim), (size_t)((tensor_rows(n->x) - after) * dim) * dtype_size(type)) < 0))
+    size_t row = (size_t)dim * dtype_size(type);
+    if (!c.add && (be->zero(be, dx, (size_t)n->row * row) < 0 ||
+                   be->zero(be, dx + (size_t)after * row, (size_t)(tensor_rows(n->x) - after) * row) < 0))
         return -1;
     return be->copy(be, &c);
 }

@@ -97,8 +97,8 @@ Tensor *op_patch_embed(Tape *t, Tensor *images, Tensor *w, Tensor *b, int patch)
 /* u8 [B, H, W, 3] -> f32 [B, 3, H, W], (x / 255 - mean) / std with ImageNet's mean and deviation. Not
  * differentiable. */
 Tensor *op_image_normalize(Tape *t, const Tensor *x);
-/* The class token in front of each sample's patches, plus position, for samples of n <= SAMPLE_SIZES sizes: patches[i] [B, N, C], one
- * behind the other; cls [1, 1, C] or NULL; pos[i] [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C] where n is 1, else
+/* The class token in front of each sample's patches, plus position, for samples of n <= SAMPLE_SIZES sizes: patches[i]
+ * [B, N, C], one behind the other; cls [1, 1, C] or NULL; pos[i] [1, N (+ 1 with cls), C] or NULL. -> [B, N (+ 1), C] where n is 1, else
  * [R, C]; *samples (or NULL) tells whose rows. [Dosovitskiy 2021, Eq. 1] */
 Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *const *pos, Samples *samples);
 /* The samples of one size, i, out of x [R, C] -> [B, N, C], in place. */

@@ -161,7 +161,8 @@ static int pointwise(Graph *g, int mode, int n, const Role *roles)
         { CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &compute },
     };
     void *how = graph_describe(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, 2, function);
-    return operation(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how, n, roles);
+    return operation(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how, n,
+                     roles);
 }
 
 int graph_pointwise(Graph *g, int mode, void *x, void *b, void *y)

@@ -49,8 +49,10 @@ static Cost cost_matmul(const MatmulArgs *a)
 {
     double batch = a->batch > 1 ? D(a->batch) : 1, m = D(a->m), n = D(a->n), k = D(a->k);
     return cost(2 * batch * m * n * k,
-                batch * (size_of(a->type) * (m * k + k * n) + size_of(a->type_c) * m * n * (1 + a->add + (a->pre || a->gelu_at))),
-                "%s%s%s %lldx%lldx%lld", a->ta ? "t" : "n", a->tb ? "t" : "n", a->gelu ? "+gelu" : a->gelu_at ? "*gelu'" : "",
+                batch * (size_of(a->type) * (m * k + k * n) +
+                         size_of(a->type_c) * m * n * (1 + a->add + (a->pre || a->gelu_at))),
+                "%s%s%s %lldx%lldx%lld", a->ta ? "t" : "n", a->tb ? "t" : "n",
+                a->gelu ? "+gelu" : a->gelu_at ? "*gelu'" : "",
                 L(a->m), L(a->k), L(a->n));
 }
 static Cost cost_colsum(const ColsumArgs *a)
@@ -69,12 +71,15 @@ static Cost cost_point(const PointArgs *a)
 }
 static Cost cost_residual(const ResidualArgs *a)
 {
-    return cost(0, D(a->samples * a->stride) * size_of(a->type) * (2 + (a->x != NULL)), "%lldx%lld", L(a->samples), L(a->stride));
+    return cost(0, D(a->samples * a->stride) * size_of(a->type) * (2 + (a->x != NULL)), "%lldx%lld", L(a->samples),
+                L(a->stride));
 }
 static Cost cost_rows(const RowArgs *a)
 {
     double x = size_of(a->type), y = size_of(a->type_y);
-    return cost(0, D(a->rows * a->cols) * (x * ((a->x != NULL) + (a->dx ? 1 + a->add : 0)) + y * ((a->y != NULL) + (a->dy != NULL))),
+    return cost(0,
+                D(a->rows * a->cols) *
+                    (x * ((a->x != NULL) + (a->dx ? 1 + a->add : 0)) + y * ((a->y != NULL) + (a->dy != NULL))),
                 "%lldx%lld", L(a->rows), L(a->cols));
 }
 static Cost cost_residual_norm(const ResidualNormArgs *a)
@@ -88,8 +93,8 @@ static Cost mlp(const MlpArgs *a, double factor)
 {
     double in = D(a->rows * a->dim), hidden = D(a->rows * a->hidden), out = D(a->rows * a->out);
     return cost(factor * 2 * D(a->rows) * D(a->hidden) * D(a->dim + a->out),
-                4 * (factor * (in + out) + (a->pre ? hidden : 0) + (a->residual ? out : 0)), "%lldx%lldx%lld", L(a->rows), L(a->dim),
-                L(a->hidden));
+                4 * (factor * (in + out) + (a->pre ? hidden : 0) + (a->residual ? out : 0)), "%lldx%lldx%lld",
+                L(a->rows), L(a->dim), L(a->hidden));
 }
 static Cost cost_mlp(const MlpArgs *a)
 {
@@ -98,8 +103,8 @@ static Cost cost_mlp(const MlpArgs *a)
 static Cost cost_attention(const AttentionArgs *a)
 {
     double n = D(a->batch) * D(a->tokens) * a->heads * a->dim;
-    return cost((a->dy ? 2.5 : 1) * 4 * n * D(a->tokens), n * size_of(a->type) * (a->dy ? 8 + 3 * a->add : 4), "%lldx%d of %lldx%d",
-                L(a->batch), a->heads, L(a->tokens), a->dim);
+    return cost((a->dy ? 2.5 : 1) * 4 * n * D(a->tokens), n * size_of(a->type) * (a->dy ? 8 + 3 * a->add : 4),
+                "%lldx%d of %lldx%d", L(a->batch), a->heads, L(a->tokens), a->dim);
 }
 static Cost cost_conv(const ConvArgs *a)
 {
@@ -109,17 +114,19 @@ static Cost cost_conv(const ConvArgs *a)
         passes = (a->dx != NULL) + (a->dweight != NULL);
     /* Depthwise ones run beside the units that the ceiling is measured on. */
     return cost(a->groups > 1 ? 0 : passes * flops,
-                size_of(a->type) * (a->dy ? passes * out + in * ((a->dx ? 1 + a->add : 0) + (a->dweight != NULL)) : in + out),
+                size_of(a->type) *
+                    (a->dy ? passes * out + in * ((a->dx ? 1 + a->add : 0) + (a->dweight != NULL)) : in + out),
                 "%lldx%lldx%lldx%lld, %dx%d", L(a->batch), L(a->h), L(a->w), L(a->cin), a->kh, a->kw);
 }
 static Cost cost_patches(const PatchArgs *a)
 {
-    return cost(0, 2 * D(a->batch * a->channels * a->h * a->w) * size_of(a->type), "%lldx%lldx%lldx%lld", L(a->batch), L(a->channels),
-                L(a->h), L(a->w));
+    return cost(0, 2 * D(a->batch * a->channels * a->h * a->w) * size_of(a->type), "%lldx%lldx%lldx%lld", L(a->batch),
+                L(a->channels), L(a->h), L(a->w));
 }
 static Cost cost_normalize(const NormalizeArgs *a)
 {
-    return cost(0, 3 * D(a->batch * a->h * a->w) * (1 + size_of(a->type)), "%lldx%lldx%lld", L(a->batch), L(a->h), L(a->w));
+    return cost(0, 3 * D(a->batch * a->h * a->w) * (1 + size_of(a->type)), "%lldx%lldx%lld", L(a->batch), L(a->h),
+                L(a->w));
 }
 static Cost cost_cast(const CastArgs *a)
 {
@@ -127,29 +134,34 @@ static Cost cost_cast(const CastArgs *a)
 }
 static Cost cost_copy(const CopyArgs *a)
 {
-    return cost(0, D(a->outer * a->inner * a->n) * size_of(a->type) * (2 + a->add), "%lldx%lldx%lld", L(a->outer), L(a->inner), L(a->n));
+    return cost(0, D(a->outer * a->inner * a->n) * size_of(a->type) * (2 + a->add), "%lldx%lldx%lld", L(a->outer),
+                L(a->inner), L(a->n));
 }
 static Cost cost_reduce(const ReduceArgs *a)
 {
-    return cost(0, D(a->outer * a->reduce * a->n) * size_of(a->type) + D(a->outer * a->n) * size_of(a->type_out), "%lldx%lldx%lld",
-                L(a->outer), L(a->reduce), L(a->n));
+    return cost(0, D(a->outer * a->reduce * a->n) * size_of(a->type) + D(a->outer * a->n) * size_of(a->type_out),
+                "%lldx%lldx%lld", L(a->outer), L(a->reduce), L(a->n));
 }
 static Cost cost_transpose(const TransposeArgs *a)
 {
-    return cost(0, D(a->batch * a->a * a->b) * size_of(a->type) * (2 + a->add), "%lldx%lldx%lld", L(a->batch), L(a->a), L(a->b));
+    return cost(0, D(a->batch * a->a * a->b) * size_of(a->type) * (2 + a->add), "%lldx%lldx%lld", L(a->batch), L(a->a),
+                L(a->b));
 }
 static Cost cost_tokens(const TokensArgs *a)
 {
-    return cost(0, 2 * D(a->batch * a->tokens * a->dim) * size_of(a->type), "%lldx%lldx%lld", L(a->batch), L(a->tokens), L(a->dim));
+    return cost(0, 2 * D(a->batch * a->tokens * a->dim) * size_of(a->type), "%lldx%lldx%lld", L(a->batch), L(a->tokens),
+                L(a->dim));
 }
 static Cost cost_resize(const ResizeArgs *a)
 {
-    return cost(0, 4 * D(a->grid * a->grid + a->rows * a->cols) * D(a->dim), "%lldx%lldx%lld", L(a->rows), L(a->cols), L(a->dim));
+    return cost(0, 4 * D(a->grid * a->grid + a->rows * a->cols) * D(a->dim), "%lldx%lldx%lld", L(a->rows), L(a->cols),
+                L(a->dim));
 }
 static Cost cost_loss(const LossArgs *a)
 {
     double targets = !a->target ? 0 : a->views ? 2.0 * a->batch : D(a->rows);
-    return cost(0, D(a->k) * (size_of(a->type) * D(a->rows) * (1 + (a->dlogits != NULL)) + 4 * targets), "%lldx%lld", L(a->rows), L(a->k));
+    return cost(0, D(a->k) * (size_of(a->type) * D(a->rows) * (1 + (a->dlogits != NULL)) + 4 * targets), "%lldx%lld",
+                L(a->rows), L(a->k));
 }
 static double parameters(const ParamSpan *spans, int n)
 {
@@ -282,7 +294,8 @@ void profile_print(int64_t steps, const Ceilings *most)
     for (const Row *r = rows; r < rows + used; r++) {
         double by_flops = most->flops > 0 ? r->flops / most->flops : 0, by_bytes = r->bytes / most->bytes;
         double floor = by_flops > by_bytes ? by_flops : by_bytes, n = (double)steps;
-        printf("{\"bench\":\"kernel\",\"kernel\":\"%s\",\"calls\":%.4g,\"ms\":%.4g,\"of_kernels\":%.4f,\"bound\":\"%s\",\"of_ceiling\":%.3f}\n",
+        printf("{\"bench\":\"kernel\",\"kernel\":\"%s\",\"calls\":%.4g,\"ms\":%.4g,\"of_kernels\":%.4f,"
+               "\"bound\":\"%s\",\"of_ceiling\":%.3f}\n",
                r->name, (double)r->calls / n, 1e3 * r->seconds / n, r->seconds / all,
                by_flops > by_bytes ? "flops" : "bytes", r->seconds > 0 ? floor / r->seconds : 0);
     }
