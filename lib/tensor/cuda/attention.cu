@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(TILES *WARP) k_attention(AttentionArgs a)
     for (int d = 0; d < DIM; d += MMA) {
         FragmentA rows = a_of_rows(q + first * LD + d, LD);
         UNROLL
-        for (int j = 0; j < 2 * TILES; j++)
-            multiply(s[j], rows, b_of_columns(k + 8 * j * LD + d, LD));
+        for (int j = 0; j < TILES; j++)
+            multiply(s + 2 * j, rows, b_of_columns(k + MMA * j * LD + d, LD));
     }
     float factor[2];
     UNROLL
@@ -115,8 +115,8 @@ __global__ void __launch_bounds__(TILES *WARP) k_attention(AttentionArgs a)
     for (int i = 0; i < TILES; i++) {
         FragmentA p = a_of_results(s[2 * i], s[2 * i + 1]);
         UNROLL
-        for (int n = 0; n < DIM / 8; n++)
-            multiply(y[n], p, b_of_rows(v + MMA * i * LD + 8 * n, LD));
+        for (int n = 0; n < DIM / 8; n += 2)
+            multiply(y + n, p, b_of_rows(v + MMA * i * LD + 8 * n, LD));
     }
     store_rows((bf16 *)a.y + b * tokens * c + h * DIM, c, first, tokens, y, q + first * LD, false);
 }
@@ -166,11 +166,8 @@ __global__ void __launch_bounds__(TILES *WARP) k_attention_backward(AttentionArg
         UNROLL
         for (int d = 0; d < DIM; d += MMA) {
             FragmentA keys = a_of_rows(k + first * LD + d, LD), values = a_of_rows(v + first * LD + d, LD);
-            UNROLL
-            for (int j = 0; j < 2; j++) {
-                multiply(s[j], keys, b_of_columns(q + (MMA * i + 8 * j) * LD + d, LD));
-                multiply(dp[j], values, b_of_columns(dy + (MMA * i + 8 * j) * LD + d, LD));
-            }
+            multiply(s, keys, b_of_columns(q + MMA * i * LD + d, LD));
+            multiply(dp, values, b_of_columns(dy + MMA * i * LD + d, LD));
         }
         UNROLL
         for (int j = 0; j < 2; j++) {
@@ -185,9 +182,9 @@ __global__ void __launch_bounds__(TILES *WARP) k_attention_backward(AttentionArg
         FragmentA p = a_of_results(s[0], s[1]);
         gradient[i] = a_of_results(dp[0], dp[1]);
         UNROLL
-        for (int n = 0; n < DIM / 8; n++) {
-            multiply(dv[n], p, b_of_rows(dy + MMA * i * LD + 8 * n, LD));
-            multiply(dk[n], gradient[i], b_of_rows(q + MMA * i * LD + 8 * n, LD));
+        for (int n = 0; n < DIM / 8; n += 2) {
+            multiply(dv + n, p, b_of_rows(dy + MMA * i * LD + 8 * n, LD));
+            multiply(dk + n, gradient[i], b_of_rows(q + MMA * i * LD + 8 * n, LD));
         }
     }
     bf16 *own = v + first * LD;
@@ -206,8 +203,8 @@ __global__ void __launch_bounds__(TILES *WARP) k_attention_backward(AttentionArg
     for (int i = 0; i < TILES; i++) { /* keys */
         FragmentA rows = a_of_columns(ds + MMA * i * LD_S + first, LD_S);
         UNROLL
-        for (int n = 0; n < DIM / 8; n++)
-            multiply(dq[n], rows, b_of_rows(k + MMA * i * LD + 8 * n, LD));
+        for (int n = 0; n < DIM / 8; n += 2)
+            multiply(dq + n, rows, b_of_rows(k + MMA * i * LD + 8 * n, LD));
     }
     store_rows(dqkv, 3 * c, first, tokens, dq, own, a.add);
 }

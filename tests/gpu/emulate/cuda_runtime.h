@@ -98,6 +98,10 @@ double emulate_shuffle(double value, unsigned lane);
 /* c [16,8] += a [16,16] b [16,8] by the lanes of this warp, whose pieces these are: as mma.m16n8k16 with BF16. */
 void emulate_mma(float *c, const struct __nv_bfloat16 *a, const struct __nv_bfloat16 *b);
 
+/* to[2 i], to[2 i + 1]: of matrix i [8,8], whose lines lanes 8 i ... 8 i + 7 bring along, line g at columns 2t, 2t + 1, or
+ * column g at lines 2t, 2t + 1, where lane = 4 g + t: as ldmatrix.m8n8.x4, .trans. */
+void emulate_ldmatrix(struct __nv_bfloat16 *to, const struct __nv_bfloat16 *line, bool transposed);
+
 /* Ends the process where p is no multiple of n, as a GPU ends the kernel. */
 void emulate_alignment(const void *p, size_t n);
 

@@ -190,6 +190,19 @@ void emulate_mma(float *c, const __nv_bfloat16 *a, const __nv_bfloat16 *b)
     emulate_warp_barrier();
 }
 
+void emulate_ldmatrix(__nv_bfloat16 *to, const __nv_bfloat16 *line, bool transposed)
+{
+    emulate_alignment(line, 16);
+    unsigned me = current, warp = me / WARP * WARP, g = me % WARP / 4, t = me % 4;
+    fibers[me].a = line;
+    emulate_warp_barrier();
+    for (unsigned i = 0; i < 8; i++) {
+        unsigned matrix = warp + i / 2 * 8, along = 2 * t + i % 2;
+        to[i] = transposed ? fibers[matrix + along].a[g] : fibers[matrix + g].a[along];
+    }
+    emulate_warp_barrier();
+}
+
 static void run(dim3 grid, dim3 block, const std::function<void()> &kernel)
 {
     gridDim = grid;
