@@ -109,8 +109,12 @@ static void test_attention(void)
     static const struct {
         int64_t batch, tokens;
         int heads, dim;
-    } cases[] = { { 2, 17, 3, 64 }, { 1, 65, 2, 32 }, { 3, 5, 1, 8 },  { 1, 1, 1, 64 },  { 0, 17, 2, 64 }, { 2, 37, 2, 64 },
-                  { 1, 50, 2, 64 }, { 1, 65, 3, 64 }, { 2, 80, 1, 64 }, { 1, 81, 1, 64 }, { 2, 16, 1, 64 } };
+        float scale;
+    } cases[] = { { 2, 17, 3, 64, 0.2f }, { 1, 65, 2, 32, 0.2f },  { 3, 5, 1, 8, 0.2f },    { 2, 1, 2, 64, 0.2f },
+                  { 0, 17, 2, 64, 0.2f }, { 1, 15, 2, 64, 0.2f },  { 2, 16, 1, 64, 0.2f },  { 2, 37, 2, 64, 0.2f },
+                  { 1, 50, 2, 64, 0.2f }, { 1, 64, 1, 64, 0.2f },  { 1, 65, 3, 64, 0.2f },  { 2, 80, 1, 64, 0.2f },
+                  { 2, 81, 2, 64, 0.2f }, { 1, 96, 1, 64, 0.2f },  { 1, 129, 1, 64, 0.2f }, { 1, 197, 2, 64, 0.2f },
+                  { 1, 197, 1, 64, 1 },   { 1, 256, 1, 64, 0.2f }, { 2, 257, 1, 64, 0.2f } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t b = cases[i].batch, n = cases[i].tokens, h = cases[i].heads, d = cases[i].dim, c = h * d;
         for (size_t w = 0; w < 2; w++) {
@@ -119,12 +123,17 @@ static void test_attention(void)
             output(2, DT_F32, b * h * n, false);
             input(3, DT_REAL, b * n * c);
             output(4, DT_REAL, b * n * 3 * c, both_ways[w]);
+            if (w == 0) { /* in inference */
+                BOTH(attention, AttentionArgs, .type = T(0), .batch = b, .tokens = n, .heads = (int)h, .dim = (int)d,
+                     .scale = cases[i].scale, .qkv = P(0), .y = P(1));
+                same(1, "attention of %d tokens, heads of %d, for its result alone", (int)n, (int)d);
+            }
             BOTH(attention, AttentionArgs, .type = T(0), .batch = b, .tokens = n, .heads = (int)h, .dim = (int)d,
-                 .scale = 0.2f, .qkv = P(0), .y = P(1), .stat = P(2));
+                 .scale = cases[i].scale, .qkv = P(0), .y = P(1), .stat = P(2));
             same(1, "attention of %d tokens, heads of %d", (int)n, (int)d);
             same(2, "its statistics");
             BOTH(attention_backward, AttentionArgs, .type = T(0), .batch = b, .tokens = n, .heads = (int)h, .dim = (int)d,
-                 .scale = 0.2f, .qkv = P(0), .y = P(1), .stat = P(2), .dy = P(3), .dqkv = P(4), .add = both_ways[w]);
+                 .scale = cases[i].scale, .qkv = P(0), .y = P(1), .stat = P(2), .dy = P(3), .dqkv = P(4), .add = both_ways[w]);
             same_within(4, 1e-3, "its gradient%s", w ? ", added" : "");
             both_clear();
         }

@@ -244,6 +244,7 @@ static int start(CudaDevice *d, int device, CudaPrecision precision)
         return err_set(ERR_USAGE, "cuda:%d: this machine has %d GPU%s, counted from 0", device, n, n == 1 ? "" : "s");
     if (cuda_check(cudaSetDevice(device), "choose the GPU") ||
         cuda_check(cudaDeviceGetAttribute(&d->processors, cudaDevAttrMultiProcessorCount, device), "ask the GPU") ||
+        cuda_check(cudaDeviceGetAttribute(&d->shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "ask the GPU") ||
         cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "ask the GPU") ||
         cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "ask the GPU"))
         return -1;

@@ -26,6 +26,7 @@ typedef struct {
     Backend table; /* first: a Backend * of this device is also a CudaDevice * */
     CudaPrecision precision;
     int device, processors;
+    int shared_memory; /* bytes that a block can have */
     bool varies; /* the last bits may differ from run to run, for speed */
     bool recording; /* what is issued is kept: record.c */
     unsigned era;   /* changes when scratch memory moves */
@@ -60,10 +61,13 @@ int cuda_tiles_weight_gradient(Backend *be, const ConvArgs *a);
 /* For x [rows, cols] at row length ld: x[r, c] += bias[c] unless bias is NULL, and out[r, c] = gelu(x[r, c]) unless out is
  * NULL. out may be x: it then holds gelu. point.cu */
 int cuda_bias_gelu(Backend *be, DType type, int64_t rows, int64_t cols, int64_t ld, const float *bias, void *x, void *out);
-/* Attention by kernels of our own, where they suit: few tokens. attention.cu */
+/* Attention by kernels of our own, where they suit: forward of few tokens, attention.cu, or of any number, attention_tiles.cu;
+ * attention_backward.cu. */
+bool cuda_own_suits(Backend *be, const AttentionArgs *a);
 bool cuda_few_tokens(const AttentionArgs *a);
 int cuda_few_attention(Backend *be, const AttentionArgs *a);
-int cuda_few_attention_backward(Backend *be, const AttentionArgs *a);
+int cuda_tiled_attention(Backend *be, const AttentionArgs *a);
+int cuda_own_attention_backward(Backend *be, const AttentionArgs *a);
 /* Attention by products, softmax.cu: the scores q k^T of a head, F32 [batch, tokens, tokens], become softmax(scale
  * scores); stat: as in AttentionArgs, or NULL. */
 int cuda_scaled_softmax(Backend *be, const AttentionArgs *a, int head, float *p, float *stat);

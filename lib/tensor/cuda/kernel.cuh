@@ -151,9 +151,17 @@ static inline unsigned grid_for(Backend *be, int64_t n, int each)
 #ifdef __CUDACC__
 #define LAUNCH(be, kernel, grid, block, ...) \
     (kernel<<<grid, block, 0, cuda_stream(be)>>>(__VA_ARGS__), cuda_check(cudaGetLastError(), #kernel))
+/* With so many bytes of shared memory, which the kernel finds by SHARED_OF_LAUNCH. */
+#define LAUNCH_SHARED(be, kernel, grid, block, bytes, ...)                                                               \
+    (cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)), #kernel) ||     \
+     (kernel<<<grid, block, bytes, cuda_stream(be)>>>(__VA_ARGS__), cuda_check(cudaGetLastError(), #kernel)))
+#define SHARED_OF_LAUNCH(T, name) extern __shared__ T name[]
 #else
 #define LAUNCH(be, kernel, grid, block, ...) \
-    (emulate_launch<(kernel)>(kernel, cuda_stream(be), grid, block, __VA_ARGS__), cuda_check(cudaSuccess, #kernel))
+    (emulate_launch<(kernel)>(kernel, cuda_stream(be), grid, block, 0, __VA_ARGS__), cuda_check(cudaSuccess, #kernel))
+#define LAUNCH_SHARED(be, kernel, grid, block, bytes, ...) \
+    (emulate_launch<(kernel)>(kernel, cuda_stream(be), grid, block, bytes, __VA_ARGS__), cuda_check(cudaSuccess, #kernel))
+#define SHARED_OF_LAUNCH(T, name) T *name = (T *)emulate_shared()
 #endif
 
 /* f with an element of the type that `type` names. */

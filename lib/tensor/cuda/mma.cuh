@@ -47,8 +47,8 @@ __device__ inline unsigned lane_pair()
     return threadIdx.x % 4 * 2;
 }
 
-/* Four matrices [8,8] of which lane i brings line i % 8 of matrix i / 8: a lane gets of each a pair of line g, or, transposed,
- * of column g. */
+/* Four matrices [8,8] of which lane i brings line i % 8 of matrix i / 8: a lane gets of each a pair of line g, or,
+ * transposed, of column g. */
 template <bool TRANSPOSED> __device__ inline void load_matrices(Pair *to, const bf16 *line)
 {
 #ifdef __CUDACC__

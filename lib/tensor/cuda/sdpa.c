@@ -1,5 +1,6 @@
-/* Attention. In BF16 by cuDNN's fused kernels, on q, k and v where they lie; few tokens by our own (attention.cu). In F32,
- * which those don't take, and where cuDNN has no kernel for a shape: scores of one head of all samples at a time, by products and softmaxes. */
+/* Attention. In BF16 by cuDNN's fused kernels, on q, k and v where they lie, or by our own (attention.cu,
+ * attention_tiles.cu, attention_backward.cu). In F32, which those don't take, and where neither has a kernel for a shape:
+ * scores of one head of all samples at a time, by products and softmaxes. */
 #include "tensor/cuda/products.h"
 
 #include "util/err.h"
@@ -269,11 +270,16 @@ static bool empty(const AttentionArgs *a)
     return !a->batch || !a->tokens || !a->heads || !a->dim;
 }
 
-/* HSSL_ATTENTION=cudnn leaves them to cuDNN, to compare. */
-static bool few_tokens(const AttentionArgs *a)
+static bool wished(const char *what)
 {
     const char *wish = getenv("HSSL_ATTENTION");
-    return cuda_few_tokens(a) && !(wish && !strcmp(wish, "cudnn"));
+    return wish && !strcmp(wish, what);
+}
+
+/* Our own kernels do few tokens, cuDNN's more; HSSL_ATTENTION=own and =cudnn give all to one of them, to compare. */
+static bool own_first(Backend *be, const AttentionArgs *a)
+{
+    return !wished("cudnn") && (cuda_few_tokens(a) || wished("own")) && cuda_own_suits(be, a);
 }
 
 static Graph *fused_graph(Backend *be, const AttentionArgs *a, GraphBuild *build)
@@ -282,31 +288,33 @@ static Graph *fused_graph(Backend *be, const AttentionArgs *a, GraphBuild *build
     Graph *g = a->type == DT_BF16 ? graph_find((CudaDevice *)be, &key, build, a) : NULL;
     if (!g) {
         if (a->type == DT_BF16)
-            log_debug("cuda", "attention of %lld tokens, heads of %d, by products: %s", (long long)a->tokens, a->dim, err_text());
+            log_debug("cuda", "attention of %lld tokens, heads of %d, by %s: %s", (long long)a->tokens, a->dim,
+                      cuda_own_suits(be, a) ? "own kernels" : "products", err_text());
         err_clear();
     }
     return g;
 }
 
+/* Where cuDNN has none, and ours don't suit, products remain. */
 static int attention(Backend *be, const AttentionArgs *a)
 {
     if (empty(a))
         return 0;
-    if (few_tokens(a))
-        return cuda_few_attention(be, a);
-    Graph *g = fused_graph(be, a, build_forward);
-    return g ? fused(be, g, a) : composed(be, a);
+    Graph *g = own_first(be, a) ? NULL : fused_graph(be, a, build_forward);
+    if (g)
+        return fused(be, g, a);
+    if (!cuda_own_suits(be, a))
+        return composed(be, a);
+    return cuda_few_tokens(a) ? cuda_few_attention(be, a) : cuda_tiled_attention(be, a);
 }
 
 static int attention_backward(Backend *be, const AttentionArgs *a)
 {
     if (empty(a))
         return 0;
-    if (few_tokens(a))
-        return cuda_few_attention_backward(be, a);
-    Graph *g = fused_graph(be, a, build_backward);
+    Graph *g = own_first(be, a) ? NULL : fused_graph(be, a, build_backward);
     if (!g)
-        return composed_backward(be, a);
+        return cuda_own_suits(be, a) ? cuda_own_attention_backward(be, a) : composed_backward(be, a);
     if (!a->add)
         return fused_backward(be, g, a, a->dqkv);
     CastArgs sum = { .from = a->type, .to = a->type, .n = 3 * a->batch * a->tokens * a->heads * a->dim, .add = true };

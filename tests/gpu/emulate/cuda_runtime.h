@@ -26,6 +26,7 @@ typedef enum { cudaStreamCaptureModeRelaxed = 2 } cudaStreamCaptureMode;
 typedef enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice } cudaMemcpyKind;
 typedef enum {
     cudaDevAttrMultiProcessorCount,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin,
     cudaDevAttrComputeCapabilityMajor,
     cudaDevAttrComputeCapabilityMinor
 } cudaDeviceAttr;
@@ -102,19 +103,26 @@ void emulate_mma(float *c, const struct __nv_bfloat16 *a, const struct __nv_bflo
  * column g at lines 2t, 2t + 1, where lane = 4 g + t: as ldmatrix.m8n8.x4, .trans. */
 void emulate_ldmatrix(struct __nv_bfloat16 *to, const struct __nv_bfloat16 *line, bool transposed);
 
+/* 16 bytes, or zeros, to shared memory on the way: until the thread waits there is something else. */
+void emulate_copy(void *to, const void *from, bool zeros);
+void emulate_copies_wait();
+
+/* The shared memory that the launch asked for. */
+void *emulate_shared();
+
 /* Ends the process where p is no multiple of n, as a GPU ends the kernel. */
 void emulate_alignment(const void *p, size_t n);
 
 /* kernel() once for each thread of each block: now, or when what is recorded on the stream is launched. Kernels are told
  * apart by the type of the function. */
-void emulate(cudaStream_t stream, dim3 grid, dim3 block, const std::function<void()> &kernel);
+void emulate(cudaStream_t stream, dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel);
 
 /* The arguments are those of now. */
 template <auto kernel, typename... P, typename... A>
-void emulate_launch(void (*)(P...), cudaStream_t stream, dim3 grid, dim3 block, const A &...args)
+void emulate_launch(void (*)(P...), cudaStream_t stream, dim3 grid, dim3 block, size_t shared, const A &...args)
 {
     std::tuple<P...> values(args...);
-    emulate(stream, grid, block, [values] { std::apply(kernel, values); });
+    emulate(stream, grid, block, shared, [values] { std::apply(kernel, values); });
 }
 
 static inline void __syncthreads()

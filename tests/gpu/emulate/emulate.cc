@@ -8,13 +8,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <ucontext.h>
 
 #include <typeindex>
 #include <unordered_set>
 #include <vector>
 
-enum { STACK = 64 * 1024, MOST_THREADS = 1024, WARP = 32 };
+enum { STACK = 64 * 1024, MOST_THREADS = 1024, WARP = 32, MOST_SHARED = 227 * 1024, COPY = 16, BEYOND = 256 };
 
 thread_local dim3 gridDim, blockDim, blockIdx, threadIdx;
 
@@ -54,6 +55,16 @@ static void begin_at(Place *p, char *stack, size_t bytes, void (*run)())
 
 namespace {
 
+struct alignas(128) Shared {
+    char bytes[128];
+};
+
+/* What is on its way to shared memory. */
+struct Copy {
+    void *to;
+    const void *from; /* NULL: zeros */
+};
+
 /* A fiber is made once and runs one thread after the other. */
 struct Fiber {
     Place place;
@@ -61,6 +72,7 @@ struct Fiber {
     enum { READY, AT_WARP, AT_BLOCK, DONE } state;
     double value;
     const __nv_bfloat16 *a, *b;
+    std::vector<Copy> copies;
     std::vector<char> stack;
 };
 
@@ -68,6 +80,7 @@ thread_local std::vector<Fiber> fibers(MOST_THREADS);
 thread_local Place scheduler;
 thread_local unsigned current, threads;
 thread_local const std::function<void()> *body;
+thread_local char *shared; /* of the launch, and a piece BEYOND that must stay as it is */
 thread_local bool plain, met; /* threads follow one another without fibers; some thread came to a barrier */
 
 void live()
@@ -126,6 +139,7 @@ void run_block()
         }
         f.index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
         f.state = Fiber::READY;
+        f.copies.clear();
     }
     for (;;) {
         bool ran = false;
@@ -203,8 +217,52 @@ void emulate_ldmatrix(__nv_bfloat16 *to, const __nv_bfloat16 *line, bool transpo
     emulate_warp_barrier();
 }
 
-static void run(dim3 grid, dim3 block, const std::function<void()> &kernel)
+void emulate_copy(void *to, const void *from, bool zeros)
 {
+    emulate_alignment(to, COPY);
+    emulate_alignment(from, COPY);
+    memset(to, 0xff, COPY);
+    fibers[current].copies.push_back({ to, zeros ? NULL : from });
+}
+
+void emulate_copies_wait()
+{
+    for (const Copy &c : fibers[current].copies)
+        if (c.from)
+            memcpy(c.to, c.from, COPY);
+        else
+            memset(c.to, 0, COPY);
+    fibers[current].copies.clear();
+}
+
+void *emulate_shared()
+{
+    return shared;
+}
+
+/* Each block finds its shared memory full of what are no numbers, and may write no further. */
+static void shared_fill(size_t bytes)
+{
+    memset(shared, 0xff, bytes + BEYOND);
+}
+
+static void shared_check(size_t bytes)
+{
+    for (size_t i = 0; i < BEYOND; i++)
+        if (shared[bytes + i] != (char)0xff) {
+            fprintf(stderr, "emulated kernel: it writes beyond its %zu bytes of shared memory\n", bytes);
+            abort();
+        }
+}
+
+static void run(dim3 grid, dim3 block, size_t bytes, const std::function<void()> &kernel)
+{
+    static thread_local std::vector<Shared> memory((MOST_SHARED + BEYOND) / sizeof(Shared));
+    if (bytes > MOST_SHARED) {
+        fprintf(stderr, "emulated GPU: a block cannot have %zu bytes of shared memory\n", bytes);
+        abort();
+    }
+    shared = (char *)memory.data();
     gridDim = grid;
     blockDim = block;
     threads = block.x * block.y * block.z;
@@ -218,10 +276,14 @@ static void run(dim3 grid, dim3 block, const std::function<void()> &kernel)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
                 blockIdx = dim3(x, y, z);
+                if (bytes)
+                    shared_fill(bytes);
                 if (plain)
                     run_plain();
                 else
                     run_block();
+                if (bytes)
+                    shared_check(bytes);
                 if (!plain && !met) {
                     plain = true;
                     without.insert(who);
@@ -230,9 +292,9 @@ static void run(dim3 grid, dim3 block, const std::function<void()> &kernel)
     plain = false;
 }
 
-void emulate(cudaStream_t stream, dim3 grid, dim3 block, const std::function<void()> &kernel)
+void emulate(cudaStream_t stream, dim3 grid, dim3 block, size_t bytes, const std::function<void()> &kernel)
 {
-    stream_issue(stream, [=] { run(grid, block, kernel); });
+    stream_issue(stream, [=] { run(grid, block, bytes, kernel); });
 }
 
 void emulate_alignment(const void *p, size_t n)

@@ -44,7 +44,10 @@ cudaError_t cudaSetDevice(int n)
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int)
 {
-    *value = what == cudaDevAttrMultiProcessorCount ? 1 : what == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+    *value = what == cudaDevAttrMultiProcessorCount            ? 1
+             : what == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 * 1024
+             : what == cudaDevAttrComputeCapabilityMajor       ? 9
+                                                               : 0;
     return cudaSuccess;
 }
 
