@@ -65,9 +65,11 @@ ops() { # NAME PATTERN
     ' "$work/ops"
 }
 ops ops "$only"
-echo '-- attention by cuDNN alone'
 [ -n "$BENCH_QUICK" ] || only='attention*'
-(export HSSL_ATTENTION=cudnn; ops ops-cudnn "$only")
+for whose in cudnn own; do
+    echo "-- attention by these kernels alone: $whose"
+    (export HSSL_ATTENTION=$whose; ops ops-$whose "$only")
+done
 echo '-- products with gelu by cuDNN'
 (
     export HSSL_GELU=cudnn

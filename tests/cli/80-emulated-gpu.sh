@@ -19,6 +19,11 @@ HSSL_EMULATE_NO_SDPA=1
 export HSSL_EMULATE_NO_SDPA
 ok 'attention by products is told' "HSSL_DEBUG=cuda HSSL_TEST_DEVICE=cuda,bf16 $HSSL_BIN/gpu/kernels 2>&1 | grep -q 'tokens, heads of .*by products'"
 unset HSSL_EMULATE_NO_SDPA
+HSSL_ATTENTION=own
+export HSSL_ATTENTION
+on cuda,bf16 'attention by own kernels: each kernel' "$HSSL_BIN/gpu/kernels"
+on cuda,bf16 'attention by own kernels: training' "$HSSL_BIN/gpu/step"
+unset HSSL_ATTENTION
 is 'gelu in the product: each kernel, all that suit by cuDNN' "$(gelu_apart cudnn:0)" 'done;'
 HSSL_EMULATE_NO_FUSION=1
 export HSSL_EMULATE_NO_FUSION
