@@ -39,16 +39,17 @@ __global__ void __launch_bounds__(TILES *WARP) k_attention(AttentionArgs a)
         for (int j = 0; j < 2 * TILES; j++) {
             UNROLL
             for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[j].v[e] = 8 * j + (int)lane_pair() + e % 2 < tokens ? scale * s[j].v[e] : -INFINITY;
+                if (j >= 2 * TILES - 2 && 8 * j + (int)lane_pair() + e % 2 >= tokens)
+                    s[j].v[e] = -INFINITY;
                 most = fmaxf(most, s[j].v[e]);
             }
         }
-        most = row_max(most);
+        most = scale * row_max(most);
         UNROLL
         for (int j = 0; j < 2 * TILES; j++) {
             UNROLL
             for (int e = 2 * half; e < 2 * half + 2; e++)
-                sum += s[j].v[e] = exp2_of(s[j].v[e] - most);
+                sum += s[j].v[e] = exp2_of(scale * s[j].v[e] - most);
         }
         sum = row_sum(sum);
         factor[half] = 1 / sum;

@@ -5,9 +5,10 @@
  * an H200 0.035 ms from memory; the operands' way from shared memory to registers, at 128 bytes a clock, takes 0.02 ms. */
 #include "tensor/cuda/attention.cuh"
 
-enum { KEYS = 64, STEP = 32, QUERIES = 32, MOST_WARPS = 4 };
+enum { KEYS = 64, STEP = 32, QUERIES = 32, MOST_WARPS = 4, SLACK = 8 };
 
-/* What 32 queries have seen so far: y and sum are to be divided by each other; most: of the scores before scale. */
+/* What 32 queries have seen so far: y and sum are to be divided by each other; most: of the scores before scale, or less by a
+ * factor of up to 2^SLACK in y and sum, which then need no other one. */
 struct Seen {
     FragmentC y[2][DIM / 8];
     float most[2][2], sum[2][2]; /* rows g, g + 8 of each 16; sum: of this lane's columns */
@@ -37,28 +38,41 @@ __device__ inline void see(Seen &seen, const FragmentA (*q)[DIM / MMA], const bf
                     s[r][e / 4].v[e % 4] = -INFINITY;
         }
     }
+    float most[N_Q][2];
+    bool more = false;
     UNROLL
     for (int r = 0; r < N_Q; r++) {
-        float factor[2];
         UNROLL
         for (int half = 0; half < 2; half++) {
-            float most = seen.most[r][half], sum = 0;
+            most[r][half] = seen.most[r][half];
             UNROLL
             for (int j = 0; j < 2 * N; j++)
-                most = fmaxf(most, fmaxf(s[r][j].v[2 * half], s[r][j].v[2 * half + 1]));
-            most = row_max(most);
-            factor[half] = exp2_of(scale * (seen.most[r][half] - most));
-            seen.most[r][half] = most;
-            most *= scale;
-            UNROLL
-            for (int j = 0; j < 2 * N; j++) {
-                UNROLL
-                for (int e = 2 * half; e < 2 * half + 2; e++)
-                    sum += s[r][j].v[e] = exp2_of(scale * s[r][j].v[e] - most);
-            }
-            seen.sum[r][half] = factor[half] * seen.sum[r][half] + sum;
+                most[r][half] = fmaxf(most[r][half], fmaxf(s[r][j].v[2 * half], s[r][j].v[2 * half + 1]));
+            most[r][half] = row_max(most[r][half]);
+            more = more || scale * (most[r][half] - seen.most[r][half]) > SLACK;
         }
-        scale_rows<DIM / 8>(seen.y[r], factor[0], factor[1]);
+    }
+    if (__any_sync(0xffffffffu, more)) {
+        UNROLL
+        for (int r = 0; r < N_Q; r++) {
+            float factor[2];
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                factor[half] = exp2_of(scale * (seen.most[r][half] - most[r][half]));
+                seen.most[r][half] = most[r][half];
+                seen.sum[r][half] *= factor[half];
+            }
+            scale_rows<DIM / 8>(seen.y[r], factor[0], factor[1]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < N_Q; r++) {
+        UNROLL
+        for (int e = 0; e < 8 * N; e++) {
+            float &p = s[r][e / 4].v[e % 4];
+            p = exp2_of(scale * p - scale * seen.most[r][e % 4 / 2]);
+            seen.sum[r][e % 4 / 2] += p;
+        }
     }
     UNROLL
     for (int j = 0; j < N; j++) {

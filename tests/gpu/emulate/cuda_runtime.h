@@ -96,6 +96,9 @@ void emulate_warp_barrier();
 /* What lane `lane` of this warp brought along. */
 double emulate_shuffle(double value, unsigned lane);
 
+/* Whether any lane of this warp says so. */
+bool emulate_any(bool mine);
+
 /* c [16,8] += a [16,16] b [16,8] by the lanes of this warp, whose pieces these are: as mma.m16n8k16 with BF16. */
 void emulate_mma(float *c, const struct __nv_bfloat16 *a, const struct __nv_bfloat16 *b);
 
@@ -138,6 +141,11 @@ static inline void __syncwarp()
 template <typename V> static inline V __shfl_xor_sync(unsigned, V value, int mask)
 {
     return (V)emulate_shuffle((double)value, threadIdx.x % 32 ^ (unsigned)mask);
+}
+
+static inline int __any_sync(unsigned, int mine)
+{
+    return emulate_any(mine != 0);
 }
 
 #endif

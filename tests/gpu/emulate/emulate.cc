@@ -185,6 +185,18 @@ double emulate_shuffle(double value, unsigned lane)
     return other;
 }
 
+bool emulate_any(bool mine)
+{
+    unsigned warp = current / WARP * WARP;
+    bool any = false;
+    fibers[current].value = mine;
+    emulate_warp_barrier();
+    for (unsigned i = warp; i < warp + WARP; i++)
+        any = any || fibers[i].value != 0;
+    emulate_warp_barrier();
+    return any;
+}
+
 /* Which lane holds row (column) `line` of an operand at k, and where: a has two rows for each of k's halves, b one column. */
 static float element(unsigned warp, const __nv_bfloat16 *Fiber::*operand, unsigned line, unsigned k)
 {
