@@ -229,13 +229,17 @@ check: deps  ## build everything and run all tests
 	@$(MAKE) --no-print-directory -j$(JOBS) check-build
 	@$(MAKE) --no-print-directory check-run
 
+EMULATE := $(wildcard tests/cli/8*.sh)
 .PHONY: check-build
 check-build: $(TOOLS) $(CUDA_SO) $(MPI_SO) $B/tests/emulated-cuda.so $(PLANS) $(UNITS) $(GPUTESTS) $(FUZZERS) $(FAULTS) $(BENCHES) \
              $(if $(GOLDSRC),$B/tests/golden)
 
+# Those that emulate a GPU compute for minutes and wait for nobody: two at once.
 check-run:
-	HSSL_BIN=$(CURDIR)/$B prove --timer --exec '' $(UNITS) $(GPUTESTS) $(FUZZERS) \
-	    $(if $(GOLDSRC),tests/golden/run.sh) $(sort $(wildcard tests/cli/*.sh))
+	@failed=; export HSSL_BIN=$(CURDIR)/$B; \
+	prove --timer --exec '' $(UNITS) $(GPUTESTS) $(FUZZERS) $(if $(GOLDSRC),tests/golden/run.sh) \
+	    $(sort $(filter-out $(EMULATE),$(wildcard tests/cli/*.sh))) || failed=1; \
+	prove -j$(JOBS) --timer --exec '' $(sort $(EMULATE)) || failed=1; [ -z "$$failed" ]
 
 check-gpu: deps  ## test the CUDA backend on this machine's GPU (tests/gpu/README)
 	@[ "$(CUDA)" = 1 ] || { echo 'make check-gpu: nvcc is not here: install the CUDA Toolkit with cuDNN and NCCL' >&2; exit 1; }

@@ -367,16 +367,23 @@ static void test_recordings(void)
     device_done();
 }
 
-int main(void)
+static void test_products(void)
 {
-    both_open();
-    test_memory();
     test_matmul();
     test_exact_gelu();
-    test_attention();
-    test_conv();
-    test_large_patches();
-    test_layout();
-    test_recordings();
+}
+
+/* An argument picks one of them. */
+int main(int argc, char **argv)
+{
+    static const struct { const char *name; void (*test)(void); } all[] = {
+        { "memory", test_memory },     { "products", test_products },   { "attention", test_attention },
+        { "convolution", test_conv },  { "patches", test_large_patches }, { "layout", test_layout },
+        { "recordings", test_recordings },
+    };
+    both_open();
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (argc < 2 || !strcmp(argv[1], all[i].name))
+            all[i].test();
     return tap_done();
 }
