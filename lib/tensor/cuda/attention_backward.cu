@@ -1,15 +1,14 @@
 /* The backward pass of attention by heads of 64, in BF16, over any number of tokens, by tiles [Dao 2023, Alg. 2].
  * A block has a head of a sample and each of its warps 16 keys, with their gradients in registers, which take queries from
  * shared memory: all of few, else 64 at a time while the next ones come. So each product is made once, and no sum depends
- * on who comes first: gradients of scores go by way of shared memory to the warps that make dq. Where the warps hold not
- * all keys, the rest follow, with the sums of dq so far in F32 in between. Pieces of 16 keys or queries beyond the last
- * token are left out.
+ * on who comes first: gradients of scores go by way of shared memory to the warps that make dq. Where a head has a
+ * processor for itself, its block goes on with another one, whose rows come meanwhile. Where the warps hold not all keys,
+ * the rest follow, with the sums of dq so far in F32 in between. Pieces of 16 keys or queries beyond the last token are
+ * left out.
  * Floor, n tokens: q, k, v, y, dy read, dq, dk, dv written once, 640 n^2 operations a head. 1536 heads of 197: 310 MB and
  * 38 GFLOP, on an H200 0.07 ms from memory; the operands' way from shared memory to registers, at 128 bytes a clock, takes
  * 0.11 ms. */
 #include "tensor/cuda/attention.cuh"
-
-#include <limits.h>
 
 enum { MOST_TOKENS = 4096, MOST_GRID = 65535 /* in y and z */, MOST_WARPS = 16 };
 enum { MOST_QUERIES = 64, MOST_AT_ONCE = 80, UNIT = 32 };
@@ -17,14 +16,14 @@ enum { MOST_QUERIES = 64, MOST_AT_ONCE = 80, UNIT = 32 };
 /* How a head is done: by warps with 16 keys each, `blocks` of these one after the other, with `chunks` of queries. */
 struct Plan {
     int warps, keys, block, blocks, queries, chunks;
-    int turns;              /* warps that make dq: all, or all but each fourth */
-    int v, come, ds, stats; /* where in shared memory, in elements: values; q and dy; dS; stat, -delta. Keys come first */
+    int come, ds, stats;    /* where in shared memory, in elements: q and dy; dS; stat, -delta. Keys and values come first */
+    int ahead;              /* where those of the next head are; 0: nowhere */
     int next_come, next_ds; /* from a chunk's to the next one's, which take turns */
     int ld_s;               /* of dS [keys, queries] */
     int bytes;
 };
 
-static Plan plan_of(int pieces, int blocks)
+static Plan plan_of(int pieces, int blocks, bool ahead)
 {
     Plan p = {};
     p.warps = (pieces + blocks - 1) / blocks;
@@ -33,36 +32,47 @@ static Plan plan_of(int pieces, int blocks)
     p.queries = pieces * MMA <= MOST_AT_ONCE ? pieces * MMA : MOST_QUERIES;
     p.chunks = (pieces * MMA + p.queries - 1) / p.queries;
     p.ld_s = p.queries + 8;
-    p.v = p.keys * LD;
-    p.come = 2 * p.v;
+    p.ahead = ahead ? 2 * p.keys * LD : 0;
+    p.come = 2 * p.keys * LD + p.ahead;
     p.next_come = 2 * p.queries * LD;
     p.next_ds = p.keys * p.ld_s;
     p.ds = p.come + p.next_come * (p.chunks > 1 ? 2 : 1);
     p.stats = p.ds + p.next_ds * (p.chunks > 1 ? 2 : 1);
     p.bytes = p.stats * (int)sizeof(bf16) + 2 * p.chunks * p.queries * (int)sizeof(float);
-    /* Where one scheduler has a warp more than the others, and other work beside dq, that one's make none. */
-    p.turns = p.chunks > 1 && p.warps > 4 && p.warps % 4 == 1 ? p.warps - p.warps / 4 - 1 : p.warps;
     return p;
 }
 
-/* As few blocks as a GPU's shared memory allows. */
+/* As few blocks as a GPU's shared memory allows. Where one head after the other has a processor for itself, the next one's
+ * keys and values come meanwhile. */
 static Plan plan_for(Backend *be, const AttentionArgs *a)
 {
-    int pieces = (int)((a->tokens + MMA - 1) / MMA);
+    int pieces = (int)((a->tokens + MMA - 1) / MMA), most = ((CudaDevice *)be)->shared_memory;
+    Plan p = plan_of(pieces, 1, true);
+    if (p.warps > MOST_WARPS / 2 && p.warps <= MOST_WARPS && p.bytes <= most)
+        return p;
     for (int blocks = (pieces + MOST_WARPS - 1) / MOST_WARPS; blocks < pieces; blocks++) {
-        Plan p = plan_of(pieces, blocks);
-        if (p.bytes <= ((CudaDevice *)be)->shared_memory)
+        p = plan_of(pieces, blocks, false);
+        if (p.bytes <= most)
             return p;
     }
-    return plan_of(pieces, pieces);
+    return plan_of(pieces, pieces, false);
 }
 
-/* Of each query stat, in powers of 2, and -delta = -rowsum(dy y); zeros follow up to `rows`. y, dy: of this head. */
-__device__ static void load_stats(Pack<float, 2> *to, const float *stat, const bf16 *y, const bf16 *dy, int row,
-                                  int tokens, int rows)
+/* The first token of a head's sample. */
+__device__ static int64_t place_of(const AttentionArgs &a, unsigned head)
+{
+    return head / (unsigned)a.heads * a.tokens;
+}
+
+/* Of each query of a head stat, in powers of 2, and -delta = -rowsum(dy y); zeros follow to the end of the last chunk. */
+__device__ static void load_stats(const AttentionArgs &a, const Plan &plan, unsigned head, Pack<float, 2> *to)
 {
     enum { AT_ONCE = 4 }; /* in most cases all that a thread has */
     int c = (int)(threadIdx.x % ROW_PACKS * 8), step = (int)(blockDim.x / ROW_PACKS);
+    int row = a.heads * DIM, tokens = (int)a.tokens, rows = plan.chunks * plan.queries;
+    int64_t place = place_of(a, head) * row + head % a.heads * DIM;
+    const bf16 *y = (const bf16 *)a.y + place, *dy = (const bf16 *)a.dy + place;
+    const float *stat = a.stat + head * a.tokens;
     for (int first = (int)(threadIdx.x / ROW_PACKS); first < rows; first += AT_ONCE * step) {
         Pack<bf16> one[AT_ONCE], other[AT_ONCE];
         float log[AT_ONCE];
@@ -132,10 +142,9 @@ __device__ static FragmentA score_gradients(const FragmentA *k, const bf16 *v, c
 }
 
 /* Of this head's dq so far, in F32 [.., DIM]: the lane that stores them loads them. */
-__device__ static float *sums_of(const AttentionArgs &a, const Plan &plan, float *partial, int query, int column)
+__device__ static float *sums_of(const Plan &plan, unsigned head, float *partial, int query, int column)
 {
-    int64_t head = (int64_t)blockIdx.y * a.heads + blockIdx.x;
-    return partial + (head * plan.chunks * plan.queries + query) * DIM + column;
+    return partial + ((int64_t)head * plan.chunks * plan.queries + query) * DIM + column;
 }
 
 template <int N> __device__ inline void store_results(float *to, const FragmentC *x)
@@ -159,17 +168,15 @@ template <int N> __device__ inline void load_results(FragmentC *x, const float *
 }
 
 /* dq = dS k for the chunk of queries from `at` on, in units of 16 queries and 32 columns by the warps in turn. */
-__device__ static void query_gradients(const AttentionArgs &a, const Plan &plan, int at, const bf16 *ds, const bf16 *k,
-                                       bf16 *dqkv, float *partial)
+__device__ static void query_gradients(const AttentionArgs &a, const Plan &plan, unsigned head, int at, const bf16 *ds,
+                                       const bf16 *k, float *partial)
 {
-    int tokens = (int)a.tokens, warp = (int)(threadIdx.x / WARP), keys = tokens - plan.block * plan.keys;
-    int unit = plan.turns == plan.warps ? warp : warp % 4 ? warp - warp / 4 - 1 : INT_MAX;
-    int units = ((tokens - at < plan.queries ? tokens - at : plan.queries) + MMA - 1) / MMA * (DIM / UNIT);
-    for (; unit < units; unit += plan.turns) {
+    int tokens = (int)a.tokens, keys = tokens - plan.block * plan.keys, unit = (int)(threadIdx.x / WARP);
+    for (; unit < 2 * plan.queries / MMA && at + unit / 2 * MMA < tokens; unit += plan.warps) {
         int row = unit / 2 * MMA, column = unit % 2 * UNIT;
         FragmentC dq[UNIT / 8] = {};
         if (plan.block)
-            load_results<UNIT / 8>(dq, sums_of(a, plan, partial, at + row, column));
+            load_results<UNIT / 8>(dq, sums_of(plan, head, partial, at + row, column));
         for (int i = 0; i < plan.keys && i < keys; i += MMA) {
             FragmentA rows = a_of_columns(ds + i * plan.ld_s + row, plan.ld_s);
             UNROLL
@@ -177,65 +184,88 @@ __device__ static void query_gradients(const AttentionArgs &a, const Plan &plan,
                 multiply(dq + n, rows, b_of_rows(k + i * LD + column + 8 * n, LD));
         }
         if (plan.block + 1 < plan.blocks) {
-            store_results<UNIT / 8>(sums_of(a, plan, partial, at + row, column), dq);
+            store_results<UNIT / 8>(sums_of(plan, head, partial, at + row, column), dq);
             continue;
         }
         scale_rows<UNIT / 8>(dq, a.scale, a.scale);
-        store_rows<1>(dqkv + column, 3 * a.heads * DIM, at + row, tokens, dq, a.add);
+        bf16 *to = (bf16 *)a.dqkv + place_of(a, head) * 3 * a.heads * DIM + head % a.heads * DIM + column;
+        store_rows<1>(to, 3 * a.heads * DIM, at + row, tokens, dq, a.add);
     }
 }
 
-/* A grid of heads, samples. */
+/* To shared memory: keys and values of a head; a chunk's queries and what came back for them. */
+__device__ static void copy_keys(const AttentionArgs &a, const Plan &plan, unsigned head, bf16 *to)
+{
+    int c = a.heads * DIM, begin = plan.block * plan.keys;
+    const bf16 *k = (const bf16 *)a.qkv + (place_of(a, head) + begin) * 3 * c + c + head % a.heads * DIM;
+    copy_rows(to, k, 3 * c, (int)a.tokens - begin, plan.keys);
+    copy_rows(to + plan.keys * LD, k + c, 3 * c, (int)a.tokens - begin, plan.keys);
+}
+
+__device__ static void copy_queries(const AttentionArgs &a, const Plan &plan, unsigned head, int at, bf16 *to)
+{
+    int c = a.heads * DIM;
+    int64_t place = place_of(a, head) + at, column = head % a.heads * DIM;
+    copy_rows(to, (const bf16 *)a.qkv + place * 3 * c + column, 3 * c, (int)a.tokens - at, plan.queries);
+    copy_rows(to + plan.queries * LD, (const bf16 *)a.dy + place * c + column, c, (int)a.tokens - at, plan.queries);
+}
+
+/* A grid of heads, or of those that a GPU does at once, which do the rest after that. */
 __global__ void __launch_bounds__(MOST_WARPS *WARP) k_attention_backward(AttentionArgs a, Plan plan, float *partial)
 {
     SHARED_OF_LAUNCH(Pack<bf16>, memory);
     int tokens = (int)a.tokens, c = a.heads * DIM, warp = (int)(threadIdx.x / WARP);
-    int64_t sample = blockIdx.y * a.tokens, at_head = blockIdx.x * DIM, head = (int64_t)blockIdx.y * a.heads + blockIdx.x;
-    const bf16 *qkv = (const bf16 *)a.qkv + sample * 3 * c + at_head, *dy = (const bf16 *)a.dy + sample * c + at_head;
-    bf16 *dqkv = (bf16 *)a.dqkv + sample * 3 * c + at_head, *k = memory->v;
-    Pack<float, 2> *stats = (Pack<float, 2> *)(k + plan.stats);
-    int begin = plan.block * plan.keys, first = begin + warp * MMA;
-    copy_rows(k, qkv + (int64_t)begin * 3 * c + c, 3 * c, tokens - begin, plan.keys);
-    copy_rows(k + plan.v, qkv + (int64_t)begin * 3 * c + 2 * c, 3 * c, tokens - begin, plan.keys);
-    copy_rows(k + plan.come, qkv, 3 * c, tokens, plan.queries);
-    copy_rows(k + plan.come + plan.queries * LD, dy, c, tokens, plan.queries);
-    load_stats(stats, a.stat + head * tokens, (const bf16 *)a.y + sample * c + at_head, dy, c, tokens,
-               plan.chunks * plan.queries);
+    int first = plan.block * plan.keys + warp * MMA;
+    unsigned stage = 0, heads = (unsigned)(a.batch * a.heads);
+    bf16 *base = memory->v, *k = base, *k_next = base + plan.ahead;
+    Pack<float, 2> *stats = (Pack<float, 2> *)(base + plan.stats);
+    copy_keys(a, plan, blockIdx.x, k);
+    copy_queries(a, plan, blockIdx.x, 0, base + plan.come);
+    load_stats(a, plan, blockIdx.x, stats);
     copies_wait();
     __syncthreads();
-
-    FragmentC dk[DIM / 8] = {}, dv[DIM / 8] = {};
-    for (int chunk = 0; chunk <= plan.chunks; chunk++) {
-        int at = chunk * plan.queries, next = at + plan.queries;
-        if (next < tokens) {
-            bf16 *to = k + plan.come + (chunk + 1) % 2 * plan.next_come;
-            copy_rows(to, qkv + (int64_t)next * 3 * c, 3 * c, tokens - next, plan.queries);
-            copy_rows(to + plan.queries * LD, dy + (int64_t)next * c, c, tokens - next, plan.queries);
-        }
-        if (chunk)
-            query_gradients(a, plan, at - plan.queries, k + plan.ds + (chunk + 1) % 2 * plan.next_ds, k, dqkv, partial);
-        if (chunk == plan.chunks)
-            break;
-        FragmentA own[DIM / MMA]; /* keys; values in registers, too, would be more of these than there are */
-        UNROLL
-        for (int d = 0; d < DIM / MMA; d++)
-            own[d] = a_of_rows(k + warp * MMA * LD + MMA * d, LD);
-        const bf16 *q = k + plan.come + chunk % 2 * plan.next_come;
-        bf16 *ds = k + plan.ds + chunk % 2 * plan.next_ds + (warp * MMA + (int)lane_row()) * plan.ld_s + lane_pair();
-        for (int query = at; query < next && query < tokens && first < tokens; query += MMA) {
-            FragmentA gradient = score_gradients(own, k + plan.v + warp * MMA * LD, q, q + plan.queries * LD,
-                                                 stats + query, a.scale, tokens - first, dk, dv);
+    for (unsigned head = blockIdx.x; head < heads; head += gridDim.x) {
+        bool more = head + gridDim.x < heads;
+        FragmentC dk[DIM / 8] = {}, dv[DIM / 8] = {};
+        int at = 0;
+        for (; at < tokens; at += plan.queries, stage ^= 1) {
+            int next = at + plan.queries;
+            if (next < tokens || more)
+                copy_queries(a, plan, next < tokens ? head : head + gridDim.x, next < tokens ? next : 0,
+                             base + plan.come + (stage ^ 1) * plan.next_come);
+            if (at == 0 && more)
+                copy_keys(a, plan, head + gridDim.x, k_next);
+            if (at)
+                query_gradients(a, plan, head, at - plan.queries, base + plan.ds + (stage ^ 1) * plan.next_ds, k, partial);
+            FragmentA own[DIM / MMA]; /* keys; values in registers, too, would be more of these than there are */
             UNROLL
-            for (int e = 0; e < 4; e++)
-                store(ds, query - at + e % 2 * 8 * plan.ld_s + e / 2 * 8, gradient.v[e]);
-            q += MMA * LD;
+            for (int d = 0; d < DIM / MMA; d++)
+                own[d] = a_of_rows(k + warp * MMA * LD + MMA * d, LD);
+            const bf16 *q = base + plan.come + stage * plan.next_come;
+            bf16 *ds = base + plan.ds + stage * plan.next_ds + (warp * MMA + (int)lane_row()) * plan.ld_s + lane_pair();
+            for (int query = at; query < next && query < tokens && first < tokens; query += MMA) {
+                FragmentA gradient = score_gradients(own, k + (plan.keys + warp * MMA) * LD, q, q + plan.queries * LD,
+                                                     stats + query, a.scale, tokens - first, dk, dv);
+                UNROLL
+                for (int e = 0; e < 4; e++)
+                    store(ds, query - at + e % 2 * 8 * plan.ld_s + e / 2 * 8, gradient.v[e]);
+                q += MMA * LD;
+            }
+            copies_wait();
+            __syncthreads();
         }
-        copies_wait();
+        scale_rows<DIM / 8>(dk, a.scale, a.scale);
+        bf16 *to = (bf16 *)a.dqkv + place_of(a, head) * 3 * c + head % a.heads * DIM;
+        store_rows<2>(to + 2 * c, 3 * c, first, tokens, dv, a.add);
+        store_rows<2>(to + c, 3 * c, first, tokens, dk, a.add);
+        if (more)
+            load_stats(a, plan, head + gridDim.x, stats);
+        query_gradients(a, plan, head, at - plan.queries, base + plan.ds + (stage ^ 1) * plan.next_ds, k, partial);
+        bf16 *done = k;
+        k = k_next;
+        k_next = done;
         __syncthreads();
     }
-    scale_rows<DIM / 8>(dk, a.scale, a.scale);
-    store_rows<2>(dqkv + 2 * c, 3 * c, first, tokens, dv, a.add);
-    store_rows<2>(dqkv + c, 3 * c, first, tokens, dk, a.add);
 }
 
 bool cuda_own_suits(Backend *be, const AttentionArgs *a)
@@ -252,9 +282,10 @@ int cuda_own_attention_backward(Backend *be, const AttentionArgs *a)
     float *partial = plan.blocks > 1 ? (float *)cuda_scratch(be, CUDA_SCRATCH_SCORES, sums * sizeof(float)) : NULL;
     if (plan.blocks > 1 && !partial)
         return -1;
-    dim3 heads((unsigned)a->heads, (unsigned)a->batch);
+    unsigned heads = (unsigned)(a->batch * a->heads), processors = (unsigned)((CudaDevice *)be)->processors;
+    unsigned grid = plan.ahead && heads > processors ? processors : heads;
     for (; plan.block < plan.blocks; plan.block++)
-        if (LAUNCH_SHARED(be, k_attention_backward, heads, (unsigned)plan.warps * WARP, (size_t)plan.bytes, *a, plan,
+        if (LAUNCH_SHARED(be, k_attention_backward, grid, (unsigned)plan.warps * WARP, (size_t)plan.bytes, *a, plan,
                           partial))
             return -1;
     return 0;

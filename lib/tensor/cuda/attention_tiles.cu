@@ -7,8 +7,8 @@
 
 enum { KEYS = 64, STEP = 32, QUERIES = 32, MOST_WARPS = 4, SLACK = 8 };
 
-/* What 32 queries have seen so far: y and sum are to be divided by each other; most: of the scores before scale, or less by a
- * factor of up to 2^SLACK in y and sum, which then need no other one. */
+/* What 32 queries have seen so far: y and sum are to be divided by each other; most: of the scores before scale, or less, by
+ * a factor of up to 2^SLACK in y and sum, which then stay as they are. */
 struct Seen {
     FragmentC y[2][DIM / 8];
     float most[2][2], sum[2][2]; /* rows g, g + 8 of each 16; sum: of this lane's columns */
