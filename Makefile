@@ -263,7 +263,7 @@ show-gpu:  ## all that a GPU has to confirm and to show: check-gpu, bench-gpu an
 	    [ -z "$$failed" ] || { echo "make show-gpu: failed:$$failed" >&2; exit 1; }
 
 bench-learn: deps  ## train against the clock: k-NN and D over the epochs, with and without heads
-	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(CUDA_SO)
+	@$(MAKE) --no-print-directory -j$(JOBS) $(TOOLS) $(CUDA_SO) $B/bench/ops
 	@HSSL_BIN=$(CURDIR)/$B sh tests/bench/learn.sh
 
 SECONDS ?= 60

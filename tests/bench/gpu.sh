@@ -40,6 +40,10 @@ else
     peer=
 fi
 
+"$HSSL_BIN/bench/ops" --device "$BENCH_DEVICE" --check 2>"$work/err" || {
+    echo "bench-gpu: nothing to measure: $(tail -1 "$work/err")" >&2
+    exit 1
+}
 mkdir -p "$(dirname "$BENCH_RESULTS")"
 : >"$work/lines"
 keep() { # NAME: adds the lines of standard input, each with the name of its setting

@@ -27,7 +27,6 @@ jobs=$(($(nproc) > 3 ? $(nproc) - 2 : 1))
 work=$(mktemp -d "${TMPDIR:-/tmp}/hssl-learn.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 runs=${LEARN_KEEP:-$work/runs}
-mkdir -p "$runs" "${BENCH_RESULTS%/*}" || exit 1
 : >"$work/lines"
 complain() {
     echo "learn.sh: $*" >&2
@@ -37,6 +36,13 @@ keep() { tee -a "$work/lines"; }
 field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p" | tail -1; }
 seconds() { date -u -d "$1" +%s.%3N; }
 difference() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a - b }'; }
+
+"$HSSL_BIN/bench/ops" --device "$BENCH_DEVICE" --check 2>"$work/err" || {
+    echo "bench-learn: nothing to train on: $(tail -1 "$work/err")" >&2
+    exit 1
+}
+
+mkdir -p "$runs" "${BENCH_RESULTS%/*}" || exit 1
 
 # ---- images
 

@@ -28,7 +28,7 @@
 static struct {
     int64_t threads, repeat;
     const char *only;
-    bool json, cpu_time, small;
+    bool json, cpu_time, small, check;
     DeviceOptions device;
 } o = { .repeat = 7, .only = "*", .device = DEVICE_DEFAULT };
 
@@ -38,6 +38,7 @@ static const Opt opts[] = {
     OPT_STR("only", 0, &o.only, "GLOB", "ops whose name matches"),
     OPT_FLAG("small", 0, &o.small, "the processor's shapes, on any device"),
     OPT_FLAG("cpu-time", 0, &o.cpu_time, "count processor time: on a busy machine, with one thread"),
+    OPT_FLAG("check", 0, &o.check, "say whether the device is there, and end"),
     OPT_FLAG("json", 0, &o.json, "one JSON object a line instead of a table"),
     DEVICE_OPTS(&o.device),
     OPT_END
@@ -195,6 +196,8 @@ int main(int argc, char **argv)
     const char *device = device_name(&o.device, "bf16");
     Tape *t = device ? tape_new(device) : NULL;
     Ceilings most;
+    if (t && o.check)
+        return 0;
     if (!t || ceilings_measure(tape_backend(t), seconds, &most))
         die();
     Backend *be = tape_backend(t);

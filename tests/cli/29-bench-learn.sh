@@ -17,6 +17,7 @@ is 'each way has its line, with nothing missing' \
     'none convnext vit '
 ok 'D over the epochs, with a head' '! grep -q "learn-d.*none" lines && grep -q "learn-d.*convnext.*\"d\":[0-9]" lines'
 ok 'and a table' 'grep -q "^vit  *k-NN top-1  *[0-9.]* .*D: peak [0-9.]*, end" out && grep -q "^none .*first step after [0-9.]* s" out'
-BENCH_DEVICE=cuda:99 timeout 60 sh "$here/../bench/learn.sh" >out 2>err
-ok 'a device that is not there is a failure, with its reason' "[ $? = 1 ] && grep -q 'none-trial: .*cuda' err"
+BENCH_RESULTS=$T/none BENCH_DEVICE=cuda:99 timeout 60 sh "$here/../bench/learn.sh" >out 2>err
+ok 'a device that is not there is one line, and no results' \
+    "[ $? = 1 ] && grep -q '^bench-learn: nothing to train on: .*cuda' err && [ \$(wc -l <err) = 1 ] && [ ! -e none ]"
 done_testing
