@@ -6,6 +6,7 @@
 #   PEER_STEP=FILE        the program that times a step in PyTorch (torch_step.py in shared/bench, here or one up)
 #   PEAK_TFLOPS=N         what the GPU is sold for in bf16, dense: MFU is a share of it (by the GPU's name)
 #   BENCH_STEPS=N         timed steps (20)
+#   BENCH_SETTINGS=NAMES  some of "ops small small-crops base", where time on the GPU is short
 #   BENCH_DEVICE=cpu      another device: to try this script
 #   BENCH_QUICK=1         one small step, two ops: to try this script
 #   BENCH_RESULTS=FILE    where the lines go
@@ -13,6 +14,8 @@ set -eu
 : "${HSSL_BIN:=$PWD/build}" "${PEER_PYTHON:=python3}" "${BENCH_STEPS:=20}" "${BENCH_DEVICE:=cuda}" "${BENCH_QUICK:=}"
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
+: "${BENCH_SETTINGS:=ops small small-crops base}"
+wants() { case " $BENCH_SETTINGS " in *" $1 "*) ;; *) return 1 ;; esac; }
 : "${BENCH_RESULTS:=$here/results/gpu-$(date +%Y-%m-%d).jsonl}"
 work=$(mktemp -d "${TMPDIR:-/tmp}/hssl-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -68,18 +71,20 @@ ops() { # NAME PATTERN
           printf "%-38s %-9s %9.3f ms %9.1f %-8s %4.0f %%\n", name, pass, value("ms"), value("rate"), unit, 100 * value("share") }
     ' "$work/ops"
 }
-ops ops "$only"
-[ -n "$BENCH_QUICK" ] || only='attention*'
-for whose in cudnn own; do
-    echo "-- attention by these kernels alone: $whose"
-    (export HSSL_ATTENTION=$whose; ops ops-$whose "$only")
-done
-echo '-- products with gelu by cuDNN'
-(
-    export HSSL_GELU=cudnn
-    [ -n "$BENCH_QUICK" ] || { ops ops-gelu 'linear gelu*'; only='mlp branch*'; }
-    ops ops-gelu "$only"
-)
+if wants ops; then
+    ops ops "$only"
+    [ -n "$BENCH_QUICK" ] || only='attention*'
+    for whose in cudnn own; do
+        echo "-- attention by these kernels alone: $whose"
+        (export HSSL_ATTENTION=$whose; ops ops-$whose "$only")
+    done
+    echo '-- products with gelu by cuDNN'
+    (
+        export HSSL_GELU=cudnn
+        [ -n "$BENCH_QUICK" ] || { ops ops-gelu 'linear gelu*'; only='mlp branch*'; }
+        ops ops-gelu "$only"
+    )
+fi
 
 # ---- steps
 
@@ -111,6 +116,7 @@ theirs() { # NAME ARCH IMAGE PATCH BATCH LOCALS K AUX_DEPTH [--compile]
     keep "$name" <"$work/one"
 }
 setting() { # NAME ARCH IMAGE PATCH BATCH LOCALS K: with a ConvNeXt head of three layers, in every way
+    wants "$1" || return 0
     echo "-- $*"
     ours "$@" convnext
     ours "$@" convnext --teacher-in-process
@@ -127,6 +133,7 @@ setting() { # NAME ARCH IMAGE PATCH BATCH LOCALS K: with a ConvNeXt head of thre
 
 echo "== steps, $precision: student, teacher and ConvNeXt head of three layers"
 if [ -n "$BENCH_QUICK" ]; then
+    BENCH_SETTINGS=quick
     setting quick vit_tiny 32 16 2 1 64
 else
     setting small vit_small 224 16 128 0 8192
