@@ -96,7 +96,7 @@ static Tensor *convnext_layer(const AuxLayer *l, Tape *t, Tensor *z, int rows, i
     size_t mark = tape_mark(t);
     BranchArgs mlp = { .norm_w = l->convnext.norm_w, .norm_b = l->convnext.norm_b, .eps = NORM_EPS,
                        .scale = { shortcut ? drop_path_factors(pass, 0, place, 0, batch) : NULL },
-                       .residual = shortcut ? z : NULL };
+                       .residual = shortcut ? z : NULL, .lean = pass && pass->lean };
     Tensor *u = op_conv2d(t, tape_view(t, z, 4, (int64_t[]){ batch, rows, cols, c }), l->convnext.dw_w,
                           l->convnext.dw_b, 1, 3, (int)c);
     u = tape_view(t, u, 3, (int64_t[]){ batch, n, c });

@@ -123,7 +123,8 @@ Tensor *block_forward(const Block *b, Tape *t, Tensor *x, const Samples *samples
     if (shortcut)
         set_scale(&attention, x, pass, layer, 0);
     Tensor *u = op_attention_branch(t, x, &attention, b->qkv_w, b->qkv_b, b->proj_w, b->proj_b, b->heads);
-    BranchArgs mlp = { .norm_w = b->norm2_w, .norm_b = b->norm2_b, .eps = NORM_EPS, .samples = s, .residual = u };
+    BranchArgs mlp = { .norm_w = b->norm2_w, .norm_b = b->norm2_b, .eps = NORM_EPS, .samples = s, .residual = u,
+                       .lean = pass && pass->lean };
     set_scale(&mlp, x, pass, layer, 1);
     if (next) {
         mlp.next_w = next->norm1_w;

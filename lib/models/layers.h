@@ -34,6 +34,7 @@ void drop_path_draw(const DropPath *d, int64_t batch, float *factors);
 typedef struct {
     const float *factors[SAMPLE_SIZES];
     bool recompute;
+    bool lean; /* of MLPs what lies before gelu is kept, and not its result (BranchArgs) */
     int (*reached)(void *arg); /* on the way back, before each block of the base model; or NULL */
     void *reached_arg;
     Probe *probe; /* or NULL */

@@ -34,6 +34,7 @@ typedef struct {
     Node node;
     Linear first, second; /* second.x is no tensor: the gradient of gelu's result goes through gelu before it is stored */
     bool inner;           /* what lies before gelu wants gradients */
+    bool lean;            /* gelu's result was given up */
     const void *pre;
 } PairNode;
 
@@ -42,10 +43,18 @@ static int pair_backward(Tape *t, Node *node, const void *dy)
     PairNode *n = (PairNode *)node;
     Backend *be = tape_backend(t);
     int64_t rows = tensor_rows(node->out), hidden = n->first.w->shape[0], out = n->second.w->shape[0];
+    size_t mark = tape_mark(t);
+    if (n->lean) {
+        PointArgs again = { .type = be->real, .n = rows * hidden, .x = n->pre };
+        n->second.x_operand = again.out = tape_elements(t, be->real, rows * hidden);
+        if (!again.out || be->gelu(be, &again) < 0)
+            return -1;
+    }
     if (linear_gradients(t, &n->second, rows, dy, be->real) < 0)
         return -1;
     if (!n->inner)
         return 0;
+    tape_release(t, mark);
     MatmulArgs m = { .type = be->real, .type_c = be->real, .m = rows, .n = hidden, .k = out, .a = dy, .lda = out,
                      .b = n->second.w_operand, .ldb = hidden, .ldc = hidden, .gelu_at = n->pre };
     m.c = tape_elements(t, be->real, rows * hidden);
@@ -54,8 +63,8 @@ static int pair_backward(Tape *t, Node *node, const void *dy)
     return linear_gradients(t, &n->first, rows, m.c, be->real);
 }
 
-/* linear(gelu(linear(x))) of shapes that were checked. */
-static Tensor *pair(Tape *t, Tensor *x, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2, const int64_t *shape)
+/* linear(gelu(linear(x))) of shapes that were checked. Where nobody goes back to it, gelu's result comes last and is given up. */
+static Tensor *pair(Tape *t, Tensor *x, Tensor *w1, Tensor *b1, Tensor *w2, Tensor *b2, bool lean, const int64_t *shape)
 {
     Backend *be = tape_backend(t);
     int64_t rows = tensor_rows(x), dim = w1->shape[1], hidden = w1->shape[0], out = w2->shape[0];
@@ -64,20 +73,22 @@ static Tensor *pair(Tape *t, Tensor *x, Tensor *w1, Tensor *b1, Tensor *w2, Tens
                       .tb = true, .ldc = hidden, .bias = data_of(b1), .gelu = true };
     MatmulArgs m2 = { .type = be->real, .type_c = be->real, .m = rows, .n = out, .k = hidden, .lda = hidden,
                       .ldb = hidden, .tb = true, .ldc = out, .bias = data_of(b2) };
-    if (!(m1.c = tape_elements(t, be->real, rows * hidden)) ||
-        (inner && !(m1.pre = tape_elements(t, be->real, rows * hidden))) || !(m1.a = tape_operand(t, x)) ||
-        !(m1.b = tape_operand(t, w1)) || be->matmul(be, &m1) < 0)
-        return tape_fail(t);
+    lean = lean && inner;
     Tensor *y = tape_tensor(t, be->real, x->ndim, shape);
-    m2.a = m1.c;
     m2.c = data_of(y);
-    if (!y || !(m2.b = tape_operand(t, w2)) || be->matmul(be, &m2) < 0)
+    if (!y || (inner && !(m1.pre = tape_elements(t, be->real, rows * hidden))) || !(m1.a = tape_operand(t, x)) ||
+        !(m1.b = tape_operand(t, w1)) || !(m2.b = tape_operand(t, w2)))
         return tape_fail(t);
+    size_t mark = tape_mark(t);
+    if (!(m2.a = m1.c = tape_elements(t, be->real, rows * hidden)) || be->matmul(be, &m1) < 0 || be->matmul(be, &m2) < 0)
+        return tape_fail(t);
+    if (lean || !wants)
+        tape_release(t, mark);
     if (wants) {
         PairNode *n = tape_record(t, sizeof *n, pair_backward, y);
         if (!n)
             return NULL;
-        *n = (PairNode){ n->node, { x, w1, b1, m1.a, m1.b }, { NULL, w2, b2, m2.a, m2.b }, inner, m1.pre };
+        *n = (PairNode){ n->node, { x, w1, b1, m1.a, m1.b }, { NULL, w2, b2, m2.a, m2.b }, inner, lean, m1.pre };
     }
     return tape_failed(t) ? NULL : y;
 }
@@ -87,7 +98,7 @@ static Tensor *composed(Tape *t, Tensor *x, const BranchArgs *a, Tensor *w1, Ten
 {
     if (a->norm_w && !(x = op_layer_norm(t, x, a->norm_w, a->norm_b, a->eps)))
         return NULL;
-    return op_branch_end(t, pair(t, x, w1, b1, w2, b2, shape), a);
+    return op_branch_end(t, pair(t, x, w1, b1, w2, b2, a->lean, shape), a);
 }
 
 /* ---- the op */

@@ -46,6 +46,7 @@ typedef struct {
     Samples samples; /* of x */
     const float *scale[SAMPLE_SIZES]; /* drop path: memory of the device, alive for the step, one factor (0 or 1/keep) for each
                                   sample of a size; NULL for the first: 1 for all */
+    bool lean; /* of an MLP keep what lies before gelu alone, and make the rest again on the way back */
     Tensor *residual; /* added to the branch: x itself in most blocks, another tensor of its shape, or NULL */
     Tensor *next_w, *next_b; /* layer norm (and eps) of what comes next: made with the result where that is faster, for
                                 op_layer_norm and the next branch to find; or NULL both */

@@ -356,6 +356,11 @@ size_t tape_mark(Tape *t)
     return arena_mark(&t->arena);
 }
 
+void tape_release(Tape *t, size_t mark)
+{
+    arena_rewind(&t->arena, mark);
+}
+
 Tensor *tape_keep(Tape *t, size_t mark, Tensor *y)
 {
     if (!y || t->record || t->failed)

@@ -63,6 +63,9 @@ void *tape_elements(Tape *t, DType dtype, int64_t count);
  * repeated (tensor/recording.h) does not upload it again. */
 void *tape_upload(Tape *t, const void *host, size_t bytes);
 
+/* What an op took of the step arena after the mark (tape_mark) is free again: no node may know it. */
+void tape_release(Tape *t, size_t mark);
+
 /* x as an operand of the device's products, of its `real` type: x's own memory or a copy, which is made once a step
  * where x is the caller's (a parameter). NULL after an error, and for NULL. */
 const void *tape_operand(Tape *t, const Tensor *x);

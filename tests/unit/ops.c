@@ -60,7 +60,7 @@ static Tensor *mlp(Tape *t, Tensor **x, const int *p)
 static Tensor *mlp_branch(Tape *t, Tensor **x, const int *p)
 {
     BranchArgs a = { .norm_w = x[5], .norm_b = x[6], .eps = 1e-6f, .scale = { p[1] ? factors(t) : NULL },
-                     .residual = p[0] == 0 ? x[0] : p[0] == 1 ? x[7] : NULL };
+                     .residual = p[0] == 0 ? x[0] : p[0] == 1 ? x[7] : NULL, .lean = p[2] };
     return op_mlp_branch(t, x[0], &a, x[1], x[2], x[3], x[4]);
 }
 
@@ -248,6 +248,8 @@ static const Case cases[] = {
       .p = { 0, 0 } },
     { "mlp by products", mlp_products, { S(4, 5, 17), S(33, 17), S(33), S(17, 33), S(17), S(17), S(17) },
       .p = { 0, 1 } },
+    { "mlp by products, lean", mlp_products, { S(4, 5, 17), S(33, 17), S(33), S(17, 33), S(17), S(17), S(17) },
+      .p = { 0, 1, 1 } },
     { "mlp by products, packed", mlp_products, { S(7, 61, 9), S(33, 9), S(33), S(9, 33), S(9), S(9), S(9) },
       .p = { 0, 0 } },
     { "mlp by products, other residual", mlp_products,
