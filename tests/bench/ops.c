@@ -196,8 +196,10 @@ int main(int argc, char **argv)
     const char *device = device_name(&o.device, "bf16");
     Tape *t = device ? tape_new(device) : NULL;
     Ceilings most;
-    if (t && o.check)
+    if (t && o.check) {
+        tape_free(t);
         return 0;
+    }
     if (!t || ceilings_measure(tape_backend(t), seconds, &most))
         die();
     Backend *be = tape_backend(t);
