@@ -37,10 +37,7 @@ static bool samples_of(const Tensor *x, const Samples *samples, Samples *out)
     *out = samples ? *samples : (Samples){ 0 };
     if (!out->sizes && x->ndim == 3)
         *out = (Samples){ 1, { { x->shape[0], x->shape[1] } } };
-    int64_t rows = 0;
-    for (int i = 0; i < out->sizes && i < SAMPLE_SIZES; i++)
-        rows += out->of[i].count * out->of[i].tokens;
-    return out->sizes > 0 && out->sizes <= SAMPLE_SIZES && rows == tensor_rows(x);
+    return out->sizes > 0 && out->sizes <= SAMPLE_SIZES && samples_rows(out, out->sizes) == tensor_rows(x);
 }
 
 Tensor *op_attention(Tape *t, Tensor *qkv, int heads, const Samples *samples)

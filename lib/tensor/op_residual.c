@@ -23,13 +23,12 @@ typedef struct {
 
 static int parts_of(const Tensor *y, const Scale *scale, Part part[SAMPLE_SIZES])
 {
-    int64_t first = tensor_dim(y, 0), row = 0;
+    int64_t first = tensor_dim(y, 0);
     int n = scale->scale[0] ? scale->samples.sizes : 0;
-    for (int i = 0; i < n; i++) {
-        part[i] = (Part){ row, { .type = y->dtype, .samples = scale->samples.of[i].count,
-                                 .stride = scale->samples.of[i].tokens * tensor_last(y), .scale = scale->scale[i] } };
-        row += scale->samples.of[i].count * scale->samples.of[i].tokens;
-    }
+    for (int i = 0; i < n; i++)
+        part[i] = (Part){ samples_rows(&scale->samples, i),
+                          { .type = y->dtype, .samples = scale->samples.of[i].count,
+                            .stride = scale->samples.of[i].tokens * tensor_last(y), .scale = scale->scale[i] } };
     if (!n)
         part[0] = (Part){ 0, { .type = y->dtype, .samples = first, .stride = first ? tensor_count(y) / first : 0,
                                .scale = scale->scale[0] } };
@@ -87,10 +86,8 @@ static bool agree(Tape *t, Tensor **x, Tensor *y, const Scale *scale)
         return false;
     if (*x && !tensor_alike(*x, y))
         tape_bad_shape(t, "residual", "both must have one shape", *x);
-    int64_t rows = 0;
-    for (int i = 0; i < scale->samples.sizes && i < SAMPLE_SIZES; i++)
-        rows += scale->samples.of[i].count * scale->samples.of[i].tokens;
-    if (scale->samples.sizes && rows != tensor_rows(y))
+    const Samples *s = &scale->samples;
+    if (s->sizes && (s->sizes > SAMPLE_SIZES || samples_rows(s, s->sizes) != tensor_rows(y)))
         tape_bad_shape(t, "residual", "the branch must have the rows of its samples", y);
     return !tape_failed(t);
 }

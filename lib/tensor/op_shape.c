@@ -69,7 +69,6 @@ static bool tokens_fit(Tape *t, const Tensor *patches, const Tensor *like, const
 Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *const *pos, Samples *samples)
 {
     Samples s = { .sizes = n };
-    int64_t rows = 0;
     bool wants = TAPE_WANTS(t, cls);
     if (n < 1 || n > SAMPLE_SIZES)
         return tape_bad_shape(t, "tokens", "samples must be of one or two sizes", NULL);
@@ -78,19 +77,17 @@ Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *c
             return NULL;
         s.of[i].count = patches[i]->shape[0];
         s.of[i].tokens = patches[i]->shape[1] + (cls ? 1 : 0);
-        rows += s.of[i].count * s.of[i].tokens;
         wants = TAPE_WANTS(t, patches[i], pos[i]) || wants;
     }
-    int64_t dim = patches[0]->shape[2], row = 0;
+    int64_t dim = patches[0]->shape[2];
     Tensor *y = n == 1 ? tape_tensor(t, patches[0]->dtype, 3, (int64_t[]){ s.of[0].count, s.of[0].tokens, dim })
-                       : tape_tensor(t, patches[0]->dtype, 2, (int64_t[]){ rows, dim });
+                       : tape_tensor(t, patches[0]->dtype, 2, (int64_t[]){ samples_rows(&s, n), dim });
     for (int i = 0; y && i < n; i++) {
         TokensArgs a = { .type = y->dtype, .batch = s.of[i].count, .tokens = patches[i]->shape[1], .dim = dim,
                          .patches = patches[i]->data, .cls = data_of(cls), .pos = data_of(pos[i]),
-                         .out = element(y->data, y->dtype, row * dim) };
+                         .out = element(y->data, y->dtype, samples_rows(&s, i) * dim) };
         if (tape_backend(t)->tokens(tape_backend(t), &a) < 0)
             return tape_fail(t);
-        row += s.of[i].count * s.of[i].tokens;
     }
     if (y && wants) {
         TokensNode *node = tape_record(t, sizeof *node, tokens_backward, y);
@@ -109,6 +106,14 @@ Tensor *op_tokens(Tape *t, int n, Tensor *const *patches, Tensor *cls, Tensor *c
 }
 
 /* ---- the samples of one size */
+
+int64_t samples_rows(const Samples *samples, int n)
+{
+    int64_t rows = 0;
+    for (int i = 0; i < n; i++)
+        rows += samples->of[i].count * samples->of[i].tokens;
+    return rows;
+}
 
 typedef struct {
     Node node;
@@ -137,12 +142,9 @@ static int samples_backward(Tape *t, Node *node, const void *dy)
 
 Tensor *op_samples(Tape *t, Tensor *x, const Samples *samples, int i)
 {
-    int64_t row = 0;
     if (!x || tape_failed(t))
         return NULL;
-    for (int k = 0; k < i; k++)
-        row += samples->of[k].count * samples->of[k].tokens;
-    int64_t shape[] = { samples->of[i].count, samples->of[i].tokens, tensor_last(x) };
+    int64_t row = samples_rows(samples, i), shape[] = { samples->of[i].count, samples->of[i].tokens, tensor_last(x) };
     if (x->ndim != 2 || row + shape[0] * shape[1] > tensor_rows(x))
         return tape_bad_shape(t, "samples", "[R, C] must have the rows of its samples", x);
     Tensor *y = tape_wrap(t, x->dtype, 3, shape, element(x->data, x->dtype, row * shape[2]));

@@ -34,6 +34,8 @@ typedef struct {
     int sizes; /* 0: the tensor is [B, N, C] and tells by itself */
     struct { int64_t count, tokens; } of[SAMPLE_SIZES];
 } Samples;
+/* The rows of the first n sizes: where those of size n begin. */
+int64_t samples_rows(const Samples *samples, int n);
 
 /* softmax(q k^T / sqrt(d)) v by head, each sample by itself. qkv [B, N, 3C], or [R, 3C] with the samples that it holds (else
  * NULL); the three parts in this order, heads side by side within each part; d = C / heads. -> [B, N, C] or [R, C]. Never
