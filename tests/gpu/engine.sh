@@ -15,6 +15,6 @@ engine() { # DEVICE
 
 gelu_apart() { # HSSL_GELU: what fails, and the sides of results whose gelu was no part of the product though wished so
     HSSL_GELU=$1 HSSL_DEBUG=cuda HSSL_TEST_DEVICE=cuda,bf16 timeout 300 "$HSSL_BIN/gpu/kernels" products 2>&1 |
-        sed -n '/^not ok/p; s/.*gelu of \([0-9]* x [0-9]*\) by a kernel of its own.*/\1/p; $s/^1\.\.[0-9]*$/done/p' |
+        sed -n '/^not ok/p; s/.*gelu of \([0-9]* x [0-9]*\) by a kernel of its own.*/\1/p; $s/^1\.\.[1-9][0-9]*$/done/p' |
         sort -u | tr '\n' ';'
 }
