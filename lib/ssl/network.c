@@ -198,7 +198,7 @@ int network_images(Network *n, Tape *t, int sizes, Tensor *const *x, bool want_a
         return -1;
     for (int i = 0; i < sizes; i++) {
         Pass own = pass_of_size(&pass, i);
-        own.lean = true; /* a third of its layers' memory, for a twentieth of their time */
+        own.lean = true; /* by count a third of its layers' memory, for a twentieth of their time */
         out[i].base = base[i].image;
         probe_see(&pass, t, base[i].image, "image vectors of the base");
         if (want_aux && head_images(n, t, &base[i], &own, &out[i]))
