@@ -6,10 +6,10 @@
 #include "util/log.h"
 #include "util/opt.h"
 #include "util/rng.h"
+#include "util/stop.h"
 
 #include <inttypes.h>
 #include <omp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,23 +43,6 @@ static const OptProgram program = {
         "  find photos -name '*.jpg' -print0 | hssl-import -0 - photos.db\n"
         "  hssl-import cifar-10-batches-bin/ cifar10.db\n"
 };
-
-/* ---------------------------------------------------------------- signals */
-
-static volatile sig_atomic_t stopped; /* the signal's number */
-
-static void on_signal(int number)
-{
-    stopped = number;
-}
-
-/* Without SA_RESTART, so that a read from a pipe ends; a second signal kills. */
-static void catch_signals(void)
-{
-    struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
 
 /* ---------------------------------------------------------------- images of each class */
 
@@ -285,7 +268,7 @@ static void import(Intake *in, DatasetWriter *w, const char *path)
     int rc = 0;
     progress_start(&progress, "import", "images", 0, total);
     for (;
-         !stopped && (total || !o.limit || imported + present < o.limit) && (rc = intake_next(in, &item)) > 0;
+         !stop_signal() && (total || !o.limit || imported + present < o.limit) && (rc = intake_next(in, &item)) > 0;
          i++) {
         const char *class_name = strcmp(o.labels, "none") ? item.class_name : NULL;
         if (!chosen(i, total) || enough(class_name))
@@ -305,7 +288,7 @@ static void import(Intake *in, DatasetWriter *w, const char *path)
             flush_batch(w);
         progress_update(&progress, i + 1, "");
     }
-    if (rc < 0 && !stopped) {
+    if (rc < 0 && !stop_signal()) {
         char why[512];
         snprintf(why, sizeof why, "%s", err_text());
         flush_batch(w);
@@ -345,9 +328,12 @@ int main(int argc, char **argv)
     const char *source = argv[1], *path = argv[2];
     if (!o.jobs)
         o.jobs = omp_get_num_procs();
-    catch_signals();
+    if (stop_install())
+        die();
 
     Intake *in = intake_open(source, o.nul);
+    if (!in && stop_signal())
+        return stop_status();
     if (!in)
         die();
     if (o.force && dataset_clear(path))
@@ -372,9 +358,9 @@ int main(int argc, char **argv)
     free(tally.counts);
     if (log_close_stdout())
         die();
-    if (stopped) {
+    if (stop_signal()) {
         log_info("stopped; the same command goes on");
-        return 128 + stopped;
+        return stop_status();
     }
     if (!count)
         die_with("%s: no image to import", source);

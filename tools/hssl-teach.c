@@ -41,6 +41,7 @@ static void be_child(void)
 {
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != o.parent)
         die_with("process %lld, which started this one, has gone", (long long)o.parent);

@@ -5,14 +5,15 @@
 #include "util/opt.h"
 #include "util/stop.h"
 
-#include <errno.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <time.h>
@@ -41,7 +42,8 @@ static const OptProgram program = {
                 "  hssl-top --json --interval 10 >> pipeline.jsonl\n"
 };
 
-static volatile sig_atomic_t resized;
+static atomic_bool resized, suspended;
+static int woken = -1; /* readable when one of them is new */
 static int width = USUAL_WIDTH, height = USUAL_HEIGHT, processors = 1;
 static bool screen; /* redraw, else one table after the other */
 static const char *bold = "", *inverse = "", *plain = "";
@@ -52,7 +54,7 @@ static void measure(void)
     cpu_set_t set;
     const char *columns = getenv("COLUMNS");
     int given = columns ? atoi(columns) : 0;
-    resized = 0;
+    resized = false;
     if (screen && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) && w.ws_col && w.ws_row) {
         width = w.ws_col;
         height = w.ws_row;
@@ -72,7 +74,7 @@ static bool keys; /* standard input gives keys one by one */
 static void say(const char *text)
 {
     if (write(STDOUT_FILENO, text, strlen(text)) < 0)
-        resized = 1; /* nothing else can be done about it here */
+        resized = true; /* nothing else can be done about it here */
 }
 
 /* A screen of its own, without the cursor. */
@@ -92,16 +94,21 @@ static void leave(void)
         tcsetattr(STDIN_FILENO, TCSADRAIN, &cooked);
 }
 
+/* On the thread that waits for signals: the one that draws does the rest. */
 static void on_signal(int sig)
 {
-    int saved = errno;
-    if (sig == SIGTSTP) {
-        leave();
-        raise(SIGSTOP);
-        enter();
-    }
-    resized = 1;
-    errno = saved;
+    if (sig == SIGTSTP)
+        suspended = true;
+    resized = true;
+    eventfd_write(woken, 1);
+}
+
+static void suspend(void)
+{
+    suspended = false;
+    leave();
+    raise(SIGSTOP);
+    enter();
 }
 
 static void use_screen(void)
@@ -116,9 +123,10 @@ static void use_screen(void)
         plain = "\033[0m";
     }
     keys = isatty(STDIN_FILENO) && !tcgetattr(STDIN_FILENO, &cooked);
-    sigaction(SIGWINCH, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-    sigaction(SIGTSTP, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-    enter();
+    if ((woken = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0) {
+        stop_hear(SIGWINCH, on_signal);
+        stop_hear(SIGTSTP, on_signal);
+    }
 }
 
 /* ---------------------------------------------------------------- text */
@@ -388,14 +396,19 @@ static int pause_for(double seconds)
     double until = log_seconds() + seconds;
     for (;;) {
         double left = until - log_seconds();
-        struct pollfd p[2] = { { .fd = stop_fd(), .events = POLLIN },
-                               { .fd = keys ? STDIN_FILENO : -1, .events = POLLIN } };
+        struct pollfd p[3] = { { .fd = stop_fd(), .events = POLLIN },
+                               { .fd = keys ? STDIN_FILENO : -1, .events = POLLIN },
+                               { .fd = woken, .events = POLLIN } };
         if (left <= 0 || stop_signal())
             return 0;
+        if (suspended)
+            suspend();
         if (resized)
             return 1;
-        if (poll(p, 2, (int)(1000 * left) + 1) > 0 && p[1].revents && quit())
+        if (poll(p, 3, (int)(1000 * left) + 1) > 0 && p[1].revents && quit())
             return 2;
+        if (p[2].revents)
+            eventfd_read(woken, &(eventfd_t){ 0 });
         keys = keys && !(p[1].revents & (POLLHUP | POLLERR | POLLNVAL));
     }
 }
@@ -414,10 +427,10 @@ static int watch(void)
     survey_compare(&before, NULL);
     int rc = o.once || o.json ? 0 : show(&before);
     while (!rc && !stop_signal()) {
-        int woken = pause_for(o.interval);
-        if (woken == 2)
+        int why = pause_for(o.interval);
+        if (why == 2)
             break;
-        if (woken) {
+        if (why) {
             measure();
             fputs("\033[2J", stdout);
             rc = show(&before);
@@ -442,9 +455,11 @@ int main(int argc, char **argv)
 {
     if (opt_parse(&program, argc, argv))
         opt_usage("%s: takes no operands", argv[1]);
+    use_screen();
     if (stop_install())
         die();
-    use_screen();
+    if (screen)
+        enter();
     int rc = watch();
     if (screen)
         leave();

@@ -161,10 +161,10 @@ int main(int argc, char **argv)
     if (original)
         threads_settle(original);
     free(original);
+    stop_hear(SIGUSR1, on_save_signal);
+    stop_hear(SIGUSR2, on_save_signal);
     if (stop_install())
         die();
-    signal(SIGUSR1, on_save_signal);
-    signal(SIGUSR2, on_save_signal);
     t.threads = threads_use((int)options.threads);
     if (ranks_meet(&t))
         die();

@@ -2,6 +2,7 @@
 
 #include "store/intake_kinds.h"
 #include "util/err.h"
+#include "util/stop.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -97,9 +98,7 @@ static size_t read_head(int fd, unsigned char *head, size_t room)
 {
     size_t n = 0;
     while (n < room) {
-        ssize_t got = read(fd, head + n, room - n);
-        if (got < 0 && errno == EINTR)
-            continue;
+        ssize_t got = stop_read(fd, head + n, room - n);
         if (got <= 0)
             break;
         n += (size_t)got;
@@ -151,7 +150,7 @@ static int open_path(Intake *in, const char *path)
         in->state = intake_folder_open(path);
         return in->state ? 0 : -1;
     }
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* nor may a pipe without a writer keep a signal waiting */
     if (fd < 0)
         return err_system("%s", path);
     size_t n = read_head(fd, head, sizeof head);

@@ -1,6 +1,7 @@
 /* Tars, compressed or not, by libarchive. Nothing is unpacked to the disk: names in the archive are names only. */
 #include "store/intake_kinds.h"
 #include "util/err.h"
+#include "util/stop.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -30,8 +31,7 @@ static la_ssize_t read_block(struct archive *a, void *state, const void **out)
         ar->head = 0;
         return n;
     }
-    /* A signal that asks to stop must get through, so EINTR is an error like others. */
-    ssize_t n = read(ar->fd, ar->block, BLOCK);
+    ssize_t n = stop_read(ar->fd, ar->block, BLOCK);
     if (n < 0)
         archive_set_error(a, errno, "%s", strerror(errno));
     return n;

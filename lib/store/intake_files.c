@@ -1,6 +1,7 @@
 /* Folders and lists of files. */
 #include "store/intake_kinds.h"
 #include "util/err.h"
+#include "util/stop.h"
 
 #include <errno.h>
 #include <fts.h>
@@ -46,7 +47,7 @@ static int list(Folder *f)
     FTS *fts = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR | FTS_NOSTAT, by_name);
     if (!fts)
         return err_system("%s", f->root);
-    while (!rc && (errno = 0, e = fts_read(fts))) {
+    while (!rc && !stop_signal() && (errno = 0, e = fts_read(fts))) {
         if (e->fts_level > 0 && e->fts_name[0] == '.') {
             fts_set(fts, e, FTS_SKIP);
             continue;
@@ -136,7 +137,8 @@ const IntakeKind intake_folder = { "folder", folder_next, folder_load, folder_to
 /* ---------------------------------------------------------------- a list */
 
 typedef struct {
-    FILE *file;
+    int fd;
+    FILE *file; /* reads fd */
     char *head; /* what was read before */
     size_t head_size, at;
     char *name, *class_name;
@@ -149,26 +151,32 @@ static void list_close(void *state)
     List *l = state;
     if (l->file)
         fclose(l->file);
+    close(l->fd);
     free(l->head);
     free(l->name);
     free(l->class_name);
     free(l);
 }
 
+static ssize_t list_read(void *state, char *to, size_t n)
+{
+    return stop_read(((List *)state)->fd, to, n);
+}
+
 void *intake_list_open(int fd, bool nul, const void *head, size_t n)
 {
     List *l = calloc(1, sizeof *l);
-    FILE *file = fdopen(fd, "r");
-    if (!file)
+    if (l)
+        l->fd = fd;
+    else
         close(fd);
-    if (!l || !file || !(l->head = malloc(n + 1))) {
-        if (file)
-            fclose(file);
-        free(l);
+    if (!l || !(l->head = malloc(n + 1)) ||
+        !(l->file = fopencookie(l, "r", (cookie_io_functions_t){ .read = list_read }))) {
+        if (l)
+            list_close(l);
         err_set(ERR_MEMORY, "standard input: out of memory");
         return NULL;
     }
-    l->file = file;
     memcpy(l->head, head, n);
     l->head_size = n;
     l->end = nul ? 0 : '\n';

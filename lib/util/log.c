@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include <unistd.h>
 
 static const char *program_name = "hssl";
-static bool line_drawn; /* a progress line stands on the terminal */
+static atomic_bool line_drawn; /* a progress line stands on the terminal */
 
 void log_name(const char *program)
 {
@@ -146,7 +147,8 @@ void progress_update(Progress *p, int64_t done, const char *note)
             fprintf(stderr, "  ETA %s", eta);
         fprintf(stderr, "%s%s", *note ? "  " : "", note);
         fflush(stderr);
-        line_drawn = p->drawn = true;
+        p->drawn = true;
+        line_drawn = true;
     } else {
         fprintf(stderr, "{\"program\":\"%s\",\"progress\":\"%s\",\"done\":%lld,\"total\":%lld,\"rate\":%.6g",
                 program_name, p->what, (long long)done, (long long)p->total, rate);
@@ -167,7 +169,7 @@ void progress_end(Progress *p)
 
 int log_close_stdout(void)
 {
-    if (fflush(stdout) || ferror(stdout) || (fclose(stdout) && errno != EBADF))
+    if (fflush(stdout) || ferror(stdout) || fclose(stdout))
         return err_system("standard output");
     return 0;
 }

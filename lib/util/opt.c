@@ -1,5 +1,7 @@
 #include "util/opt.h"
 
+#include "util/descriptors.h"
+#include "util/err.h"
 #include "util/log.h"
 
 #include <ctype.h>
@@ -8,8 +10,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "util/err.h"
 
 enum { MAX_OPTS = 128 };
 
@@ -340,6 +340,8 @@ int opt_parse(const OptProgram *p, int argc, char **argv)
     bool only_operands = false;
 
     log_name(p->name);
+    if (standard_descriptors())
+        die();
     /* Help must show the built-in defaults and must not fail: look for it before anything is set. */
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
         if (!strcmp(argv[i], "--help") || (!strcmp(argv[i], "-h") && !find_letter(opts, 'h'))) {

@@ -71,7 +71,7 @@ typedef struct {
 
 /* Parse argv; operands are left in argv[1..return value]. Serves --help, --version and --completions
  * itself (prints, exits 0); a mistake prints one line and a hint to --help and exits 2. Also tells
- * lib/util/log the program's name. It is the one function below tools/ that may exit: it runs first. */
+ * lib/util/log the program's name, and opens /dev/null in place of closed standard descriptors. It is the one function below tools/ that may exit: it runs first. */
 int opt_parse(const OptProgram *program, int argc, char **argv);
 
 /* Where the option's value comes from: "flag" (the command line), "env", "default", or what opt_mark said. */

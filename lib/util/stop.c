@@ -1,68 +1,149 @@
 #include "util/stop.h"
 
 #include "util/err.h"
+#include "util/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t stop_seen;
-static int stop_pipe[2] = { -1, -1 };
+enum { WAITER_STACK = 256 << 10 };
 
-static void on_signal(int signal_number)
+double stop_same_request = 1;
+
+static atomic_int seen;
+static int wake[2] = { -1, -1 };
+static _Atomic(const char *) notice;
+static sigset_t heard;
+static void (*acts[NSIG])(int signal);
+
+static bool asks_to_stop(int signal)
 {
-    static volatile sig_atomic_t came;
-    int saved = errno;
-    if (came == signal_number) { /* asked twice: end at once, as the signal does */
-        signal(signal_number, SIG_DFL);
-        raise(signal_number);
-    }
-    came = signal_number;
-    stop_request(signal_number);
-    errno = saved;
+    return signal == SIGINT || signal == SIGTERM || signal == SIGHUP;
 }
 
-void stop_request(int signal_number)
+static void end_as_the_signal_does(int signal)
 {
-    stop_seen = signal_number;
-    if (stop_pipe[1] >= 0 && write(stop_pipe[1], "", 1) < 0) {
-        /* the pipe is full: it is readable already */
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(signal);
+}
+
+static void *wait_for_signals(void *arg)
+{
+    double first = 0;
+    int signal;
+    (void)arg;
+    for (;;) {
+        if (sigwait(&heard, &signal))
+            continue;
+        if (!asks_to_stop(signal)) {
+            if (acts[signal])
+                acts[signal](signal);
+            continue;
+        }
+        double now = log_seconds();
+        if (first && now - first > stop_same_request)
+            end_as_the_signal_does(signal);
+        if (first)
+            continue;
+        first = now;
+        const char *text = atomic_load(&notice);
+        if (text)
+            log_info("%s", text);
+        stop_request(signal);
     }
+    return NULL;
+}
+
+static int start_waiter(void)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, WAITER_STACK);
+    errno = pthread_create(&thread, &attr, wait_for_signals, NULL);
+    int rc = errno ? err_system("cannot start a thread") : 0;
+    pthread_attr_destroy(&attr);
+    return rc;
 }
 
 int stop_install(void)
 {
-    if (stop_pipe[0] < 0 && pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK))
+    static const int stops[] = { SIGINT, SIGTERM, SIGHUP };
+    if (wake[0] >= 0)
+        return 0;
+    if (pipe2(wake, O_CLOEXEC | O_NONBLOCK))
         return err_system("pipe");
-    struct sigaction act = { .sa_handler = on_signal };
-    sigemptyset(&act.sa_mask);
-    /* A signal that is ignored from the start (nohup, a background job of sh) stays ignored. */
-    const int signals[] = { SIGINT, SIGTERM };
-    for (int i = 0; i < 2; i++) {
-        struct sigaction old;
-        if (sigaction(signals[i], NULL, &old))
-            return err_system("sigaction");
-        if (old.sa_handler != SIG_IGN && sigaction(signals[i], &act, NULL))
-            return err_system("sigaction");
-    }
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGUSR1, SIG_IGN);
-    signal(SIGUSR2, SIG_IGN);
-    return 0;
+    sigemptyset(&heard);
+    sigaddset(&heard, SIGUSR1);
+    sigaddset(&heard, SIGUSR2);
+    for (int i = 1; i < NSIG; i++)
+        if (acts[i])
+            sigaddset(&heard, i);
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        struct sigaction old;
+        if (sigaction(stops[i], NULL, &old))
+            return err_system("sigaction");
+        if (old.sa_handler != SIG_IGN) /* the kernel would keep what is both ignored and blocked */
+            sigaddset(&heard, stops[i]);
+    }
+    errno = pthread_sigmask(SIG_BLOCK, &heard, NULL);
+    return errno ? err_system("cannot block signals") : start_waiter();
+}
+
+void stop_hear(int signal, void (*act)(int signal))
+{
+    acts[signal] = act;
+}
+
+void stop_notice(const char *text)
+{
+    atomic_store(&notice, text);
+}
+
+void stop_request(int signal)
+{
+    atomic_store(&seen, signal);
+    if (wake[1] >= 0 && write(wake[1], "", 1) < 0) {
+        /* the pipe is full: it is readable already */
+    }
 }
 
 int stop_signal(void)
 {
-    return stop_seen;
+    return atomic_load(&seen);
 }
 
 int stop_fd(void)
 {
-    return stop_pipe[0];
+    return wake[0];
 }
 
 int stop_status(void)
 {
-    return stop_seen ? 128 + stop_seen : 0;
+    int signal = stop_signal();
+    return signal ? 128 + signal : 0;
+}
+
+ssize_t stop_read(int fd, void *to, size_t n)
+{
+    struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = stop_fd(), .events = POLLIN } };
+    while (poll(p, 2, -1) < 0)
+        if (errno != EINTR)
+            return -1;
+    if (p[1].revents) {
+        errno = EINTR;
+        return -1;
+    }
+    return read(fd, to, n);
 }

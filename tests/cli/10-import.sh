@@ -112,7 +112,8 @@ until_images() { # db n
     return 1
 }
 mkfifo list
-for signal in KILL TERM INT; do
+# Not INT, which a shell has its background jobs ignore.
+for signal in KILL TERM HUP; do
     rm -f int.db int.db-lock
     hssl-import - int.db <list >/dev/null 2>&1 &
     pid=$!
@@ -123,7 +124,7 @@ for signal in KILL TERM INT; do
     wait $pid 2>/dev/null
     status=$?
     exec 9>&-
-    case $signal in KILL) want=137 ;; TERM) want=143 ;; INT) want=130 ;; esac
+    case $signal in KILL) want=137 ;; TERM) want=143 ;; HUP) want=129 ;; esac
     is "$signal: exit status" $status $want
     ok "$signal: what is stored is sound" 'hssl-info --verify int.db'
     find m -name '*.jpg' | sort | hssl-import --json - int.db >int.json 2>/dev/null

@@ -1,14 +1,10 @@
 #!/bin/sh
 # Several ranks train one model: under mpirun on processors, each with a pipeline of its own.
 . "$(dirname "$0")/../tap.sh"
+. "$(dirname "$0")/../mpi.sh"
 cd "$T" || exit 1
-OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
-ASAN_OPTIONS=${ASAN_OPTIONS:-}${ASAN_OPTIONS:+:}detect_leaks=0 # MPI's own
-export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM OMPI_MCA_rmaps_base_oversubscribe \
-    OMPI_MCA_hwloc_base_binding_policy OMPI_MCA_btl_vader_single_copy_mechanism ASAN_OPTIONS
 
-if ! command -v mpirun >/dev/null || [ ! -e "$HSSL_BIN/hssl-mpi.so" ]; then
+if ! mpi_works; then
     skip 'several ranks' 'mpirun or hssl-mpi.so is not there'
     done_testing
     exit
@@ -30,11 +26,6 @@ close_to() { # FILE FILE: as many steps, losses and D the same within 1e-4
         END { print n + 0 " " bad + 0 }'
 }
 await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 600 ] || break; sleep 0.05; done; }
-rank() { # NUMBER: the trainer's process
-    for p in $(processes | sed -n 's/^\([0-9]*\) .*hssl-train.*/\1/p'); do
-        tr '\0' '\n' 2>/dev/null </proc/"$p"/environ | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$p"
-    done | head -1
-}
 
 alone $tiny --epochs 2 --log a.jsonl -o a.db 2>a.err
 ranks 2 $tiny --epochs 2 --log b.jsonl -o b.db 2>b.err
@@ -56,7 +47,7 @@ is 'weights from a file reach every rank' "$(close_to e.jsonl f.jsonl)" '20 0'
 alone $tiny --epochs 8 --log long.jsonl -o long.db 2>/dev/null
 ranks 2 $tiny --epochs 8 --save-every 5 --log g.jsonl -o g.db 2>g.err &
 await g.jsonl '"kind":"checkpoint"'
-kill -TERM "$(rank 1)" 2>/dev/null
+kill -TERM "$(rank_pid 1)" 2>/dev/null
 wait
 ok 'asked to stop, all stop, and what was learnt is saved' "grep -q 'holds a checkpoint of step' g.err"
 alone --resume --log g.jsonl --log-every 1 -o g.db 2>h.err
@@ -71,7 +62,7 @@ is 'two go on with the run of one' "$(close_to long.jsonl i.jsonl)" '80 0'
 # Deaths.
 ranks 2 $tiny --epochs 4000 --log k.jsonl -o k.db 2>k.err &
 await k.jsonl '"step":10,'
-dead=$(rank 1)
+dead=$(rank_pid 1)
 began=$(date +%s)
 kill -9 "$dead"
 wait
@@ -81,7 +72,7 @@ ok 'and saves what was learnt' "grep -q 'holds a checkpoint of step' k.err"
 ranks 2 $tiny --epochs 4000 --log l.jsonl -o l.db 2>l.err &
 await l.jsonl '"step":10,'
 began=$(date +%s)
-kill -9 "$(rank 0)"
+kill -9 "$(rank_pid 0)"
 wait
 ok 'so does the first' "[ $(($(date +%s) - began)) -lt 30 ] && grep -q 'rank 0 has gone' l.err"
 

@@ -6,15 +6,15 @@
 #include "util/stop.h"
 
 #include <inttypes.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
-static volatile sig_atomic_t save_wanted;
+static atomic_bool save_wanted;
 
 void on_save_signal(int signal_number)
 {
     (void)signal_number;
-    save_wanted = 1;
+    save_wanted = true;
 }
 
 int save(Training *t)
@@ -105,6 +105,8 @@ int train_loop(Training *t, bool *savable)
     StudentReport report;
     Discrepancy d;
     *savable = true;
+    if (is_first(t))
+        stop_notice("finishing the step, then a checkpoint; a second signal stops at once");
     while (t->at.step < t->total && !stop_signal()) {
         Batch *batch = batches_next(t->batches);
         if (!batch) {
@@ -131,7 +133,7 @@ int train_loop(Training *t, bool *savable)
             progress_update(&t->progress, t->at.images, note);
         bool due = options.save_every ? t->at.step % options.save_every == 0 : t->at.step % t->at.steps_per_epoch == 0;
         if ((due || save_wanted) && t->at.step < t->total) {
-            save_wanted = 0;
+            save_wanted = false;
             if (save(t)) {
                 *savable = false;
                 return -1;
