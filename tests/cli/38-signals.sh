@@ -128,6 +128,11 @@ once 'teacher beside' train '' term
 once 'two at once, as timeout(1) sends them' train '' twice
 HSSL_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 once 'AVX2' train '' term
 if mpi_works; then
+    start mpi_train -t1 --epochs 100000 --log-every 1 --log m.jsonl -f
+    await m.jsonl '"step":3,' r.rc
+    is "a rank under mpirun ($(ls "/proc/$pid/task" | wc -l) threads): no handler, and one thread that waits" "$(look "$pid")" '0 1'
+    kill -TERM "$pid"
+    wait
     once 'two ranks' mpi_train '' term
 else
     skip 'two ranks' 'mpirun or hssl-mpi.so is not there'
