@@ -1,6 +1,6 @@
 /* A dataset's databases:
  *
- *  meta     "header" -> sealed: "HSSLDATA", version (4), images (8), bytes of images (8)
+ *  meta     "header" -> sealed: "HSSLDATA", version (4), images (8), bytes of images (8), digest (8), flags (8), more
  *  images   id (8) -> record, below
  *  names    XXH3-128 of the name, canonical (16) -> id (8)
  *  classes  number (8), in order of first use -> sealed: images that have it (8), name
@@ -13,6 +13,11 @@
  *  28  lower half of XXH3-64 of bytes 0..27 and the name (4)
  *  32  the name, a zero byte, the image
  *
+ * The digest is 0 without records; each record in turn makes it the XXH3-64 of the digest so far (8), the checksum of
+ * the image (8), the name, a zero byte, the name of the class (none: empty), a zero byte. Flags are 0: no meaning has
+ * been given to any yet, and who meets one that he does not know must not go on. Fields behind the flags are kept
+ * as they are. A file of version 1 has neither digest nor flags.
+ *
  * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
 #include "store/dataset.h"
 
@@ -21,6 +26,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -36,7 +42,7 @@ struct Dataset {
     MDB_txn *txn; /* one snapshot for the handle's life */
     MDB_dbi images;
     pthread_mutex_t lock; /* a transaction is for one thread at a time; what it handed out stays good */
-    uint64_t count, bytes;
+    StoreHeader head;
     Class *classes; /* by name */
     int32_t *label; /* class number -> label */
     int n_classes;
@@ -54,23 +60,25 @@ int dataset_open_dbs(StoreEnv *e, MDB_txn *txn, unsigned flags, DatasetDbs *dbs)
     return rc ? store_error(e, rc) : 0;
 }
 
-int dataset_read_header(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs, uint64_t *count, uint64_t *bytes)
+int dataset_read_header(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs, StoreHeader *h)
 {
-    uint64_t extra[2];
     MDB_stat stat;
-    int rc = store_header_get(e, txn, dbs->meta, DATASET_KIND, DATASET_VERSION, "dataset", extra, 2);
+    int rc = store_header_get(e, txn, dbs->meta, DATASET_KIND, DATASET_VERSION, "dataset", h);
     if (rc == MDB_NOTFOUND)
         return err_set(ERR_DATA, "%s: not a dataset: no header", e->path);
     if (rc)
         return rc;
+    if (h->version == 1 ? h->n != HEAD_BYTES + 1 : h->n < HEAD_FIELDS)
+        return err_set(ERR_DATA, "%s: damaged: its header has %zu fields", e->path, h->n);
+    if (h->field[HEAD_FLAGS])
+        return err_set(ERR_DATA, "%s: a dataset with flags 0x%" PRIx64 " that this program does not know: use a newer one",
+                       e->path, h->field[HEAD_FLAGS]);
     rc = mdb_stat(txn, dbs->images, &stat);
     if (rc)
         return store_error(e, rc);
-    if (stat.ms_entries != extra[0])
+    if (stat.ms_entries != h->field[HEAD_IMAGES])
         return err_set(ERR_DATA, "%s: damaged: %zu images where %" PRIu64 " are announced", e->path, stat.ms_entries,
-                       extra[0]);
-    *count = extra[0];
-    *bytes = extra[1];
+                       h->field[HEAD_IMAGES]);
     return 0;
 }
 
@@ -158,7 +166,7 @@ Dataset *dataset_open(const char *path)
     pthread_mutex_init(&ds->lock, NULL);
     if (store_open(&ds->env, path, STORE_READ, "dataset", "names") || store_begin_read(&ds->env, &ds->txn) ||
         dataset_open_dbs(&ds->env, ds->txn, 0, &dbs) ||
-        dataset_read_header(&ds->env, ds->txn, &dbs, &ds->count, &ds->bytes) || read_classes(ds, &dbs)) {
+        dataset_read_header(&ds->env, ds->txn, &dbs, &ds->head) || read_classes(ds, &dbs)) {
         dataset_close(ds);
         return NULL;
     }
@@ -180,22 +188,20 @@ void dataset_close(Dataset *ds)
     free(ds);
 }
 
-static int parse_record(const Dataset *ds, uint64_t id, const MDB_val *v, Record *rec)
+int dataset_parse_record(const char *path, uint64_t id, const MDB_val *v, int64_t n_classes, Record *rec)
 {
     const unsigned char *p = v->mv_data;
     if (v->mv_size <= RECORD_HEAD)
-        return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": a record of %zu bytes", ds->env.path, id, v->mv_size);
+        return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": a record of %zu bytes", path, id, v->mv_size);
     size_t length = load16(p + 12), size = load32(p + 24);
-    int32_t number = (int32_t)load32(p);
     if (v->mv_size != RECORD_HEAD + length + 1 + size || p[RECORD_HEAD + length])
-        return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": its sizes disagree", ds->env.path, id);
+        return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": its sizes disagree", path, id);
     *rec = (Record){ .bytes = p + RECORD_HEAD + length + 1, .size = size, .name = (const char *)p + RECORD_HEAD,
-                     .label = -1, .width = load32(p + 4), .height = load32(p + 8), .checksum = load64(p + 16) };
+                     .label = (int32_t)load32(p), .width = load32(p + 4), .height = load32(p + 8),
+                     .checksum = load64(p + 16) };
     if (dataset_record_seal(p, rec->name, length) != load32(p + RECORD_SEAL) || memchr(rec->name, 0, length) ||
-        number < -1 || number >= ds->n_classes)
-        return err_set(ERR_DATA, "%s: damaged: the head of image %" PRIu64, ds->env.path, id);
-    if (number >= 0)
-        rec->label = ds->label[number];
+        rec->label < -1 || rec->label >= n_classes)
+        return err_set(ERR_DATA, "%s: damaged: the head of image %" PRIu64, path, id);
     return 0;
 }
 
@@ -205,13 +211,18 @@ int dataset_get(Dataset *ds, uint64_t id, Record *rec)
     pthread_mutex_lock(&ds->lock);
     int rc = mdb_get(ds->txn, ds->images, &k, &v);
     pthread_mutex_unlock(&ds->lock);
-    if (rc == MDB_NOTFOUND && id < ds->count)
+    if (rc == MDB_NOTFOUND && id < dataset_count(ds))
         return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 " is missing", ds->env.path, id);
     if (rc == MDB_NOTFOUND)
-        return err_set(ERR_ABSENT, "%s: no image %" PRIu64 ": there are %" PRIu64, ds->env.path, id, ds->count);
+        return err_set(ERR_ABSENT, "%s: no image %" PRIu64 ": there are %" PRIu64, ds->env.path, id,
+                       dataset_count(ds));
     if (rc)
         return store_error(&ds->env, rc);
-    return parse_record(ds, id, &v, rec);
+    if (dataset_parse_record(ds->env.path, id, &v, ds->n_classes, rec))
+        return -1;
+    if (rec->label >= 0)
+        rec->label = ds->label[rec->label];
+    return 0;
 }
 
 void dataset_salvage(Dataset *ds, uint64_t id, Record *rec)
@@ -251,6 +262,74 @@ int dataset_take(Dataset *ds, uint64_t id, Record *rec)
     return 1;
 }
 
+uint64_t dataset_digest_add(uint64_t digest, uint64_t checksum, const char *name, const char *class_name)
+{
+    unsigned char link[16 + 2 * (DATASET_NAME_MAX + 1)];
+    size_t n = strlen(name) + 1, m = class_name ? strlen(class_name) + 1 : 1;
+    store64(link, digest);
+    store64(link + 8, checksum);
+    memcpy(link + 16, name, n);
+    memcpy(link + 16 + n, class_name ? class_name : "", m);
+    return XXH3_64bits(link, 16 + n + m);
+}
+
+int dataset_digest_walk(StoreEnv *e, MDB_txn *txn, MDB_dbi images, int64_t n_classes,
+                        const char *(*class_name)(const void *arg, int32_t number), const void *arg, uint64_t *digest)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    Record r = { .name = "" };
+    int rc = mdb_cursor_open(txn, images, &cursor);
+    if (rc)
+        return store_error(e, rc);
+    *digest = 0;
+    for (rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST); !rc; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+        if (dataset_parse_record(e->path, load64(k.mv_data), &v, n_classes, &r))
+            break;
+        *digest = dataset_digest_add(*digest, r.checksum, r.name, r.label < 0 ? NULL : class_name(arg, r.label));
+    }
+    mdb_cursor_close(cursor);
+    return !rc ? -1 : rc == MDB_NOTFOUND ? 0 : store_error(e, rc);
+}
+
+static const char *class_of(const void *arg, int32_t number)
+{
+    const Dataset *ds = arg;
+    return ds->classes[ds->label[number]].name;
+}
+
+static int walk(Dataset *ds, uint64_t *digest)
+{
+    pthread_mutex_lock(&ds->lock);
+    int rc = dataset_digest_walk(&ds->env, ds->txn, ds->images, ds->n_classes, class_of, ds, digest);
+    pthread_mutex_unlock(&ds->lock);
+    return rc;
+}
+
+int dataset_digest(Dataset *ds, char out[17])
+{
+    uint64_t digest = ds->head.field[HEAD_DIGEST];
+    if (ds->head.version == 1 && walk(ds, &digest))
+        return -1;
+    snprintf(out, 17, "%016" PRIx64, digest);
+    return 0;
+}
+
+int dataset_verify_all(Dataset *ds)
+{
+    Record r;
+    uint64_t digest = 0;
+    for (uint64_t i = 0; i < dataset_count(ds); i++)
+        if (dataset_get(ds, i, &r) || dataset_verify(ds, &r))
+            return -1;
+    if (walk(ds, &digest))
+        return -1;
+    if (ds->head.version > 1 && digest != ds->head.field[HEAD_DIGEST])
+        return err_set(ERR_DATA, "%s: damaged: its digest is %016" PRIx64 " where %016" PRIx64 " is announced",
+                       ds->env.path, digest, ds->head.field[HEAD_DIGEST]);
+    return 0;
+}
+
 const char *dataset_path(const Dataset *ds)
 {
     return ds->env.path;
@@ -258,12 +337,12 @@ const char *dataset_path(const Dataset *ds)
 
 uint64_t dataset_count(const Dataset *ds)
 {
-    return ds->count;
+    return ds->head.field[HEAD_IMAGES];
 }
 
 uint64_t dataset_bytes(const Dataset *ds)
 {
-    return ds->bytes;
+    return ds->head.field[HEAD_BYTES];
 }
 
 int dataset_classes(const Dataset *ds)

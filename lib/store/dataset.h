@@ -47,6 +47,13 @@ int dataset_verify(const Dataset *ds, const Record *rec);
  * how, and rec is what can be salvaged (all of it where only the checksum is wrong); -1: any other error. */
 int dataset_take(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unused_result));
 
+/* What is in the dataset, as 16 hexadecimal digits: a digest over names, classes and checksums of the images in the
+ * order of their numbers. An import in one go and one in several give the same. It is read from the header; a file
+ * written before there were digests is walked through for it. 0, or -1 with ERR_DATA (a damaged record on that walk). */
+int dataset_digest(Dataset *ds, char out[17]) __attribute__((warn_unused_result));
+/* Every record's checksum, and the digest: 0, or -1 with ERR_DATA that names the first that is wrong. */
+int dataset_verify_all(Dataset *ds) __attribute__((warn_unused_result));
+
 int dataset_classes(const Dataset *ds);                      /* 0: no labels */
 const char *dataset_class_name(const Dataset *ds, int label); /* NULL: no such label */
 uint64_t dataset_class_count(const Dataset *ds, int label);  /* images that have it */

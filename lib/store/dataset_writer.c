@@ -26,7 +26,8 @@ struct DatasetWriter {
     StoreEnv env;
     MDB_txn *txn;
     DatasetDbs dbs;
-    uint64_t count, bytes;
+    StoreHeader head;
+    uint64_t count, bytes, digest;
     size_t pending_bytes, pending;
     time_t began;
     Class *classes;
@@ -116,12 +117,24 @@ static void abandon(DatasetWriter *w)
     w->failed = true;
 }
 
+static const char *class_of(const void *arg, int32_t number)
+{
+    const DatasetWriter *w = arg;
+    return w->classes[number].name;
+}
+
 static int read_back(DatasetWriter *w)
 {
-    if (dataset_open_dbs(&w->env, w->txn, 0, &w->dbs) ||
-        dataset_read_header(&w->env, w->txn, &w->dbs, &w->count, &w->bytes) ||
+    StoreHeader *h = &w->head;
+    if (dataset_open_dbs(&w->env, w->txn, 0, &w->dbs) || dataset_read_header(&w->env, w->txn, &w->dbs, h) ||
         dataset_each_class(&w->env, w->txn, &w->dbs, known_class, w))
         return -1;
+    w->count = h->field[HEAD_IMAGES];
+    w->bytes = h->field[HEAD_BYTES];
+    w->digest = h->field[HEAD_DIGEST];
+    if (h->version == 1 &&
+        dataset_digest_walk(&w->env, w->txn, w->dbs.images, (int64_t)w->n_classes, class_of, w, &w->digest))
+        return err_prefix("no digest can be made, so nothing is added");
     /* Ids must be the numbers below count, or the next one would collide. */
     MDB_cursor *cursor;
     MDB_val k, v;
@@ -212,7 +225,6 @@ int dataset_finish(DatasetWriter *w)
 
 int dataset_commit(DatasetWriter *w)
 {
-    uint64_t extra[2] = { w->count, w->bytes };
     if (!w->txn && begin(w, 0))
         return -1;
     for (uint64_t i = 0; i < w->n_classes; i++) {
@@ -226,7 +238,12 @@ int dataset_commit(DatasetWriter *w)
         if (sealed_put(&w->env, w->txn, w->dbs.classes, &k, value, 8 + n))
             goto fail;
     }
-    if (store_header_put(&w->env, w->txn, w->dbs.meta, DATASET_KIND, DATASET_VERSION, extra, 2))
+    w->head.version = DATASET_VERSION;
+    w->head.n = w->head.n < HEAD_FIELDS ? HEAD_FIELDS : w->head.n;
+    w->head.field[HEAD_IMAGES] = w->count;
+    w->head.field[HEAD_BYTES] = w->bytes;
+    w->head.field[HEAD_DIGEST] = w->digest;
+    if (store_header_put(&w->env, w->txn, w->dbs.meta, DATASET_KIND, &w->head))
         goto fail;
     MDB_txn *txn = w->txn;
     w->txn = NULL;
@@ -280,7 +297,7 @@ int dataset_has(DatasetWriter *w, const char *name)
     return !rc;
 }
 
-static int append(DatasetWriter *w, const Record *rec, size_t length)
+static int append(DatasetWriter *w, const Record *rec, size_t length, uint64_t checksum)
 {
     XXH128_canonical_t hash;
     uint64_t id = w->count;
@@ -302,7 +319,7 @@ static int append(DatasetWriter *w, const Record *rec, size_t length)
     store32(p + 8, rec->height);
     store16(p + 12, (uint16_t)length);
     store16(p + 14, 0);
-    store64(p + 16, XXH3_64bits(rec->bytes, rec->size));
+    store64(p + 16, checksum);
     store32(p + 24, (uint32_t)rec->size);
     store32(p + RECORD_SEAL, dataset_record_seal(p, rec->name, length));
     memcpy(p + RECORD_HEAD, rec->name, length + 1);
@@ -324,8 +341,10 @@ int dataset_put(DatasetWriter *w, const Record *rec)
         return -1;
     if (!w->txn && begin(w, rec->size))
         return -1;
-    if (append(w, rec, length))
+    uint64_t checksum = XXH3_64bits(rec->bytes, rec->size);
+    if (append(w, rec, length, checksum))
         return -1;
+    w->digest = dataset_digest_add(w->digest, checksum, rec->name, rec->label < 0 ? NULL : w->classes[rec->label].name);
     w->count++;
     w->bytes += rec->size;
     w->pending++;

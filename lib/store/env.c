@@ -293,24 +293,24 @@ int sealed_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const void 
     return sealed_parse(e, &v, bytes, n);
 }
 
-int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version,
-                     const uint64_t *extra, size_t n_extra)
+int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], const StoreHeader *h)
 {
-    unsigned char head[12 + 8 * 8];
+    unsigned char head[12 + 8 * STORE_FIELDS];
     MDB_val key = { 6, (void *)"header" };
     memcpy(head, kind, 8);
-    store32(head + 8, version);
-    for (size_t i = 0; i < n_extra && i < 8; i++)
-        store64(head + 12 + 8 * i, extra[i]);
-    return sealed_put(e, txn, dbi, &key, head, 12 + 8 * n_extra);
+    store32(head + 8, h->version);
+    for (size_t i = 0; i < h->n; i++)
+        store64(head + 12 + 8 * i, h->field[i]);
+    return sealed_put(e, txn, dbi, &key, head, 12 + 8 * h->n);
 }
 
-int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version, const char *what,
-                     uint64_t *extra, size_t n_extra)
+int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t newest, const char *what,
+                     StoreHeader *h)
 {
     const void *bytes = NULL;
     size_t n = 0;
     MDB_val key = { 6, (void *)"header" };
+    *h = (StoreHeader){ 0 };
     int rc = sealed_get(e, txn, dbi, &key, &bytes, &n);
     if (rc)
         return rc;
@@ -318,13 +318,14 @@ int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8],
         return err_set(ERR_DATA, "%s: damaged: its header has %zu bytes", e->path, n);
     if (memcmp(bytes, kind, 8))
         return err_set(ERR_DATA, "%s: not a %s", e->path, what);
-    uint32_t found = load32((const char *)bytes + 8);
-    if (found > version)
+    h->version = load32((const char *)bytes + 8);
+    if (h->version > newest)
         return err_set(ERR_DATA, "%s: a %s of format version %" PRIu32 "; this program knows versions up to %" PRIu32
-                       ": use a newer one", e->path, what, found, version);
-    if (!found || n != 12 + 8 * n_extra)
+                       ": use a newer one", e->path, what, h->version, newest);
+    if (!h->version || (n - 12) % 8 || n > 12 + 8 * STORE_FIELDS)
         return err_set(ERR_DATA, "%s: damaged: its header has %zu bytes", e->path, n);
-    for (size_t i = 0; i < n_extra; i++)
-        extra[i] = load64((const char *)bytes + 12 + 8 * i);
+    h->n = (n - 12) / 8;
+    for (size_t i = 0; i < h->n; i++)
+        h->field[i] = load64((const char *)bytes + 12 + 8 * i);
     return 0;
 }

@@ -47,12 +47,18 @@ int sealed_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const void 
 int sealed_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const void **bytes, size_t *n);
 int sealed_parse(const StoreEnv *e, const MDB_val *value, const void **bytes, size_t *n);
 
-/* The file's own header: kind of file and version of the format. */
-int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version,
-                     const uint64_t *extra, size_t n_extra);
-/* 0; MDB_NOTFOUND where there is none; -1: another kind, or a newer version than `version`. */
-int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t version, const char *what,
-                     uint64_t *extra, size_t n_extra);
+/* The file's own header: kind of file, version of the format, and numbers that the kind gives a meaning. */
+enum { STORE_FIELDS = 16 };
+typedef struct {
+    uint32_t version;
+    size_t n; /* fields there are; the others are 0 */
+    uint64_t field[STORE_FIELDS];
+} StoreHeader;
+
+int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], const StoreHeader *h);
+/* 0; MDB_NOTFOUND where there is none; -1: another kind, or a newer version than `newest`. */
+int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t newest, const char *what,
+                     StoreHeader *h);
 
 /* Little-endian numbers at any address. */
 uint64_t load64(const void *p);

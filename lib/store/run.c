@@ -99,7 +99,7 @@ Run *run_create(const char *path, const char *config_json, bool force)
     if (store_open(&run->env, path, STORE_CREATE, "run", NULL) ||
         store_begin_write(&run->env, SMALL_WRITE + strlen(config_json), &txn) || open_dbs(run, txn, MDB_CREATE) ||
         run_open_bad(run, txn, MDB_CREATE) ||
-        store_header_put(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, NULL, 0) ||
+        store_header_put(&run->env, txn, run->facts, RUN_KIND, &(StoreHeader){ .version = RUN_VERSION }) ||
         sealed_put(&run->env, txn, run->facts, &k, config_json, strlen(config_json)))
         goto fail;
     int rc = store_commit(&run->env, txn);
@@ -139,13 +139,14 @@ static char *get_text(Run *run, MDB_txn *txn, const char *name)
 Run *run_open(const char *path, bool write)
 {
     MDB_txn *txn = NULL;
+    StoreHeader head;
     Run *run = run_new(path);
     if (!run)
         return NULL;
     if (store_open(&run->env, path, write ? STORE_WRITE : STORE_READ, "run", NULL) ||
         store_begin_read(&run->env, &txn) || open_dbs(run, txn, 0))
         goto fail;
-    int rc = store_header_get(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, "run", NULL, 0);
+    int rc = store_header_get(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, "run", &head);
     if (rc == MDB_NOTFOUND)
         err_set(ERR_DATA, "%s: not a run: no header", path);
     if (rc)

@@ -6,6 +6,7 @@ cd "$T" || exit 1
 
 names() { hssl-info --list "$1" | cut -f5 | sort; }
 labels() { hssl-info --list "$1" | cut -f2,5 | sort -k2; }
+digest() { hssl-info --json "$1" | grep -o '"digest":"[0-9a-f]*"'; }
 images() { hssl-info --json "$1" | sed 's/.*"images":\([0-9]*\),"bytes".*/\1/'; }
 
 # A folder as people have them.
@@ -52,6 +53,9 @@ ok '--verify decodes everything' 'hssl-import --verify -j 2 h verify.db'
 is '--verify: the same are good' "$(names verify.db)" "$(names h.db)"
 fails 1 'nothing to import is a failure' 'mkdir none; echo x >none/x.jpg; hssl-import none none.db' 'no image to import'
 ok 'and leaves no dataset' 'test ! -e none.db'
+ok 'the digest is that of what is in it' \
+    'hssl-import h again.db; test -n "$(digest h.db)" && test "$(digest again.db)" = "$(digest h.db)" && test "$(digest verify.db)" = "$(digest h.db)"'
+ok 'so other labels have another' 'hssl-import --labels none h bare.db; test "$(digest bare.db)" != "$(digest h.db)"'
 ok '--labels none' 'hssl-import --labels none h nolabels.db && test "$(hssl-info --list nolabels.db | cut -f2 | sort -u)" = -1'
 
 # The other sources give the same.
@@ -111,6 +115,7 @@ until_images() { # db n
     done
     return 1
 }
+find m -name '*.jpg' | sort | hssl-import - whole.db 2>/dev/null
 mkfifo list
 # Not INT, which a shell has its background jobs ignore.
 for signal in KILL TERM HUP; do
@@ -130,6 +135,7 @@ for signal in KILL TERM HUP; do
     find m -name '*.jpg' | sort | hssl-import --json - int.db >int.json 2>/dev/null
     is "$signal: started again, it continues" "$(images int.db) $(grep -c '"present":0' int.json)" "9000 0"
     ok "$signal: and all is sound" 'hssl-info --verify int.db'
+    is "$signal: its digest is that of an import in one go" "$(digest int.db)" "$(digest whole.db)"
 done
 
 fails 2 'operands are wanted' 'hssl-import h' 'SOURCE and an OUT.db'

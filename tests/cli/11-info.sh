@@ -16,9 +16,9 @@ has() { # name file pattern...
 mkdir -p f/cat && cp "$data/good.jpg" f/cat/ && cp "$data/good.jpg" "f/cat/bell$(printf '\033').jpg"
 hssl-import f d.db 2>/dev/null
 hssl-info d.db >out
-has 'a dataset' out 'd.db: dataset of 2 images, 632 bytes, 1 classes' '0  cat  *2' '16 x 12'
+has 'a dataset' out 'd.db: dataset of 2 images, 632 bytes, 1 classes' '0  cat  *2' 'digest: [0-9a-f]*$' '16 x 12'
 hssl-info --json --verify d.db >out
-has 'a dataset as JSON' out '^{"file":"d.db","kind":"dataset","images":2,"bytes":632,' '"label":0,"name":"cat","images":2' '"verified":true'
+has 'a dataset as JSON' out '^{"file":"d.db","kind":"dataset","images":2,"bytes":632,' '"digest":"[0-9a-f]*"' '"label":0,"name":"cat","images":2' '"verified":true'
 hssl-info -l d.db >out
 is 'control characters of names are not printed' "$(cut -f5 out | tr '\n' ' ')" "cat/bell?.jpg cat/good.jpg "
 mkdir -p latin && cp "$data/good.jpg" "latin/caf$(printf '\351').jpg" && cp "$data/good.jpg" "latin/café.jpg"

@@ -194,21 +194,122 @@ static void test_killed(void)
         (diag("%s", err_text()), 0);
 }
 
-static void test_version(void)
+/* Images `from` to `to` go in, with a commit after each `every`. */
+static bool import(const char *path, uint64_t from, uint64_t to, uint64_t every)
 {
-    const char *path = in_dir("newer.db");
+    DatasetWriter *w = dataset_create(path, true);
+    bool good = w;
+    for (uint64_t i = from; good && i < to; i++)
+        good = !put(w, i) && ((i + 1) % every || !dataset_commit(w));
+    return !dataset_finish(w) && good;
+}
+
+static const char *digest(const char *path)
+{
+    static char text[4][17];
+    static int n;
+    char *out = text[n = (n + 1) % 4];
+    Dataset *ds = dataset_open(path);
+    if (!ds || dataset_verify_all(ds) || dataset_digest(ds, out))
+        snprintf(out, 17, "%.16s", err_text());
+    dataset_close(ds);
+    return out;
+}
+
+static bool put_header(const char *path, const StoreHeader *h)
+{
     StoreEnv e;
     MDB_txn *txn;
     MDB_dbi meta;
-    uint64_t extra[2] = { 0, 0 };
-    DatasetWriter *w = dataset_create(path, false);
-    bool good = w && !dataset_finish(w) && !store_open(&e, path, STORE_WRITE, "dataset", NULL) &&
-                !store_begin_write(&e, 1 << 20, &txn) && !mdb_dbi_open(txn, "meta", 0, &meta) &&
-                !store_header_put(&e, txn, meta, "HSSLDATA", 2, extra, 2) && !store_commit(&e, txn);
+    bool good = !store_open(&e, path, STORE_WRITE, "dataset", NULL) && !store_begin_write(&e, 1 << 20, &txn) &&
+                !mdb_dbi_open(txn, "meta", 0, &meta) && !store_header_put(&e, txn, meta, "HSSLDATA", h) &&
+                !store_commit(&e, txn);
     store_close(&e);
-    ok(good && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "version 2"),
-       "a newer version is refused with a sentence");
-    diag("%s", err_text());
+    return good;
+}
+
+static bool get_header(const char *path, StoreHeader *h)
+{
+    StoreEnv e;
+    MDB_txn *txn = NULL;
+    MDB_dbi meta;
+    bool good = !store_open(&e, path, STORE_READ, "dataset", NULL) && !store_begin_read(&e, &txn) &&
+                !mdb_dbi_open(txn, "meta", 0, &meta) && !store_header_get(&e, txn, meta, "HSSLDATA", 99, "dataset", h);
+    store_end_read(&e, txn);
+    store_close(&e);
+    return good;
+}
+
+static void same_digest(const char *path, const char *want, const char *name)
+{
+    const char *got = digest(path);
+    ok(!strcmp(got, want), "%s", name) || (diag("got %s, want %s", got, want), 0);
+}
+
+static void test_digest(void)
+{
+    StoreHeader h;
+    char want[17];
+    const char *one = in_dir("one.db");
+    ok(import(one, 0, 300, 1000), "an import in one go");
+    strcpy(want, digest(one));
+    ok(strlen(want) == 16 && strspn(want, "0123456789abcdef") == 16 && strcmp(want, "0000000000000000"),
+       "has a digest: %s", want);
+
+    const char *two = in_dir("two.db");
+    ok(import(two, 0, 120, 7) && import(two, 120, 300, 50), "the same in two");
+    same_digest(two, want, "has the same digest");
+
+    const char *other = in_dir("other.db");
+    DatasetWriter *w = dataset_create(other, false);
+    Record r = { .bytes = "x", .size = 1, .name = "x", .label = -1 };
+    ok(w && !dataset_put(w, &r) && !dataset_finish(w), "an image");
+    const char *bare = digest(other);
+    remove(other);
+    w = dataset_create(other, false);
+    r.label = w ? dataset_class(w, "c") : -1;
+    ok(w && !dataset_put(w, &r) && !dataset_finish(w) && strcmp(digest(other), bare), "its class counts for the digest");
+    remove(other);
+    w = dataset_create(other, false);
+    r.label = -1, r.name = "y";
+    ok(w && !dataset_put(w, &r) && !dataset_finish(w) && strcmp(digest(other), bare), "its name does");
+    remove(other);
+    w = dataset_create(other, false);
+    r.bytes = "y", r.name = "x";
+    ok(w && !dataset_put(w, &r) && !dataset_finish(w) && strcmp(digest(other), bare), "its bytes do");
+
+    /* What a program of version 1 left. */
+    ok(import(two = in_dir("v1.db"), 0, 200, 1000) && get_header(two, &h) && h.version == 2 && h.n == 4, "a header");
+    h.version = 1, h.n = 2;
+    ok(put_header(two, &h), "as version 1 has it");
+    ok(import(one = in_dir("v2.db"), 0, 200, 1000), "the same of version 2");
+    same_digest(two, digest(one), "its digest is computed");
+    ok(get_header(two, &h) && h.version == 1, "reading leaves it as it is");
+    ok(import(two, 200, 300, 1000) && get_header(two, &h) && h.version == 2, "who adds to it makes it version 2");
+    same_digest(two, want, "with the digest it should have");
+
+    h.n = 6, h.field[5] = 77;
+    ok(put_header(two, &h) && import(two, 300, 310, 1000) && get_header(two, &h) && h.n == 6 && h.field[5] == 77 &&
+           h.field[0] == 310, "fields that are not known stay");
+    h.field[2]++;
+    ok(put_header(two, &h), "a digest that is wrong");
+    Dataset *ds = dataset_open(two);
+    ok(ds && dataset_verify_all(ds) && err_code() == ERR_DATA && strstr(err_text(), "its digest is"), "is found") ||
+        (diag("%s", err_text()), 0);
+    dataset_close(ds);
+}
+
+static void test_version(void)
+{
+    const char *path = in_dir("newer.db");
+    StoreHeader h;
+    ok(import(path, 0, 1, 1) && get_header(path, &h), "a dataset");
+    h.field[3] = 2;
+    ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "flags 0x2") &&
+           !dataset_create(path, true), "a flag that is not known is refused") || (diag("%s", err_text()), 0);
+    h.field[3] = 0, h.version = 3;
+    ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "version 3"),
+       "a newer version is refused with a sentence") || (diag("%s", err_text()), 0);
 }
 
 int main(void)
@@ -219,6 +320,7 @@ int main(void)
     test_edges();
     test_growth();
     test_killed();
+    test_digest();
     test_version();
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", dir);

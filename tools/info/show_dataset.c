@@ -40,22 +40,22 @@ static int list_images(Dataset *ds, const Wanted *w)
     return 0;
 }
 
-static int verify_images(Dataset *ds)
+/* "": it can't be told. */
+static const char *digest_of(Dataset *ds)
 {
-    Record r;
-    for (uint64_t i = 0; i < dataset_count(ds); i++)
-        if (dataset_get(ds, i, &r) || dataset_verify(ds, &r))
-            return -1;
-    return 0;
+    static char text[17];
+    return dataset_digest(ds, text) ? "" : text;
 }
 
-static void dataset_json(const Dataset *ds, const Wanted *w)
+static void dataset_json(Dataset *ds, const Wanted *w)
 {
     json_object *j = json_object_new_object(), *classes = json_object_new_array();
     json_object_object_add(j, "file", text_json(dataset_path(ds)));
     json_object_object_add(j, "kind", text_json("dataset"));
     json_object_object_add(j, "images", number_json(dataset_count(ds)));
     json_object_object_add(j, "bytes", number_json(dataset_bytes(ds)));
+    const char *digest = digest_of(ds);
+    json_object_object_add(j, "digest", *digest ? json_object_new_string(digest) : NULL);
     for (int i = 0; i < dataset_classes(ds); i++) {
         json_object *c = json_object_new_object();
         json_object_object_add(c, "label", json_object_new_int(i));
@@ -80,6 +80,8 @@ static void dataset_text(Dataset *ds, const Wanted *w)
         printf("  %4d  %-32s %" PRIu64 "\n", i, safe_text(dataset_class_name(ds, i)), dataset_class_count(ds, i));
     if (n > SHOWN)
         printf("  ... and %d classes more\n", n - SHOWN);
+    const char *digest = digest_of(ds);
+    printf("  digest: %s\n", *digest ? digest : safe_text(err_text()));
     if (dataset_count(ds) && !dataset_get(ds, 0, &r))
         printf("  first: %s, %u x %u, %s\n", safe_text(r.name), r.width, r.height, nice_bytes(r.size));
 }
@@ -95,7 +97,7 @@ int show_dataset(const char *path, const Wanted *w)
     else if (w->list)
         rc = list_images(ds, w);
     else
-        rc = w->verify ? verify_images(ds) : 0;
+        rc = w->verify ? dataset_verify_all(ds) : 0;
     if (!rc && w->image < 0 && !w->list) {
         if (w->json)
             dataset_json(ds, w);
