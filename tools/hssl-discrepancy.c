@@ -10,7 +10,7 @@
 #include "stream/link.h"
 #include "stream/stage.h"
 #include "train/badimages.h"
-#include "train/claim.h"
+#include "store/claim.h"
 #include "train/device.h"
 #include "train/journal.h"
 #include "train/measure.h"

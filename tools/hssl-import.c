@@ -260,7 +260,7 @@ static bool chosen(int64_t i, int64_t total)
     return (int64_t)((__int128)(i + 1) * o.limit / total) > (int64_t)((__int128)i * o.limit / total);
 }
 
-static void import(Intake *in, DatasetWriter *w, const char *path)
+static void import(Intake *in, DatasetWriter *w)
 {
     IntakeItem item;
     Progress progress;
@@ -294,9 +294,9 @@ static void import(Intake *in, DatasetWriter *w, const char *path)
         flush_batch(w);
         progress_end(&progress);
         bool empty = !dataset_written(w);
-        if (dataset_finish(w))
-            log_error("%s", err_text());
-        if (empty && dataset_clear(path))
+        if (empty)
+            dataset_discard(w);
+        else if (dataset_finish(w))
             log_error("%s", err_text());
         die_with("%s%s", why, empty ? "" : " (what was read before is stored)");
     }
@@ -336,19 +336,17 @@ int main(int argc, char **argv)
         return stop_status();
     if (!in)
         die();
-    if (o.force && dataset_clear(path))
-        die();
-    DatasetWriter *w = dataset_create(path, true);
+    DatasetWriter *w = dataset_create(path, o.force ? DATASET_REPLACE : DATASET_RESUME);
     if (!w)
         die();
-    import(in, w, path);
+    import(in, w);
     uint64_t count = dataset_written(w);
-    if (dataset_finish(w))
+    if (!count)
+        dataset_discard(w);
+    else if (dataset_finish(w))
         die();
     intake_close(in);
 
-    if (!count && dataset_clear(path))
-        die();
     Dataset *ds = count ? dataset_open(path) : NULL;
     if (count && !ds)
         die();

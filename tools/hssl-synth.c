@@ -128,11 +128,11 @@ int main(int argc, char **argv)
         opt_usage("name one dataset to write");
     if (o.jobs)
         omp_set_num_threads((int)o.jobs);
-    if (stop_install() || (o.force && dataset_clear(argv[1])))
+    if (stop_install())
         die();
 
     Synth *s = synth_new((uint64_t)o.seed, (int)o.classes, (int)o.size);
-    DatasetWriter *w = s ? dataset_create(argv[1], false) : NULL;
+    DatasetWriter *w = s ? dataset_create(argv[1], DATASET_WHOLE | (o.force ? DATASET_REPLACE : DATASET_NEW)) : NULL;
     if (!w && err_code() == ERR_EXISTS)
         die_with("%s; --force replaces it", err_text());
     if (!w)
@@ -142,8 +142,6 @@ int main(int argc, char **argv)
         log_error("%s", err_text());
     if (rc < 0 || stop_signal()) { /* part of a dataset would pass for the whole one */
         dataset_discard(w);
-        if (dataset_clear(argv[1]))
-            log_error("%s", err_text());
         return rc < 0 ? 1 : stop_status();
     }
     if (dataset_finish(w) < 0)

@@ -1,7 +1,7 @@
 /* hssl-train: the student. Takes batches of views from the pipeline, targets from the teacher, and learns. */
 #include "train/training.h"
 
-#include "train/claim.h"
+#include "store/claim.h"
 #include "train/threads.h"
 #include "util/err.h"
 #include "util/opt.h"
@@ -107,15 +107,13 @@ static int print_settings(void)
 static void find_run(Training *t, bool *complete)
 {
     if (!options.resume) {
-        if (claim_held(options.output))
-            err_set(ERR_EXISTS, "%s: another process trains it: stop that first, or name another run", options.output);
-        else if (!options.force && !access(options.output, F_OK))
+        if (!options.force && !access(options.output, F_OK) && !claim_held(options.output))
             err_set(ERR_EXISTS, "%s is there already: --force replaces it, --resume goes on with it", options.output);
-        else
+        else if (!claim_check_free(options.output))
             return;
         give_up(t);
     }
-    if (!(t->run = run_open(options.output, true)) || claim_run(t))
+    if (!(t->run = run_open(options.output, true)) || run_claim(t->run))
         give_up(t);
     adopt_run_settings(t->run);
     int rc = saving_peek(t->run, &t->at);

@@ -27,7 +27,8 @@ typedef struct {
 
 typedef struct Dataset Dataset;
 
-/* NULL: ERR_ABSENT (no such file), ERR_DATA (not a dataset, damaged, or of a newer version), ERR_STORE. */
+/* NULL: ERR_ABSENT (no such file), ERR_DATA (not a dataset, damaged, or of a newer version), ERR_BUSY (see
+ * hssl-dataset(5), Locks), ERR_STORE. */
 Dataset *dataset_open(const char *path) __attribute__((warn_unused_result));
 void dataset_close(Dataset *ds);
 const char *dataset_path(const Dataset *ds);
@@ -60,15 +61,19 @@ uint64_t dataset_class_count(const Dataset *ds, int label);  /* images that have
 
 typedef struct DatasetWriter DatasetWriter;
 
-/* Opens a new file, or with resume an existing one to go on with. Without resume an existing file is
- * ERR_EXISTS. One writer at a time: a second one waits. */
-DatasetWriter *dataset_create(const char *path, bool resume) __attribute__((warn_unused_result));
-/* Removes a dataset and its lock file, or an empty file, so that a new one can take its place; another file is
- * ERR_DATA. 0 also when nothing is there. */
-int dataset_clear(const char *path) __attribute__((warn_unused_result));
+typedef enum {
+    DATASET_NEW = 0,     /* a new file; an old one is ERR_EXISTS unless it is empty */
+    DATASET_RESUME = 1,  /* go on with an old file, if there is one */
+    DATASET_REPLACE = 2, /* a new file, which takes the place of an old dataset; any other file is ERR_DATA */
+    DATASET_WHOLE = 4    /* besides: a new file is there when it is finished, else it is with its first commit of images */
+} DatasetHow;
+
+/* One writer at a time: ERR_BUSY where another process writes the dataset, makes one of that name, or has open the one
+ * that would be replaced. */
+DatasetWriter *dataset_create(const char *path, unsigned how) __attribute__((warn_unused_result));
 /* Commits and closes; NULL is harmless. 0, or -1 if the last commit failed. */
 int dataset_finish(DatasetWriter *w) __attribute__((warn_unused_result));
-/* Drops what was not committed and closes. */
+/* Drops what was not committed and closes; a new file that nobody has seen yet goes away, and an old one stays. */
 void dataset_discard(DatasetWriter *w);
 
 /* The number to put into Record.label for a class, made on first use. It is the writer's own number: readers

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 /* A transaction ends after so many bytes, records or seconds. Each record may touch a few pages of each tree. */
@@ -35,6 +34,8 @@ struct DatasetWriter {
     uint32_t *slots; /* open addressing: class number + 1 */
     size_t n_slots;  /* a power of two, more than twice the classes */
     int32_t last;    /* class asked for last */
+    bool whole;      /* not to be seen before it is finished */
+    bool known;      /* dbs are open */
     bool failed;     /* what was put since the last commit is lost */
 };
 
@@ -97,6 +98,14 @@ static int known_class(uint64_t number, uint64_t images, const char *name, size_
     return add_class(w, name, length, images, false);
 }
 
+static void abandon(DatasetWriter *w)
+{
+    if (w->txn)
+        mdb_txn_abort(w->txn);
+    w->txn = NULL;
+    w->failed = true;
+}
+
 static int begin(DatasetWriter *w, size_t size)
 {
     if (w->failed)
@@ -106,15 +115,14 @@ static int begin(DatasetWriter *w, size_t size)
         return -1;
     w->pending = w->pending_bytes = 0;
     w->began = now();
+    if (w->known || !w->count)
+        return 0;
+    if (dataset_open_dbs(&w->env, w->txn, 0, &w->dbs)) {
+        abandon(w);
+        return -1;
+    }
+    w->known = true;
     return 0;
-}
-
-static void abandon(DatasetWriter *w)
-{
-    if (w->txn)
-        mdb_txn_abort(w->txn);
-    w->txn = NULL;
-    w->failed = true;
 }
 
 static const char *class_of(const void *arg, int32_t number)
@@ -157,50 +165,42 @@ static bool untouched(DatasetWriter *w)
     return !mdb_dbi_open(w->txn, NULL, 0, &main) && !mdb_stat(w->txn, main, &stat) && !stat.ms_entries;
 }
 
-DatasetWriter *dataset_create(const char *path, bool resume)
+static int open_old(DatasetWriter *w, const char *path)
 {
-    struct stat st;
-    bool fresh = !resume || stat(path, &st) || !st.st_size;
-    DatasetWriter *w = calloc(1, sizeof *w);
-    if (!w) {
-        err_set(ERR_MEMORY, "%s: out of memory", path);
-        return NULL;
-    }
-    w->last = -1;
-    if (store_open(&w->env, path, fresh ? STORE_CREATE : STORE_WRITE, "dataset", NULL) || begin(w, 0))
-        goto fail;
-    if (fresh || untouched(w)) {
-        if (dataset_open_dbs(&w->env, w->txn, MDB_CREATE, &w->dbs) || dataset_commit(w))
-            goto fail;
-    } else if (read_back(w)) {
-        goto fail;
-    }
-    return w;
-fail:
-    abandon(w);
-    if (fresh)
-        store_undo_create(&w->env);
-    dataset_discard(w);
-    return NULL;
+    if (store_open(&w->env, path, STORE_WRITE, "dataset", NULL) || store_claim(&w->env, "imports into") || begin(w, 0))
+        return -1;
+    return untouched(w) ? dataset_open_dbs(&w->env, w->txn, MDB_CREATE, &w->dbs) : read_back(w);
 }
 
-int dataset_clear(const char *path)
+static int make_new(DatasetWriter *w, const char *path, unsigned how)
 {
+    if (store_create(&w->env, path, "dataset", "images", how & DATASET_REPLACE) || begin(w, 0))
+        return -1;
+    return dataset_open_dbs(&w->env, w->txn, MDB_CREATE, &w->dbs);
+}
+
+DatasetWriter *dataset_create(const char *path, unsigned how)
+{
+    enum { TRIES = 10 };
     struct stat st;
-    char *lock;
-    if (stat(path, &st))
-        return 0;
-    Dataset *old = st.st_size ? dataset_open(path) : NULL;
-    if (st.st_size && !old)
-        return err_set(ERR_DATA, "%s; it is not replaced", err_text());
-    dataset_close(old);
-    if (unlink(path))
-        return err_system("%s", path);
-    if (asprintf(&lock, "%s-lock", path) < 0)
-        return err_set(ERR_MEMORY, "%s: out of memory", path);
-    unlink(lock);
-    free(lock);
-    return 0;
+    for (int i = 0;; i++) {
+        DatasetWriter *w = calloc(1, sizeof *w);
+        if (!w) {
+            err_set(ERR_MEMORY, "%s: out of memory", path);
+            return NULL;
+        }
+        w->last = -1;
+        w->whole = how & DATASET_WHOLE;
+        bool old = how & DATASET_RESUME && !stat(path, &st) && st.st_size;
+        int rc = old ? open_old(w, path) : make_new(w, path, how);
+        w->known = !rc;
+        if (!rc)
+            return w;
+        dataset_discard(w);
+        /* One that has come or gone since we looked is taken as it is now. */
+        if (!(how & DATASET_RESUME) || err_code() != (old ? ERR_ABSENT : ERR_EXISTS) || i == TRIES)
+            return NULL;
+    }
 }
 
 void dataset_discard(DatasetWriter *w)
@@ -216,9 +216,18 @@ void dataset_discard(DatasetWriter *w)
     free(w);
 }
 
+static int publish(DatasetWriter *w)
+{
+    w->known = false;
+    w->failed = store_publish(&w->env);
+    return w->failed ? -1 : 0;
+}
+
 int dataset_finish(DatasetWriter *w)
 {
     int rc = w && (w->txn || w->failed) ? dataset_commit(w) : 0;
+    if (w && !rc && w->env.fresh)
+        rc = publish(w);
     dataset_discard(w);
     return rc;
 }
@@ -253,7 +262,7 @@ int dataset_commit(DatasetWriter *w)
     }
     for (size_t i = 0; i < w->n_classes; i++)
         w->classes[i].changed = false;
-    return 0;
+    return w->env.fresh && w->count && !w->whole ? publish(w) : 0;
 fail:
     abandon(w);
     return -1;

@@ -1,5 +1,6 @@
 #include "store/env.h"
 
+#include "store/claim.h"
 #include "store/pages.h"
 #include "util/err.h"
 
@@ -61,36 +62,142 @@ int store_error(const StoreEnv *e, int rc)
     return err_set(rc < 0 ? ERR_STORE : ERR_SYSTEM, "%s: %s", e->path, mdb_strerror(rc));
 }
 
-/* What can be said before LMDB sees the file. Creates it for STORE_CREATE. *size: its size. */
-static int look(const char *path, StoreMode mode, const char *what, off_t *size)
+const char *store_name(const StoreEnv *e)
 {
-    struct stat st = { 0 };
-    int flags = mode == STORE_CREATE ? O_RDWR | O_CREAT : O_RDONLY, rc = -1;
-    int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666); /* a pipe without a writer must not hang us */
-    if (fd < 0 && errno == ENOENT && mode != STORE_CREATE)
-        return err_set(ERR_ABSENT, "%s: no such %s", path, what);
-    if (fd < 0)
-        return err_system("%s", path);
-    if (fstat(fd, &st))
-        err_system("%s", path);
-    else if (!S_ISREG(st.st_mode))
-        err_set(ERR_DATA, "%s: not a %s but %s", path, what, S_ISDIR(st.st_mode) ? "a directory" : "a special file");
-    else if (mode == STORE_CREATE && st.st_size)
-        err_set(ERR_EXISTS, "%s: exists already", path);
-    else if (mode == STORE_CREATE)
-        rc = 0;
-    else if (!st.st_size)
-        err_set(ERR_DATA, "%s: not a %s: the file is empty", path, what);
-    else
-        rc = pages_check_head(fd, path, what);
-    *size = st.st_size;
-    close(fd);
-    return rc;
+    return strrchr(e->real, '/') + 1;
 }
 
-static int open_env(StoreEnv *e, StoreMode mode)
+bool store_is_named(const StoreEnv *e, const char *name, int fd)
 {
-    unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | (mode == STORE_READ ? MDB_RDONLY : 0);
+    struct stat named, open;
+    return !fstatat(e->dir, name, &named, AT_SYMLINK_NOFOLLOW) && !fstat(fd, &open) && named.st_ino == open.st_ino &&
+           named.st_dev == open.st_dev;
+}
+
+/* Where a file that is not there would be. */
+static char *real_of_missing(const char *path)
+{
+    struct stat st;
+    char *real = NULL, *dir;
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    if (!lstat(path, &st)) {
+        err_set(ERR_DATA, "%s: a symbolic link that leads nowhere", path);
+        return NULL;
+    }
+    if (!*name) {
+        err_set(ERR_ABSENT, "%s: no such file", path);
+        return NULL;
+    }
+    char *up = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    dir = up ? realpath(up, NULL) : NULL;
+    if (!dir || asprintf(&real, "%s/%s", strcmp(dir, "/") ? dir : "", name) < 0) {
+        err_system("%s", path);
+        real = NULL;
+    }
+    free(up);
+    free(dir);
+    return real;
+}
+
+int store_resolve(StoreEnv *e, const char *path, bool may_miss)
+{
+    *e = (StoreEnv){ .dir = -1, .fd = -1, .old = -1, .page = (size_t)sysconf(_SC_PAGESIZE) };
+    bool there = (e->real = realpath(path, NULL));
+    if (!there && (!may_miss || errno != ENOENT))
+        return errno == ENOENT ? 1 : err_system("%s", path);
+    if (!there && !(e->real = real_of_missing(path)))
+        return -1;
+    e->path = strdup(path);
+    char *dir = e->path ? strdup(e->real) : NULL;
+    if (!dir) {
+        free(e->real);
+        free(e->path);
+        *e = (StoreEnv){ 0 };
+        return err_set(ERR_MEMORY, "%s: out of memory", path);
+    }
+    dir[store_name(e) - e->real] = 0;
+    e->dir = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (e->dir < 0)
+        err_system("%s", path);
+    free(dir);
+    return e->dir < 0 ? -1 : !there;
+}
+
+/* Opens the file as far as it is possible without LMDB. 1: another has come in its place meanwhile. */
+static int open_file(StoreEnv *e, const char *what)
+{
+    struct stat st;
+    pid_t holder;
+    if (fstatat(e->dir, store_name(e), &st, AT_SYMLINK_NOFOLLOW))
+        return errno == ENOENT ? 1 : err_system("%s", e->path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(ERR_DATA, "%s: not a %s but %s", e->path, what, S_ISDIR(st.st_mode) ? "a directory" : "a special file");
+    /* A pipe that has come in its place must not hang us. */
+    e->fd = openat(e->dir, store_name(e), (e->write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    if (e->fd < 0)
+        return errno == ENOENT ? 1 : err_system("%s", e->path);
+    int rc = claim_lock(e->fd, CLAIM_USE, false, STORE_WAIT_MS, e->path, &holder);
+    if (rc > 0)
+        return err_set(ERR_BUSY, "%s: %s is about to replace it", e->path, claim_process(holder));
+    if (rc)
+        return rc;
+    /* From here on nobody who asks for that lock puts another file or another lock file in place of these. */
+    if (!store_is_named(e, store_name(e), e->fd) || fstat(e->fd, &st))
+        return 1;
+    if (!st.st_size)
+        return err_set(ERR_DATA, "%s: not a %s: the file is empty", e->path, what);
+    if (e->write && st.st_nlink > 1)
+        return err_set(ERR_DATA, "%s: has %lu names (hard links), and LMDB has a lock for each: remove the others, or copy it",
+                       e->path, (unsigned long)st.st_nlink);
+    e->map = ((size_t)st.st_size + store_map_reserve + 0xffff) & ~(size_t)0xffff;
+    return pages_check_head(e->fd, e->path, what);
+}
+
+/* Read without LMDB's lock file: safe as long as nobody writes. Writers do the same the other way round. */
+static int read_bare(StoreEnv *e)
+{
+    pid_t holder;
+    int rc = claim_lock(e->fd, CLAIM_BARE, false, 0, e->path, &holder);
+    if (!rc && claim_seen(e->fd, CLAIM_CHANGE, &holder)) {
+        claim_unlock(e->fd, CLAIM_BARE);
+        rc = 1;
+    }
+    return rc <= 0 ? rc : err_set(ERR_BUSY, "%s: %s writes it; until that ends it can be read only by who may write %s-lock, "
+                                  "and under the file's only name", e->path, claim_process(holder), e->path);
+}
+
+static int change(StoreEnv *e)
+{
+    pid_t holder;
+    int rc = claim_lock(e->fd, CLAIM_CHANGE, false, 0, e->path, &holder);
+    if (!rc && claim_seen(e->fd, CLAIM_BARE, &holder)) {
+        claim_unlock(e->fd, CLAIM_CHANGE);
+        rc = 1;
+    }
+    return rc <= 0 ? rc : err_set(ERR_BUSY, "%s: %s reads it without right to write %s-lock: wait until it ends", e->path,
+                                  claim_process(holder), e->path);
+}
+
+static bool has_names(const StoreEnv *e)
+{
+    struct stat st;
+    return !fstat(e->fd, &st) && st.st_nlink > 1;
+}
+
+/* Whether LMDB may open the lock file: not what somebody has planted there. */
+static int check_lock_file(const StoreEnv *e)
+{
+    struct stat st;
+    char *name;
+    if (asprintf(&name, "%s-lock", store_name(e)) < 0)
+        return err_set(ERR_MEMORY, "%s: out of memory", e->path);
+    bool bad = !fstatat(e->dir, name, &st, AT_SYMLINK_NOFOLLOW) && !S_ISREG(st.st_mode);
+    free(name);
+    return bad ? err_set(ERR_DATA, "%s-lock: not a regular file: remove it", e->path) : 0;
+}
+
+static int call_lmdb(StoreEnv *e, const char *path, unsigned flags)
+{
     for (;;) {
         int rc = mdb_env_create(&e->mdb);
         if (rc)
@@ -98,19 +205,58 @@ static int open_env(StoreEnv *e, StoreMode mode)
         mdb_env_set_maxdbs(e->mdb, 8);
         mdb_env_set_maxreaders(e->mdb, 1022);
         mdb_env_set_mapsize(e->mdb, e->map);
-        rc = mdb_env_open(e->mdb, e->path, flags, 0666);
+        rc = mdb_env_open(e->mdb, path, flags, 0666);
         if (!rc)
             return 0;
         mdb_env_close(e->mdb);
         e->mdb = NULL;
         if ((rc == ENOMEM || rc == EINVAL) && e->map > (size_t)1 << 24) {
             e->map = (e->map / 2 + 0xffff) & ~(size_t)0xffff; /* a limit on address space; valgrind says EINVAL */
-        } else if ((rc == EACCES || rc == EROFS) && mode == STORE_READ && !(flags & MDB_NOLOCK)) {
-            flags |= MDB_NOLOCK; /* somebody else's directory: nobody writes there while we read */
+        } else if ((rc == EACCES || rc == EROFS) && !e->write && !(flags & MDB_NOLOCK)) {
+            flags |= MDB_NOLOCK; /* somebody else's folder */
+            if (read_bare(e))
+                return -1;
         } else {
             return store_error(e, rc);
         }
     }
+}
+
+int store_open_env(StoreEnv *e)
+{
+    int fd, dead;
+    char *fresh = NULL;
+    MDB_stat stat;
+    unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | (e->write ? 0 : MDB_RDONLY);
+    if (e->fresh) {
+        flags |= MDB_NOLOCK; /* nobody else knows it */
+        if (asprintf(&fresh, "%.*s%s", (int)(store_name(e) - e->real), e->real, e->fresh) < 0)
+            return err_set(ERR_MEMORY, "%s: out of memory", e->path);
+    } else if (!e->write && has_names(e)) {
+        flags |= MDB_NOLOCK; /* a lock file beside this name would tell nobody */
+        if (read_bare(e))
+            return -1;
+    } else if (check_lock_file(e) || (e->write && change(e))) {
+        return -1;
+    }
+    int rc = call_lmdb(e, fresh ? fresh : e->real, flags);
+    free(fresh);
+    if (rc)
+        return rc;
+    if (mdb_env_get_fd(e->mdb, &fd) || !store_is_named(e, e->fresh ? e->fresh : store_name(e), fd) ||
+        !store_is_named(e, e->fresh ? e->fresh : store_name(e), e->fd))
+        return 1;
+    mdb_env_stat(e->mdb, &stat);
+    e->page = stat.ms_psize;
+    mdb_reader_check(e->mdb, &dead); /* readers that were killed would keep old pages from being used again */
+    return 0;
+}
+
+int store_claim(StoreEnv *e, const char *doing)
+{
+    pid_t holder;
+    int rc = claim_lock(e->fd, CLAIM_WORK, true, 0, e->path, &holder);
+    return rc <= 0 ? rc : err_set(ERR_BUSY, "%s: %s %s it: wait until that ends", e->path, claim_process(holder), doing);
 }
 
 static int check(StoreEnv *e, const char *skip)
@@ -127,65 +273,53 @@ static int check(StoreEnv *e, const char *skip)
     }
 }
 
-/* Removes a file that was begun, unless something is stored in it: pages 0 and 1 hold nothing. */
-static void remove_begun(const char *path, MDB_env *mdb, size_t page)
-{
-    MDB_envinfo info = { .me_last_txnid = 0 };
-    char lock[4096];
-    struct stat st;
-    if (mdb)
-        mdb_env_info(mdb, &info);
-    if (info.me_last_txnid || stat(path, &st) || !S_ISREG(st.st_mode) || (!mdb && (size_t)st.st_size > 2 * page))
-        return;
-    unlink(path);
-    if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
-        unlink(lock);
-}
-
-void store_undo_create(StoreEnv *e)
-{
-    if (e->path)
-        remove_begun(e->path, e->mdb, e->page);
-    store_close(e);
-}
-
 int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, const char *skip)
 {
-    off_t size = 0;
-    int dead;
-    MDB_stat stat;
-    *e = (StoreEnv){ .write = mode != STORE_READ };
-    if (look(path, mode, what, &size))
-        return -1;
-    e->page = (size_t)sysconf(_SC_PAGESIZE);
-    e->path = strdup(path);
-    if (!e->path) {
-        if (mode == STORE_CREATE)
-            remove_begun(path, NULL, e->page);
-        return err_set(ERR_MEMORY, "%s: out of memory", path);
+    for (int i = 0;; i++) {
+        int rc = store_resolve(e, path, false);
+        if (rc > 0) {
+            store_close(e);
+            return err_set(ERR_ABSENT, "%s: no such %s", path, what);
+        }
+        e->write = mode == STORE_WRITE;
+        rc = rc ? rc : open_file(e, what);
+        rc = rc ? rc : store_open_env(e);
+        rc = rc ? rc : check(e, skip);
+        if (!rc)
+            return 0;
+        store_close(e);
+        if (rc < 0)
+            return rc;
+        if (i == 100)
+            return err_set(ERR_BUSY, "%s: is replaced too fast to be opened", path);
     }
-    e->map = ((size_t)size + store_map_reserve + 0xffff) & ~(size_t)0xffff;
-    if (open_env(e, mode))
-        goto fail;
-    mdb_env_stat(e->mdb, &stat);
-    e->page = stat.ms_psize;
-    mdb_reader_check(e->mdb, &dead); /* readers that were killed would keep old pages from being used again */
-    if (mode != STORE_CREATE && check(e, skip))
-        goto fail;
-    return 0;
-fail:
-    if (mode == STORE_CREATE)
-        store_undo_create(e);
-    store_close(e);
-    return -1;
 }
 
 void store_close(StoreEnv *e)
 {
     if (e->mdb)
         mdb_env_close(e->mdb);
+    if (e->path) {
+        if (e->fresh)
+            unlinkat(e->dir, e->fresh, 0);
+        const int fds[] = { e->fd, e->old, e->dir };
+        for (int i = 0; i < 3; i++)
+            if (fds[i] >= 0)
+                close(fds[i]);
+    }
+    free(e->fresh);
     free(e->path);
+    free(e->real);
     *e = (StoreEnv){ 0 };
+}
+
+/* What is written to a file that has left its place is lost to those who look there, and readers under its new name would
+ * not be known to us. */
+static int check_place(const StoreEnv *e)
+{
+    if (store_is_named(e, e->fresh ? e->fresh : store_name(e), e->fd))
+        return 0;
+    return err_set(ERR_STORE, "%s: was removed, moved or replaced while it is written to", e->path);
 }
 
 /* size 0: as large as another process made it. */
@@ -239,6 +373,11 @@ int store_begin_write(StoreEnv *e, size_t need, MDB_txn **txn)
         MDB_envinfo info;
         if (begin(e, 0, txn))
             return -1;
+        if (check_place(e)) {
+            mdb_txn_abort(*txn);
+            *txn = NULL;
+            return -1;
+        }
         mdb_env_info(e->mdb, &info); /* nobody else can write now */
         size_t used = (info.me_last_pgno + 1) * e->page;
         if (used <= info.me_mapsize && need <= info.me_mapsize - used)
@@ -256,7 +395,7 @@ int store_begin_write(StoreEnv *e, size_t need, MDB_txn **txn)
 int store_commit(StoreEnv *e, MDB_txn *txn)
 {
     int rc = mdb_txn_commit(txn);
-    return rc ? store_error(e, rc) : 0;
+    return rc ? store_error(e, rc) : check_place(e);
 }
 
 int sealed_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const void *bytes, size_t n)

@@ -1,4 +1,7 @@
-/* One LMDB file of ours: opening it with care, transactions, growth of its map. Private to lib/store.
+/* One LMDB file of ours: opening it with care, making a new one, transactions, growth of its map. Private to lib/store.
+ *
+ * Whoever opens a file holds locks on it (claim.h), and opens what its path leads to without symbolic links, so that
+ * LMDB's lock file is the same one for all.
  *
  * The map is address space, not disk space: it is chosen large, and grown where even that is too small. */
 #ifndef HSSL_STORE_ENV_H
@@ -11,31 +14,55 @@
 
 typedef struct {
     MDB_env *mdb;
-    char *path;
+    char *path; /* as it was given; NULL: nothing is open */
+    char *real; /* without symbolic links */
+    char *fresh; /* of a new file that is not in its place yet: its name for now, in the same folder; or NULL */
+    int dir, fd; /* the folder, and the file, which carries our locks */
+    int old;     /* a file whose place the new one takes; -1: there is none */
     bool write;
     int readers; /* read transactions of this process: the map can't move while there are any */
     size_t map, page;
 } StoreEnv;
 
-typedef enum { STORE_READ, STORE_WRITE, STORE_CREATE } StoreMode;
+typedef enum { STORE_READ, STORE_WRITE } StoreMode;
 
 /* Address space for a file's map beyond its size. The tests make it small. */
 extern size_t store_map_reserve;
 
-/* Open `path`, which should be a `what` ("dataset", "run"). STORE_CREATE: the file must not exist, or be empty.
- * Its pages are checked first (pages.h), all of them but those of the named database `skip`. */
+/* Open `path`, which should be a `what` ("dataset", "run"). Its pages are checked first (pages.h), all of them but
+ * those of the named database `skip`. ERR_BUSY: others are in the way. */
 int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, const char *skip);
+/* What is in no other place than its fresh one is removed. */
 void store_close(StoreEnv *e);
-/* Instead of store_close, where what STORE_CREATE opened could not be given its first contents: the file goes away,
- * so that nothing half made is left. A file in which somebody has stored something meanwhile stays. */
-void store_undo_create(StoreEnv *e);
+/* Be the one who works on an open file. doing: for the message of ERR_BUSY, as "trains". */
+int store_claim(StoreEnv *e, const char *doing);
+
+/* A new file, open to write and claimed, under a fresh name; nobody else sees it before store_publish. Another file
+ * may be there under `path` only if it is empty or, with force, a `what`, which is known by its database `mark`, and
+ * nobody uses it; it stays until then, and nobody else can work on it. ERR_EXISTS, ERR_BUSY, ERR_DATA.
+ * Until it is published there are no read transactions. */
+int store_create(StoreEnv *e, const char *path, const char *what, const char *mark, bool force);
+/* Put the new file in its place: all databases have to be opened anew then. On failure nothing is left but to close it. */
+int store_publish(StoreEnv *e);
+
+/* ---- between env.c and fresh.c */
+
+enum { STORE_WAIT_MS = 5000 };
+/* Path, real path and folder. 0, or -1; 1: there is no such file, which is no error with may_miss. */
+int store_resolve(StoreEnv *e, const char *path, bool may_miss);
+/* The last part of the real path. */
+const char *store_name(const StoreEnv *e);
+/* Whether the name, in the file's folder, still is that of fd. */
+bool store_is_named(const StoreEnv *e, const char *name, int fd);
+/* LMDB's part, with the locks that go with it. 1: another file has come in its place, try again. */
+int store_open_env(StoreEnv *e);
 
 /* A read transaction; end it with store_end_read. */
 int store_begin_read(StoreEnv *e, MDB_txn **txn);
 void store_end_read(StoreEnv *e, MDB_txn *txn);
 /* A write transaction with room for at least `need` more bytes of pages. */
 int store_begin_write(StoreEnv *e, size_t need, MDB_txn **txn);
-/* mdb_txn_commit as 0 or -1. */
+/* mdb_txn_commit as 0 or -1; -1 also where the file is not in its place any more. */
 int store_commit(StoreEnv *e, MDB_txn *txn);
 
 /* Record LMDB's result rc as this thread's error. Returns -1. */

@@ -17,9 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { SMALL_WRITE = 1 << 20, KEY_MAX = 400, PENDING_MAX = 1 << 20 };
 
@@ -60,61 +58,6 @@ static void run_free(Run *run)
     free(run);
 }
 
-/* Takes an old run out of the way; only what surely is one, or an empty file. */
-static int clear(const char *path)
-{
-    struct stat st;
-    if (stat(path, &st) || !st.st_size)
-        return 0;
-    Run *old = run_open(path, false);
-    if (!old)
-        return err_prefix("it is not replaced");
-    run_free(old);
-    if (unlink(path))
-        return err_system("%s", path);
-    size_t n = strlen(path) + sizeof "-lock";
-    char *lock = malloc(n);
-    if (!lock)
-        return err_set(ERR_MEMORY, "%s: out of memory", path);
-    snprintf(lock, n, "%s-lock", path);
-    unlink(lock);
-    free(lock);
-    return 0;
-}
-
-Run *run_create(const char *path, const char *config_json, bool force)
-{
-    MDB_txn *txn = NULL;
-    MDB_val k = { 6, (void *)"config" };
-    if (force && clear(path))
-        return NULL;
-    Run *run = run_new(path);
-    if (!run)
-        return NULL;
-    run->config = strdup(config_json);
-    if (!run->config) {
-        err_set(ERR_MEMORY, "%s: out of memory", path);
-        goto fail;
-    }
-    if (store_open(&run->env, path, STORE_CREATE, "run", NULL) ||
-        store_begin_write(&run->env, SMALL_WRITE + strlen(config_json), &txn) || open_dbs(run, txn, MDB_CREATE) ||
-        run_open_bad(run, txn, MDB_CREATE) ||
-        store_header_put(&run->env, txn, run->facts, RUN_KIND, &(StoreHeader){ .version = RUN_VERSION }) ||
-        sealed_put(&run->env, txn, run->facts, &k, config_json, strlen(config_json)))
-        goto fail;
-    int rc = store_commit(&run->env, txn);
-    txn = NULL;
-    run->has_bad = !rc;
-    if (!rc)
-        return run;
-fail:
-    if (txn)
-        mdb_txn_abort(txn);
-    store_undo_create(&run->env);
-    run_free(run);
-    return NULL;
-}
-
 /* malloc'd text of a sealed value; NULL with ERR_ABSENT where there is none. */
 static char *get_text(Run *run, MDB_txn *txn, const char *name)
 {
@@ -136,19 +79,16 @@ static char *get_text(Run *run, MDB_txn *txn, const char *name)
     return text;
 }
 
-Run *run_open(const char *path, bool write)
+/* What is known of an open file: its databases, its configuration. */
+static int attach(Run *run)
 {
     MDB_txn *txn = NULL;
     StoreHeader head;
-    Run *run = run_new(path);
-    if (!run)
-        return NULL;
-    if (store_open(&run->env, path, write ? STORE_WRITE : STORE_READ, "run", NULL) ||
-        store_begin_read(&run->env, &txn) || open_dbs(run, txn, 0))
+    if (store_begin_read(&run->env, &txn) || open_dbs(run, txn, 0))
         goto fail;
     int rc = store_header_get(&run->env, txn, run->facts, RUN_KIND, RUN_VERSION, "run", &head);
     if (rc == MDB_NOTFOUND)
-        err_set(ERR_DATA, "%s: not a run: no header", path);
+        err_set(ERR_DATA, "%s: not a run: no header", run->env.path);
     if (rc)
         goto fail;
     run->config = get_text(run, txn, "config");
@@ -160,15 +100,54 @@ Run *run_open(const char *path, bool write)
     /* Committing keeps the database handles; ending it otherwise would close them. */
     run->env.readers--;
     rc = mdb_txn_commit(txn);
-    txn = NULL;
     run->has_bad = !rc && !bad;
-    if (!rc)
-        return run;
-    store_error(&run->env, rc);
+    return rc ? store_error(&run->env, rc) : 0;
 fail:
     store_end_read(&run->env, txn);
+    return -1;
+}
+
+static int write_first(Run *run, const char *config_json)
+{
+    MDB_txn *txn;
+    MDB_val k = { 6, (void *)"config" };
+    if (store_begin_write(&run->env, SMALL_WRITE + strlen(config_json), &txn))
+        return -1;
+    if (open_dbs(run, txn, MDB_CREATE) || run_open_bad(run, txn, MDB_CREATE) ||
+        store_header_put(&run->env, txn, run->facts, RUN_KIND, &(StoreHeader){ .version = RUN_VERSION }) ||
+        sealed_put(&run->env, txn, run->facts, &k, config_json, strlen(config_json))) {
+        mdb_txn_abort(txn);
+        return -1;
+    }
+    return store_commit(&run->env, txn);
+}
+
+Run *run_create(const char *path, const char *config_json, bool force)
+{
+    Run *run = run_new(path);
+    if (!run)
+        return NULL;
+    if (!store_create(&run->env, path, "run", "checkpoints", force) && !write_first(run, config_json) &&
+        !store_publish(&run->env) && !attach(run))
+        return run;
     run_free(run);
     return NULL;
+}
+
+Run *run_open(const char *path, bool write)
+{
+    Run *run = run_new(path);
+    if (!run)
+        return NULL;
+    if (!store_open(&run->env, path, write ? STORE_WRITE : STORE_READ, "run", NULL) && !attach(run))
+        return run;
+    run_free(run);
+    return NULL;
+}
+
+int run_claim(Run *run)
+{
+    return store_claim(&run->env, "trains");
 }
 
 int run_close(Run *run)

@@ -12,11 +12,15 @@
 
 typedef struct Run Run;
 
-/* A new run with its configuration, a JSON object. An existing file is ERR_EXISTS unless force, which removes
- * it first (only if it is a run or empty). */
+/* A new run with its configuration, a JSON object, claimed by this process. An existing file is ERR_EXISTS unless it is
+ * empty, or force is given and it is a run: then the new one takes its place when it has got its configuration. ERR_BUSY:
+ * another process is making a run of that name, or has the old one open. */
 Run *run_create(const char *path, const char *config_json, bool force) __attribute__((warn_unused_result));
-/* NULL: ERR_ABSENT (no such file), ERR_DATA (not a run, damaged, or of a newer version), ERR_STORE. */
+/* NULL: ERR_ABSENT (no such file), ERR_DATA (not a run, damaged, or of a newer version; to write: a file with several
+ * hard links), ERR_BUSY (see hssl-run(5), Locks), ERR_STORE. */
 Run *run_open(const char *path, bool write) __attribute__((warn_unused_result));
+/* Be the one who trains an open run, until it is closed. 0, or -1: ERR_BUSY where another process is. */
+int run_claim(Run *run) __attribute__((warn_unused_result));
 /* Flushes the log and closes; NULL is harmless. 0, or -1 if the last lines could not be written. */
 int run_close(Run *run);
 const char *run_path(const Run *run);

@@ -14,6 +14,7 @@ typedef enum {
     ERR_DATA,   /* foreign input that is not what it should be */
     ERR_ABSENT, /* nothing under that name or key */
     ERR_EXISTS, /* something is there already */
+    ERR_BUSY,   /* another process uses it in a way that excludes us */
     ERR_STORE,  /* LMDB's word */
     ERR_PEER,   /* the other end of a stream is gone or speaks otherwise */
     ERR_SHAPE,  /* tensors that do not fit each other */

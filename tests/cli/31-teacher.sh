@@ -18,7 +18,7 @@ await a.jsonl '"kind":"checkpoint"'
 trainer=$(cat a.db.pid)
 ok 'hssl-info shows where the teacher is' "hssl-info a.db | grep -q 'live teacher: hssl/1 targets ipc:'"
 fails 1 'a run in training is not resumed a second time' "views | hssl-train --resume -o a.db" "process $trainer trains it"
-fails 1 'nor replaced' "views | hssl-train $tiny --force -o a.db" 'another process trains it'
+fails 1 'nor replaced' "views | hssl-train $tiny --force -o a.db" "process $trainer uses it"
 kill -9 "$(child "$trainer")"
 wait
 is 'a killed teacher ends the trainer with 1' "$(cat a.db.rc)" 1

@@ -23,7 +23,7 @@ static int fail(void)
 static int write_dataset(const char *path)
 {
     uint8_t bytes[BYTES];
-    DatasetWriter *w = dataset_create(path, true);
+    DatasetWriter *w = dataset_create(path, DATASET_RESUME);
     if (!w)
         return fail();
     for (uint64_t i = dataset_written(w); i < IMAGES; i++) {

@@ -11,7 +11,7 @@
 static int make(const char *path)
 {
     static uint8_t bytes[9000];
-    DatasetWriter *w = dataset_create(path, false);
+    DatasetWriter *w = dataset_create(path, DATASET_NEW);
     int rc = !w;
     for (unsigned i = 0; !rc && i < 60; i++) {
         char name[64], class[16];
@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         sum += (unsigned)strlen(dataset_class_name(ds, i)) + (unsigned)dataset_class_count(ds, i);
     dataset_close(ds);
     if (mode & 2) {
-        DatasetWriter *w = dataset_create(path, true);
+        DatasetWriter *w = dataset_create(path, DATASET_RESUME);
         Record r = { .bytes = "12345", .size = 5, .name = "new", .label = w ? dataset_class(w, "c") : -1 };
         sum += (unsigned)(w && dataset_put(w, &r));
         sum += (unsigned)dataset_finish(w);

@@ -37,7 +37,7 @@ static TrainConfig config(void)
 static int make_dataset(void)
 {
     Synth *s = synth_new(1, 3, SIZE);
-    DatasetWriter *w = dataset_create(data_file, false);
+    DatasetWriter *w = dataset_create(data_file, DATASET_NEW);
     int rc = s && w ? 0 : -1;
     uint8_t rgb[SIZE * SIZE * 3];
 

@@ -43,7 +43,7 @@ static void write_file(size_t n)
 static bool make_dataset(void)
 {
     static unsigned char bytes[20000];
-    DatasetWriter *w = dataset_create(path, false);
+    DatasetWriter *w = dataset_create(path, DATASET_NEW);
     bool fine = w;
     for (unsigned i = 0; fine && i < IMAGES; i++) {
         char name[64], class[16];
@@ -82,7 +82,7 @@ static int use_dataset(void)
 
 static int write_dataset(void)
 {
-    DatasetWriter *w = dataset_create(path, true);
+    DatasetWriter *w = dataset_create(path, DATASET_RESUME);
     Record r = { .bytes = "12345", .size = 5, .name = "new", .label = -1 };
     int wrong = !w || dataset_put(w, &r);
     return dataset_finish(w) || wrong;

@@ -58,7 +58,7 @@ static bool same(Dataset *ds, uint64_t i)
 static void test_round_trip(void)
 {
     const char *path = in_dir("a.db");
-    DatasetWriter *w = dataset_create(path, false);
+    DatasetWriter *w = dataset_create(path, DATASET_NEW);
     bool good = w;
     for (uint64_t i = 0; good && i < 1000; i++)
         good = !put(w, i);
@@ -66,7 +66,7 @@ static void test_round_trip(void)
     ok(put(w, 5) < 0 && err_code() == ERR_EXISTS, "a name that is there already is refused");
     ok(dataset_has(w, "class0/2.jpg") == 1 && dataset_has(w, "class0/2.jpeg") == 0, "names are known");
     ok(!dataset_finish(w), "finish");
-    ok(!dataset_create(path, false) && err_code() == ERR_EXISTS, "an existing file is not overwritten");
+    ok(!dataset_create(path, DATASET_NEW) && err_code() == ERR_EXISTS, "an existing file is not overwritten");
 
     Dataset *ds = dataset_open(path);
     ok(ds && dataset_count(ds) == 1000, "open again") || (diag("%s", err_text()), 0);
@@ -82,7 +82,7 @@ static void test_round_trip(void)
     ok(dataset_class_count(ds, 2) == 334 && dataset_class_count(ds, 0) == 333, "classes count their images");
     dataset_close(ds);
 
-    w = dataset_create(path, true);
+    w = dataset_create(path, DATASET_RESUME);
     good = w && dataset_written(w) == 1000 && dataset_has(w, "class0/2.jpg") == 1;
     for (uint64_t i = 1000; good && i < 1100; i++)
         good = !put(w, i);
@@ -99,13 +99,13 @@ static void test_edges(void)
 {
     const char *path = in_dir("edge.db");
     Record r = { .bytes = "x", .size = 1, .name = "x", .label = -1 }, got;
-    DatasetWriter *w = dataset_create(path, false);
+    DatasetWriter *w = dataset_create(path, DATASET_NEW);
     ok(w && !dataset_finish(w), "an empty dataset");
     Dataset *ds = dataset_open(path);
     ok(ds && !dataset_count(ds) && !dataset_classes(ds), "opens");
     dataset_close(ds);
 
-    w = dataset_create(path, true);
+    w = dataset_create(path, DATASET_RESUME);
     char *long_name = malloc(DATASET_NAME_MAX + 2);
     memset(long_name, 'n', DATASET_NAME_MAX + 1);
     long_name[DATASET_NAME_MAX + 1] = 0;
@@ -130,7 +130,7 @@ static void test_edges(void)
     int fd = open(in_dir("text"), O_WRONLY | O_CREAT, 0666);
     ok(write(fd, "hello, this is no dataset at all\n", 33) == 33 && !close(fd), "a text file");
     ok(!dataset_open(in_dir("text")) && err_code() == ERR_DATA, "is no dataset");
-    ok(!dataset_create(in_dir("text"), true) && err_code() == ERR_DATA, "and nothing is imported into it");
+    ok(!dataset_create(in_dir("text"), DATASET_RESUME) && err_code() == ERR_DATA, "and nothing is imported into it");
 }
 
 /* The file grows although its map was small. */
@@ -141,7 +141,7 @@ static void test_growth(void)
     char name[32];
     bool good = true;
     store_map_reserve = 1 << 20;
-    DatasetWriter *w = dataset_create(in_dir("grown.db"), false);
+    DatasetWriter *w = dataset_create(in_dir("grown.db"), DATASET_NEW);
     for (int i = 0; good && i < 30; i++) {
         snprintf(name, sizeof name, "%d", i);
         Record r = { .bytes = big, .size = 3 << 20, .name = name, .label = -1 };
@@ -171,7 +171,7 @@ static void test_killed(void)
         pid_t child = fork();
         if (!child) {
             close(commits[0]);
-            DatasetWriter *w = dataset_create(path, true);
+            DatasetWriter *w = dataset_create(path, DATASET_RESUME);
             for (uint64_t i = w ? dataset_written(w) : 0; w; i++)
                 if (put(w, i) || (i % 50 == 0 && (dataset_commit(w) || (i && write(commits[1], "", 1) != 1))))
                     break;
@@ -197,7 +197,7 @@ static void test_killed(void)
 /* Images `from` to `to` go in, with a commit after each `every`. */
 static bool import(const char *path, uint64_t from, uint64_t to, uint64_t every)
 {
-    DatasetWriter *w = dataset_create(path, true);
+    DatasetWriter *w = dataset_create(path, DATASET_RESUME);
     bool good = w;
     for (uint64_t i = from; good && i < to; i++)
         good = !put(w, i) && ((i + 1) % every || !dataset_commit(w));
@@ -261,20 +261,20 @@ static void test_digest(void)
     same_digest(two, want, "has the same digest");
 
     const char *other = in_dir("other.db");
-    DatasetWriter *w = dataset_create(other, false);
+    DatasetWriter *w = dataset_create(other, DATASET_NEW);
     Record r = { .bytes = "x", .size = 1, .name = "x", .label = -1 };
     ok(w && !dataset_put(w, &r) && !dataset_finish(w), "an image");
     const char *bare = digest(other);
     remove(other);
-    w = dataset_create(other, false);
+    w = dataset_create(other, DATASET_NEW);
     r.label = w ? dataset_class(w, "c") : -1;
     ok(w && !dataset_put(w, &r) && !dataset_finish(w) && strcmp(digest(other), bare), "its class counts for the digest");
     remove(other);
-    w = dataset_create(other, false);
+    w = dataset_create(other, DATASET_NEW);
     r.label = -1, r.name = "y";
     ok(w && !dataset_put(w, &r) && !dataset_finish(w) && strcmp(digest(other), bare), "its name does");
     remove(other);
-    w = dataset_create(other, false);
+    w = dataset_create(other, DATASET_NEW);
     r.bytes = "y", r.name = "x";
     ok(w && !dataset_put(w, &r) && !dataset_finish(w) && strcmp(digest(other), bare), "its bytes do");
 
@@ -306,7 +306,7 @@ static void test_version(void)
     ok(import(path, 0, 1, 1) && get_header(path, &h), "a dataset");
     h.field[3] = 2;
     ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "flags 0x2") &&
-           !dataset_create(path, true), "a flag that is not known is refused") || (diag("%s", err_text()), 0);
+           !dataset_create(path, DATASET_RESUME), "a flag that is not known is refused") || (diag("%s", err_text()), 0);
     h.field[3] = 0, h.version = 3;
     ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "version 3"),
        "a newer version is refused with a sentence") || (diag("%s", err_text()), 0);

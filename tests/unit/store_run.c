@@ -94,7 +94,8 @@ static void test_facts_and_log(void)
     int lines = 0;
     Run *run = run_create(path, "{\"lr\":0.5}", false);
     ok(run && !strcmp(run_config(run), "{\"lr\":0.5}"), "create") || (diag("%s", err_text()), 0);
-    ok(!run_create(path, "{}", false) && err_code() == ERR_EXISTS, "an existing run is not overwritten");
+    ok(!run_create(path, "{}", false) && err_code() == ERR_BUSY, "nobody makes a run that is being trained");
+    ok(!run_create(path, "{}", true) && err_code() == ERR_BUSY, "nor by force");
     ok(!run_get(run, "ticket") && err_code() == ERR_ABSENT, "no fact yet");
     ok(!run_set(run, "ticket", "hssl/1 targets ipc:///x\n"), "set a fact");
     char *text = run_get(run, "ticket");
@@ -116,6 +117,7 @@ static void test_facts_and_log(void)
     ok(run_set(run, "x", "y") < 0 && err_code() == ERR_USAGE, "a reader can't write");
     ok(!run_checkpoint(run, -1) && err_code() == ERR_ABSENT, "no checkpoint yet");
     ok(!run_close(run), "close");
+    ok(!run_create(path, "{}", false) && err_code() == ERR_EXISTS, "an existing run is not overwritten");
     run = run_create(path, "{}", true);
     ok(run && run_log_count(run) == 0, "force makes a new one");
     ok(!run_close(run), "close");

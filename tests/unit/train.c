@@ -1,7 +1,6 @@
 /* The teacher's link against foreign messages, the log's means, and D of given logits. */
 #include "../tap.h"
 #include "ssl/student.h"
-#include "train/claim.h"
 #include "train/estimate.h"
 #include "train/journal.h"
 #include "train/measure.h"
@@ -204,37 +203,8 @@ static void test_journal(void)
     unlink(path);
 }
 
-/* A claim ends with its process, also one that is killed. */
-static void test_claim(void)
-{
-    char path[] = "/tmp/hssl-claim.XXXXXX", byte;
-    int out[2], fd = mkstemp(path);
-    if (fd < 0 || pipe(out))
-        abort();
-    close(fd);
-    ok(!claim_held(path) && !claim_held("/nosuch/run.db"), "a run that nobody trains");
-    fflush(stdout);
-    pid_t pid = fork();
-    if (!pid) {
-        if (claim_take(path) >= 0 && write(out[1], "", 1) == 1)
-            pause();
-        _exit(1);
-    }
-    close(out[1]);
-    ok(read(out[0], &byte, 1) == 1 && claim_held(path), "claimed by another process");
-    ok(claim_take(path) < 0 && err_code() == ERR_EXISTS, "it is not claimed twice");
-    kill(pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-    ok(!claim_held(path) && (fd = claim_take(path)) >= 0 && claim_held(path), "free when that process is killed");
-    close(fd);
-    ok(!claim_held(path), "or gives it back");
-    close(out[0]);
-    unlink(path);
-}
-
 int main(void)
 {
-    test_claim();
     test_foreign();
     test_measure();
     test_journal();

@@ -1,7 +1,7 @@
 /* A run: its settings, checkpoints and log; the tensors of one checkpoint. */
 #include "show.h"
 #include "store/run.h"
-#include "train/claim.h"
+#include "store/claim.h"
 #include "util/err.h"
 
 #include <inttypes.h>

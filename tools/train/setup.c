@@ -3,7 +3,6 @@
 
 #include "stream/stage.h"
 #include "tensor/backend.h"
-#include "train/claim.h"
 #include "util/err.h"
 
 #include <inttypes.h>
@@ -96,18 +95,6 @@ void leave(Training *t)
     group_close(&t->group);
 }
 
-/* Two trainers of one run would each write checkpoints that the other knows nothing of. */
-int claim_run(Training *t)
-{
-    if ((t->claim = claim_take(options.output)) >= 0)
-        return 0;
-    char *pid = err_code() == ERR_EXISTS ? run_get(t->run, "trainer_pid") : NULL;
-    if (pid)
-        err_set(ERR_EXISTS, "%s: process %s trains it", options.output, pid);
-    free(pid);
-    return -1;
-}
-
 /* Errors while things are set up: say so, leave in order. */
 void give_up(Training *t)
 {
@@ -149,7 +136,7 @@ static int open_run(Training *t)
     char pid[32];
     if (!t->run) {
         char *text = config_to_json(&config);
-        int rc = !text || !(t->run = run_create(options.output, text, options.force)) || claim_run(t) ? -1 : 0;
+        int rc = !text || !(t->run = run_create(options.output, text, options.force)) ? -1 : 0;
         free(text);
         if (rc)
             return -1;

@@ -33,7 +33,6 @@ bool was_given(const char *name);
 typedef struct {
     Group *group;
     Run *run;
-    int claim; /* descriptor that keeps other trainers off the run */
     Journal journal;
     Batches *batches;
     BadImages bad;
@@ -63,7 +62,6 @@ static inline bool is_first(const Training *t)
 
 void open_stream(Training *t);
 void set_up(Training *t);
-int claim_run(Training *t);
 void leave(Training *t);
 /* Say what went wrong, leave in order, exit. */
 void give_up(Training *t) __attribute__((noreturn));
