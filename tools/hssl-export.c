@@ -7,6 +7,7 @@
 
 #include "models/backbone.h"
 #include "ssl/config.h"
+#include "store/claim.h"
 #include "store/run.h"
 #include "store/safetensors.h"
 #include "util/err.h"
@@ -133,6 +134,8 @@ int main(int argc, char **argv)
         die();
     if (!l.of_base)
         die_with("%s: step %" PRIu64 " has no weights of the %s", argv[1], checkpoint_step(cp), o.which);
+    if (claim_check_free(path)) /* a run or a dataset that somebody uses */
+        die();
     if (write_file(path, &l, &c, argv[1], checkpoint_step(cp)) < 0)
         die();
 

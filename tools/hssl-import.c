@@ -15,7 +15,7 @@
 #include <string.h>
 
 static struct {
-    bool nul, strict, verify, force, json;
+    bool nul, strict, verify, force, json, repair;
     const char *labels;
     int64_t limit, per_class, jobs;
 } o = { .labels = "folder" };
@@ -30,6 +30,7 @@ static const Opt opts[] = {
     OPT_INT("jobs", 'j', &o.jobs, 0, 1024, "N", "check in N threads (0: one a processor)"),
     OPT_FLAG("strict", 0, &o.strict, "exit with 1 if anything was skipped"),
     OPT_FLAG("force", 'f', &o.force, "start anew if OUT.db exists, instead of going on with it"),
+    OPT_FLAG("repair", 0, &o.repair, "import nothing: check OUT.db, the only operand, and set its counts right"),
     OPT_FLAG("json", 0, &o.json, "print the totals as JSON on standard output"),
     OPT_END
 };
@@ -321,9 +322,30 @@ static void print_totals(const char *path, const Dataset *ds)
         log_info("%s: %s", path, what);
 }
 
+static int repair(const char *path)
+{
+    uint64_t announced = 0;
+    int rc = dataset_repair(path, &announced);
+    Dataset *ds = rc < 0 ? NULL : dataset_open(path);
+    if (!ds)
+        die();
+    if (rc)
+        log_info("%s: repaired: its %" PRIu64 " images are sound; its header had %" PRIu64 " or other sums wrong", path,
+                 dataset_count(ds), announced);
+    else
+        log_info("%s: its %" PRIu64 " images are sound, and nothing is to be repaired", path, dataset_count(ds));
+    dataset_close(ds);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
-    if (opt_parse(&program, argc, argv) != 2)
+    int operands = opt_parse(&program, argc, argv);
+    if (o.repair && operands != 1)
+        opt_usage("--repair wants one OUT.db");
+    if (o.repair)
+        return repair(argv[1]);
+    if (operands != 2)
         opt_usage("a SOURCE and an OUT.db are wanted");
     const char *source = argv[1], *path = argv[2];
     if (!o.jobs)

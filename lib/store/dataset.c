@@ -60,25 +60,30 @@ int dataset_open_dbs(StoreEnv *e, MDB_txn *txn, unsigned flags, DatasetDbs *dbs)
     return rc ? store_error(e, rc) : 0;
 }
 
+int dataset_check_header(const StoreEnv *e, const StoreHeader *h)
+{
+    if (h->version == 1 ? h->n != HEAD_BYTES + 1 : h->n < HEAD_FIELDS)
+        return err_set(ERR_DATA, "%s: damaged: its header has %zu fields", e->path, h->n);
+    if (h->field[HEAD_FLAGS])
+        return err_set(ERR_DATA, "%s: a dataset with flags 0x%" PRIx64 " that this program does not know: use a newer one",
+                       e->path, h->field[HEAD_FLAGS]);
+    return 0;
+}
+
 int dataset_read_header(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs, StoreHeader *h)
 {
     MDB_stat stat;
     int rc = store_header_get(e, txn, dbs->meta, DATASET_KIND, DATASET_VERSION, "dataset", h);
     if (rc == MDB_NOTFOUND)
         return err_set(ERR_DATA, "%s: not a dataset: no header", e->path);
-    if (rc)
-        return rc;
-    if (h->version == 1 ? h->n != HEAD_BYTES + 1 : h->n < HEAD_FIELDS)
-        return err_set(ERR_DATA, "%s: damaged: its header has %zu fields", e->path, h->n);
-    if (h->field[HEAD_FLAGS])
-        return err_set(ERR_DATA, "%s: a dataset with flags 0x%" PRIx64 " that this program does not know: use a newer one",
-                       e->path, h->field[HEAD_FLAGS]);
+    if (rc || dataset_check_header(e, h))
+        return -1;
     rc = mdb_stat(txn, dbs->images, &stat);
     if (rc)
         return store_error(e, rc);
     if (stat.ms_entries != h->field[HEAD_IMAGES])
-        return err_set(ERR_DATA, "%s: damaged: %zu images where %" PRIu64 " are announced", e->path, stat.ms_entries,
-                       h->field[HEAD_IMAGES]);
+        return err_set(ERR_DATA, "%s: damaged: %zu images where %" PRIu64 " are announced: hssl-import --repair sets that "
+                       "right where the images are sound", e->path, stat.ms_entries, h->field[HEAD_IMAGES]);
     return 0;
 }
 

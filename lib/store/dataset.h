@@ -88,4 +88,9 @@ uint64_t dataset_written(const DatasetWriter *w);
 /* Makes what was put so far durable. Also happens by itself every few megabytes. */
 int dataset_commit(DatasetWriter *w) __attribute__((warn_unused_result));
 
+/* Recompute what a dataset says of its images, from them: numbers of images, bytes, images of each class, digest, and
+ * where each name is. Every image is checked first. *announced: images, as the header had it. 1: something was wrong and
+ * is right now; 0: all was right; -1 with ERR_DATA: more than that is damaged, and nothing was changed; or another error. */
+int dataset_repair(const char *path, uint64_t *announced) __attribute__((warn_unused_result));
+
 #endif

@@ -15,6 +15,8 @@ typedef struct {
 } DatasetDbs;
 
 int dataset_open_dbs(StoreEnv *e, MDB_txn *txn, unsigned flags, DatasetDbs *dbs);
+/* Whether this program knows what such a header says. */
+int dataset_check_header(const StoreEnv *e, const StoreHeader *h);
 int dataset_read_header(StoreEnv *e, MDB_txn *txn, const DatasetDbs *dbs, StoreHeader *h);
 uint32_t dataset_record_seal(const unsigned char *record, const char *name, size_t length);
 /* rec->label becomes the number of the class, which must be below n_classes. 0, or -1 with ERR_DATA. */

@@ -203,16 +203,21 @@ DatasetWriter *dataset_create(const char *path, unsigned how)
     }
 }
 
-void dataset_discard(DatasetWriter *w)
+static void empty(DatasetWriter *w)
 {
-    if (!w)
-        return;
     abandon(w);
     store_close(&w->env);
     for (size_t i = 0; i < w->n_classes; i++)
         free(w->classes[i].name);
     free(w->classes);
     free(w->slots);
+}
+
+void dataset_discard(DatasetWriter *w)
+{
+    if (!w)
+        return;
+    empty(w);
     free(w);
 }
 
@@ -368,4 +373,119 @@ int dataset_put(DatasetWriter *w, const Record *rec)
 uint64_t dataset_written(const DatasetWriter *w)
 {
     return w->count;
+}
+
+/* ---------------------------------------------------------------- repair */
+
+/* What the header says, be its checksum right (*sealed) or not: kind, version and flags can't be made up anew. */
+static int read_broken_header(DatasetWriter *w, bool *sealed)
+{
+    MDB_val k = { 6, (void *)"header" }, v;
+    int rc = mdb_get(w->txn, w->dbs.meta, &k, &v);
+    if (rc == MDB_NOTFOUND || (!rc && v.mv_size < 8))
+        return err_set(ERR_DATA, "%s: not a dataset: no header", w->env.path);
+    if (rc)
+        return store_error(&w->env, rc);
+    const unsigned char *p = v.mv_data;
+    *sealed = XXH3_64bits(p + 8, v.mv_size - 8) == load64(p);
+    if (store_header_parse(&w->env, p + 8, v.mv_size - 8, DATASET_KIND, DATASET_VERSION, "dataset", &w->head))
+        return -1;
+    return dataset_check_header(&w->env, &w->head);
+}
+
+/* 1: the name was not known, or as another image's. */
+static int recall_name(DatasetWriter *w, const Record *r, uint64_t id)
+{
+    XXH128_canonical_t key;
+    MDB_val k = { sizeof key, &key }, v;
+    name_key(r->name, strlen(r->name), &key);
+    int rc = mdb_get(w->txn, w->dbs.names, &k, &v);
+    if (!rc && v.mv_size == 8 && load64(v.mv_data) == id)
+        return 0;
+    v = (MDB_val){ sizeof id, &id };
+    if (!rc || rc == MDB_NOTFOUND)
+        rc = mdb_put(w->txn, w->dbs.names, &k, &v, 0);
+    return rc ? store_error(&w->env, rc) : 1;
+}
+
+/* Counts what there is, into w; images[] of each class. Returns how many names were wrong, or -1. */
+static int64_t count_records(DatasetWriter *w, uint64_t *images)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    Record r = { .name = "" };
+    int64_t wrong = 0;
+    int rc = mdb_cursor_open(w->txn, w->dbs.images, &cursor);
+    if (rc)
+        return store_error(&w->env, rc);
+    w->count = w->bytes = w->digest = 0;
+    for (rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST); !rc; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+        if (load64(k.mv_data) != w->count) {
+            err_set(ERR_DATA, "%s: damaged: image %" PRIu64 " is missing", w->env.path, w->count);
+            break;
+        }
+        if (dataset_parse_record(w->env.path, w->count, &v, (int64_t)w->n_classes, &r))
+            break;
+        if (XXH3_64bits(r.bytes, r.size) != r.checksum) {
+            err_set(ERR_DATA, "%s: damaged: %s: its checksum is wrong", w->env.path, r.name);
+            break;
+        }
+        w->bytes += r.size;
+        w->digest = dataset_digest_add(w->digest, r.checksum, r.name, r.label < 0 ? NULL : w->classes[r.label].name);
+        if (r.label >= 0)
+            images[r.label]++;
+        int name = recall_name(w, &r, w->count++);
+        if (name < 0)
+            break;
+        wrong += name;
+    }
+    mdb_cursor_close(cursor);
+    return !rc ? -1 : rc == MDB_NOTFOUND ? wrong : store_error(&w->env, rc);
+}
+
+/* 1: w holds what is to be written; 0: there is nothing to write. */
+static int look_through(DatasetWriter *w, uint64_t *announced)
+{
+    bool sealed = false;
+    MDB_stat stat;
+    if (dataset_open_dbs(&w->env, w->txn, 0, &w->dbs) || read_broken_header(w, &sealed) ||
+        dataset_each_class(&w->env, w->txn, &w->dbs, known_class, w))
+        return -1;
+    uint64_t *images = calloc(w->n_classes + 1, sizeof *images);
+    if (!images)
+        return err_set(ERR_MEMORY, "%s: no memory to count %zu classes", w->env.path, w->n_classes);
+    int64_t wrong = count_records(w, images);
+    for (size_t i = 0; wrong >= 0 && i < w->n_classes; i++) {
+        w->classes[i].changed = w->classes[i].images != images[i];
+        w->classes[i].images = images[i];
+        wrong += w->classes[i].changed;
+    }
+    free(images);
+    if (wrong < 0)
+        return -1;
+    int rc = mdb_stat(w->txn, w->dbs.names, &stat);
+    if (rc)
+        return store_error(&w->env, rc);
+    if (stat.ms_entries != w->count)
+        return err_set(ERR_DATA, "%s: damaged: %zu names of %" PRIu64 " images", w->env.path, stat.ms_entries, w->count);
+    const StoreHeader *h = &w->head;
+    *announced = h->field[HEAD_IMAGES];
+    return !sealed || wrong || w->count != *announced || w->bytes != h->field[HEAD_BYTES] ||
+           (h->version > 1 && w->digest != h->field[HEAD_DIGEST]);
+}
+
+int dataset_repair(const char *path, uint64_t *announced)
+{
+    DatasetWriter w = { .last = -1, .known = true };
+    int rc = store_open(&w.env, path, STORE_WRITE, "dataset", NULL) || store_claim(&w.env, "imports into") ||
+             begin(&w, 0) ? -1 : 0;
+    if (!rc) {
+        rc = look_through(&w, announced);
+        if (rc < 0 && err_code() == ERR_DATA)
+            err_set(ERR_DATA, "%s; that can't be repaired: import the images anew", err_text());
+    }
+    if (rc > 0 && dataset_commit(&w))
+        rc = -1;
+    empty(&w);
+    return rc;
 }

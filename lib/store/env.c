@@ -146,11 +146,13 @@ static int open_file(StoreEnv *e, const char *what)
         return 1;
     if (!st.st_size)
         return err_set(ERR_DATA, "%s: not a %s: the file is empty", e->path, what);
+    if (pages_check_head(e->fd, e->path, what))
+        return -1;
     if (e->write && st.st_nlink > 1)
         return err_set(ERR_DATA, "%s: has %lu names (hard links), and LMDB has a lock for each: remove the others, or copy it",
                        e->path, (unsigned long)st.st_nlink);
     e->map = ((size_t)st.st_size + store_map_reserve + 0xffff) & ~(size_t)0xffff;
-    return pages_check_head(e->fd, e->path, what);
+    return 0;
 }
 
 /* Read without LMDB's lock file: safe as long as nobody writes. Writers do the same the other way round. */
@@ -443,16 +445,10 @@ int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8],
     return sealed_put(e, txn, dbi, &key, head, 12 + 8 * h->n);
 }
 
-int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t newest, const char *what,
-                     StoreHeader *h)
+int store_header_parse(const StoreEnv *e, const void *bytes, size_t n, const char kind[8], uint32_t newest,
+                       const char *what, StoreHeader *h)
 {
-    const void *bytes = NULL;
-    size_t n = 0;
-    MDB_val key = { 6, (void *)"header" };
     *h = (StoreHeader){ 0 };
-    int rc = sealed_get(e, txn, dbi, &key, &bytes, &n);
-    if (rc)
-        return rc;
     if (n < 12)
         return err_set(ERR_DATA, "%s: damaged: its header has %zu bytes", e->path, n);
     if (memcmp(bytes, kind, 8))
@@ -467,4 +463,14 @@ int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8],
     for (size_t i = 0; i < h->n; i++)
         h->field[i] = load64((const char *)bytes + 12 + 8 * i);
     return 0;
+}
+
+int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t newest, const char *what,
+                     StoreHeader *h)
+{
+    const void *bytes = NULL;
+    size_t n = 0;
+    MDB_val key = { 6, (void *)"header" };
+    int rc = sealed_get(e, txn, dbi, &key, &bytes, &n);
+    return rc ? rc : store_header_parse(e, bytes, n, kind, newest, what, h);
 }

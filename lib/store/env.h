@@ -87,6 +87,10 @@ int store_header_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8],
 int store_header_get(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, const char kind[8], uint32_t newest, const char *what,
                      StoreHeader *h);
 
+/* The same of bytes at hand: 0 or -1. */
+int store_header_parse(const StoreEnv *e, const void *bytes, size_t n, const char kind[8], uint32_t newest,
+                       const char *what, StoreHeader *h);
+
 /* Little-endian numbers at any address. */
 uint64_t load64(const void *p);
 uint32_t load32(const void *p);

@@ -45,6 +45,7 @@ store=$HSSL_BIN/fault/store
 reset() { rm -f x.db x.db-lock; }
 attempt() { timeout 20 "$store" $kind x.db write; }
 recover() {
+    [ ! -e .x.db.hssl-new ] || return 1
     [ $rc = 1 ] || "$store" $kind x.db read $all || return 1
     "$store" $kind x.db read 0 && "$store" $kind x.db write && "$store" $kind x.db read $all
 }
