@@ -200,12 +200,20 @@ static bool enough(const char *class_name)
     return o.per_class && *tally_of(class_name ? class_name : "") >= o.per_class;
 }
 
+/* What nobody has seen yet of a new dataset goes away. */
+static void give_up(DatasetWriter *w) __attribute__((noreturn));
+static void give_up(DatasetWriter *w)
+{
+    dataset_discard(w);
+    die();
+}
+
 static void put(DatasetWriter *w, const Slot *s)
 {
     Record r = { .bytes = s->image.bytes, .size = s->image.size, .name = s->name, .label = -1,
                  .width = (uint32_t)s->width, .height = (uint32_t)s->height };
     if (s->class_name && (r.label = dataset_class(w, s->class_name)) < 0)
-        die();
+        give_up(w);
     if (!dataset_put(w, &r)) {
         imported++;
         ++*tally_of(s->class_name ? s->class_name : "");
@@ -214,7 +222,7 @@ static void put(DatasetWriter *w, const Slot *s)
     } else if (err_code() == ERR_USAGE || err_code() == ERR_DATA) {
         report(s->name, err_text());
     } else {
-        die();
+        give_up(w);
     }
 }
 
@@ -276,7 +284,7 @@ static void import(Intake *in, DatasetWriter *w)
             continue;
         int there = dataset_has(w, item.name);
         if (there < 0)
-            die();
+            give_up(w);
         if (there) {
             present++;
             ++*tally_of(class_name ? class_name : "");

@@ -61,6 +61,7 @@ cp "$data/gray.jpg" "$data/rotated.jpg" in/b
 attempt() { timeout 20 hssl-import $how -j1 in x.db; }
 recover() {
     [ ! -e x.db ] || [ $rc != 0 ] || hssl-info x.db >/dev/null || return 1
+    [ ! -e .x.db.hssl-new ] || grep -q memory err || return 1
     hssl-import in x.db && hssl-info --json x.db | grep -q '"images":5'
 }
 how=
