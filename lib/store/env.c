@@ -218,6 +218,9 @@ static int call_lmdb(StoreEnv *e, const char *path, unsigned flags)
             flags |= MDB_NOLOCK; /* somebody else's folder */
             if (read_bare(e))
                 return -1;
+        } else if (rc == EACCES) { /* the file itself could be opened */
+            errno = rc;
+            return err_system("%s-lock, LMDB's lock", e->path);
         } else {
             return store_error(e, rc);
         }
