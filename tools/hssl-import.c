@@ -337,9 +337,11 @@ static int repair(const char *path)
     Dataset *ds = rc < 0 ? NULL : dataset_open(path);
     if (!ds)
         die();
-    if (rc)
-        log_info("%s: repaired: its %" PRIu64 " images are sound; its header had %" PRIu64 " or other sums wrong", path,
-                 dataset_count(ds), announced);
+    if (rc && announced != dataset_count(ds))
+        log_info("%s: repaired: %" PRIu64 " sound images, of which its header told %" PRIu64, path, dataset_count(ds),
+                 announced);
+    else if (rc)
+        log_info("%s: repaired: %" PRIu64 " sound images, whose sums were wrong", path, dataset_count(ds));
     else
         log_info("%s: its %" PRIu64 " images are sound, and nothing is to be repaired", path, dataset_count(ds));
     dataset_close(ds);

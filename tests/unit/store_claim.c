@@ -424,8 +424,11 @@ static void test_repair(void)
     end(other);
 }
 
-int main(void)
+/* --broken PATH: makes a dataset whose header has a wrong count, for the shell tests. */
+int main(int argc, char **argv)
 {
+    if (argc == 3 && !strcmp(argv[1], "--broken"))
+        return !make_set(argv[2], 9) || !store_broken(argv[2], wrong_count);
     if (!mkdtemp(dir))
         return 1;
     test_runs();
