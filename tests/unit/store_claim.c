@@ -342,7 +342,7 @@ static bool lost_name(StoreEnv *e, MDB_txn *txn)
 {
     (void)e;
     MDB_dbi names;
-    MDB_cursor *cursor;
+    MDB_cursor *cursor = NULL;
     MDB_val k, v;
     bool good = !mdb_dbi_open(txn, "names", 0, &names) && !mdb_cursor_open(txn, names, &cursor) &&
                 !mdb_cursor_get(cursor, &k, &v, MDB_FIRST) && !mdb_cursor_del(cursor, 0);
