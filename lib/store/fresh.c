@@ -34,7 +34,7 @@ static int take_name(StoreEnv *e, const char *name)
     if (!made && errno == EEXIST)
         fd = openat(e->dir, name, flags);
     if (fd < 0)
-        return !made && errno == ENOENT ? 1 : err_system("%s", e->path);
+        return errno == ENOENT ? 1 : err_system("%s: %s", e->path, name);
     e->fd = fd;
     if (fstat(fd, &st))
         return err_system("%s", e->path);
@@ -51,13 +51,12 @@ static int take_name(StoreEnv *e, const char *name)
         unlinkat(e->dir, name, 0);
         return 1;
     }
-    e->fresh = strdup(name);
-    if (!e->fresh) {
+    /* Nobody shall have it open before it is in its place. */
+    rc = claim_lock(fd, CLAIM_USE, true, 0, e->path, &holder);
+    e->fresh = rc ? NULL : strdup(name);
+    if (!e->fresh)
         unlinkat(e->dir, name, 0);
-        return err_set(ERR_MEMORY, "%s: out of memory", e->path);
-    }
-    /* Nobody has it open, and nobody shall before it is in its place. */
-    return claim_lock(fd, CLAIM_USE, true, 0, e->path, &holder);
+    return rc || e->fresh ? rc : err_set(ERR_MEMORY, "%s: out of memory", e->path);
 }
 
 static int take_fresh(StoreEnv *e)
@@ -115,7 +114,9 @@ static int may_replace(const StoreEnv *e, const char *what, bool force)
         return err_set(ERR_DATA, "%s: not a %s but %s", e->path, what, S_ISDIR(st.st_mode) ? "a directory" : "a special file");
     if (!st.st_size || force)
         return 1;
-    return claim_held(e->path) ? claim_check_free(e->path) : err_set(ERR_EXISTS, "%s: exists already", e->path);
+    if (claim_held(e->path) && claim_check_free(e->path))
+        return -1;
+    return err_set(ERR_EXISTS, "%s: exists already", e->path);
 }
 
 /* Take hold of what is there under the name already. 1: it has changed while it was looked at. */
