@@ -5,6 +5,7 @@
 #include "nn/schedule.h"
 #include "ssl/method.h"
 #include "util/err.h"
+#include "util/text.h"
 
 #include <json-c/json.h>
 #include <math.h>
@@ -202,14 +203,10 @@ int config_check(const TrainConfig *c)
     return 0;
 }
 
-/* As short as it can be without another value coming back. */
 static json_object *real_json(double x)
 {
     char text[32];
-    snprintf(text, sizeof text, "%.15g", x);
-    if (strtod(text, NULL) != x)
-        snprintf(text, sizeof text, "%.17g", x);
-    return json_object_new_double_s(x, text);
+    return json_object_new_double_s(x, text_real(x, text, sizeof text));
 }
 
 char *config_to_json(const TrainConfig *c)

@@ -3,6 +3,7 @@
 #include "util/descriptors.h"
 #include "util/err.h"
 #include "util/log.h"
+#include "util/text.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -223,19 +224,22 @@ int opt_set(const Opt *opts, const char *name, const char *text)
 char *opt_format(const Opt *o, char *buf, size_t size)
 {
     const char *s;
+    char a[32], b[32];
     switch (o->type) {
     case OPT_T_INT:
     case OPT_T_SIZE:
         snprintf(buf, size, "%lld", (long long)*(int64_t *)o->value);
         break;
     case OPT_T_REAL:
-        snprintf(buf, size, "%.15g", *(double *)o->value);
+        snprintf(buf, size, "%s", text_real(*(double *)o->value, a, sizeof a));
         break;
     case OPT_T_PAIR:
-        snprintf(buf, size, "%.15g,%.15g", ((double *)o->value)[0], ((double *)o->value)[1]);
+        snprintf(buf, size, "%s,%s", text_real(((double *)o->value)[0], a, sizeof a),
+                 text_real(((double *)o->value)[1], b, sizeof b));
         break;
     case OPT_T_AMOUNT:
-        snprintf(buf, size, "%.15g%s", ((OptAmount *)o->value)->number, ((OptAmount *)o->value)->percent ? "%" : "");
+        snprintf(buf, size, "%s%s", text_real(((OptAmount *)o->value)->number, a, sizeof a),
+                 ((OptAmount *)o->value)->percent ? "%" : "");
         break;
     case OPT_T_FLAG:
         snprintf(buf, size, "%s", *(bool *)o->value ? "true" : "false");

@@ -39,6 +39,63 @@ char *text_utf8(const char *s)
     return out;
 }
 
+/* What a terminal would obey, or no shell passes on as it is: bytes that aren't UTF-8, controls of either set. */
+static bool is_wild(const unsigned char *s, size_t n)
+{
+    return !n || (s[0] < 32 && s[0] != '\n') || s[0] == 127 || (s[0] == 0xc2 && s[1] < 0xa0);
+}
+
+/* In single quotes, but for wild bytes: those come from printf, which every shell has. It stands between the quotes, for a
+ * newline at its end would get lost; so newlines stay as they are. */
+static void put_quoted(FILE *f, const char *s)
+{
+    fputc('\'', f);
+    while (*s) {
+        size_t n = character((const unsigned char *)s);
+        if (is_wild((const unsigned char *)s, n)) {
+            fputs("'\"$(printf '", f);
+            do {
+                for (n = n ? n : 1; n; n--)
+                    fprintf(f, "\\%03o", (unsigned char)*s++);
+                n = character((const unsigned char *)s);
+            } while (*s && is_wild((const unsigned char *)s, n));
+            fputs("')\"'", f);
+        } else if (*s == '\'') {
+            fputs("'\\''", f);
+            s++;
+        } else {
+            fwrite(s, 1, n, f);
+            s += n;
+        }
+    }
+    fputc('\'', f);
+}
+
+char *text_shell(const char *s)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./,:@%";
+    char *word = NULL;
+    size_t size;
+    if (*s && !s[strspn(s, plain)])
+        return strdup(s);
+    FILE *f = open_memstream(&word, &size);
+    if (!f)
+        return NULL;
+    put_quoted(f, s);
+    if (!fclose(f))
+        return word;
+    free(word);
+    return NULL;
+}
+
+char *text_real(double x, char *to, size_t size)
+{
+    snprintf(to, size, "%.15g", x);
+    if (strtod(to, NULL) != x)
+        snprintf(to, size, "%.17g", x);
+    return to;
+}
+
 char *text_file_name(const char *s, char *to, size_t size)
 {
     size_t n = 0, length = strlen(s);

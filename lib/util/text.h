@@ -1,4 +1,4 @@
-/* Text on its way into files and onto terminals: foreign names, sizes. */
+/* Text on its way into files and onto terminals: foreign names, words for a shell, numbers, sizes. */
 #ifndef HSSL_TEXT_H
 #define HSSL_TEXT_H
 
@@ -7,6 +7,13 @@
 /* s with every byte that isn't part of proper UTF-8 replaced by U+FFFD: names of files may hold any byte,
  * JSON may not. malloc'd, or NULL without memory. */
 char *text_utf8(const char *s);
+
+/* s as one word of a shell's command line (sh, bash, zsh, ksh), which gives back its very bytes, and is harmless on a
+ * terminal and as UTF-8 whatever s is. malloc'd, or NULL without memory. */
+char *text_shell(const char *s);
+
+/* A number as short as it can be without another one coming back from it. size: at least 32. Returns to. */
+char *text_real(double x, char *to, size_t size);
 
 /* A name for a file made of foreign text: letters, digits, dot, dash and underscore stay, runs of all else
  * become one underscore, and what would hide it or name a directory is changed. The end is kept where it is
