@@ -245,12 +245,12 @@ static int open_hub(Stage *st)
     message_init(&w, MSG_WELCOME);
     planned = !strcmp(message_text(up, "kind", ""), "plans") || message_fact(up, "globals");
     if (!planned)
-        rc = planning_describe(&w, &recipe, o.plan.seed);
+        rc = planning_describe(&w, program.name, &o.plan, &recipe);
     else
         for (const Opt *p = (const Opt[]){ PLANNING_OPTS(&o.plan), OPT_END }; p->type; p++)
             if (opt_given(opts, p->name))
                 log_warn("--%s has no effect: the records come planned; give it to hssl-multicrop", p->name);
-    if (rc || message_set_int(&w, "fast", o.fast) || message_copy_facts(&w, up) || planning_counts(&w, &counts))
+    if (rc || message_set_int(&w, "fast", o.fast) || message_set_int(&w, "jobs", o.jobs) || message_copy_facts(&w, up) || planning_counts(&w, &counts))
         goto fail;
     Message facts;
     if (message_copy(&facts, &w))

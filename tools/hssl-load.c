@@ -44,11 +44,17 @@ static uint64_t record_id(uint64_t epoch, uint64_t i, uint64_t count)
     return o.shuffle ? rng_permute((uint64_t)o.seed, epoch, global, count) : global;
 }
 
-static int describe(Source *s, const Dataset *ds, uint64_t per_epoch)
+static int describe(Source *s, Dataset *ds, uint64_t per_epoch)
 {
+    char digest[17] = "";
     Message m;
     message_init(&m, MSG_WELCOME);
-    if (message_set_int(&m, "records_per_epoch", (int64_t)per_epoch) ||
+    if (dataset_digest(ds, digest)) { /* a damaged record is a bad image, and no reason to end */
+        log_warn("no digest of the data set: %s", err_text());
+        *digest = 0;
+    }
+    if ((*digest && message_set_text(&m, "dataset_digest", digest)) ||
+        message_set_int(&m, "records_per_epoch", (int64_t)per_epoch) ||
         message_set_text(&m, "dataset", dataset_path(ds)) ||
         message_set_int(&m, "dataset_count", (int64_t)dataset_count(ds)) ||
         message_set_int(&m, "classes", dataset_classes(ds)) || message_set_int(&m, "load_seed", o.seed) ||

@@ -68,7 +68,7 @@ static int welcome(Stage *st)
 {
     Message w;
     message_init(&w, MSG_WELCOME);
-    if (planning_describe(&w, &recipe, o.seed) || message_copy_facts(&w, sink_welcome(st->in))) {
+    if (planning_describe(&w, program.name, &o, &recipe) || message_copy_facts(&w, sink_welcome(st->in))) {
         message_clear(&w);
         return -1;
     }

@@ -1,8 +1,10 @@
 #include "train/planning.h"
 
 #include "util/err.h"
+#include "util/text.h"
 
 #include <math.h>
+#include <stdio.h>
 
 enum { NUMBERS = 20 };
 
@@ -29,13 +31,24 @@ int planning_recipe(const PlanningOptions *p, Recipe *out)
     return recipe_check(out);
 }
 
-int planning_describe(Message *w, const Recipe *r, int64_t seed)
+/* As the option takes it. */
+static int set_scale(Message *w, const char *key, const double scale[2])
 {
-    return message_set_text(w, "recipe", r->name) || message_set_int(w, "view_seed", seed) ||
-                   message_set_int(w, "globals", r->globals) ||
+    char least[32], most[32], text[sizeof least + sizeof most];
+    snprintf(text, sizeof text, "%s,%s", text_real(scale[0], least, sizeof least),
+             text_real(scale[1], most, sizeof most));
+    return message_set_text(w, key, text);
+}
+
+int planning_describe(Message *w, const char *program, const PlanningOptions *p, const Recipe *r)
+{
+    return message_set_text(w, "planner", program) || message_set_text(w, "recipe", r->name) ||
+                   message_set_int(w, "view_seed", p->seed) || message_set_int(w, "globals", r->globals) ||
                    message_set_int(w, "global_size", r->global_size) ||
-                   message_set_int(w, "locals", r->locals) ||
-                   message_set_int(w, "local_size", r->locals ? r->local_size : 0)
+                   set_scale(w, "global_scale", r->global_scale) || message_set_int(w, "locals", r->locals) ||
+                   message_set_int(w, "local_size", r->locals ? r->local_size : 0) ||
+                   (r->locals && set_scale(w, "local_scale", r->local_scale)) ||
+                   message_set_real(w, "blur_scale", p->blur_scale)
                ? -1
                : 0;
 }

@@ -40,8 +40,9 @@ typedef struct {
     int globals, locals, global_size, local_size;
 } ViewCounts;
 
-/* Put it into a welcome: recipe, view_seed, globals, global_size, locals, local_size. 0, or -1. */
-int planning_describe(Message *welcome, const Recipe *r, int64_t seed);
+/* Put it into a welcome, and all else that decides how the views look: program, which plans, the options, the recipe that
+ * planning_recipe() made of them (facts: hssl-stream(7)). 0, or -1. */
+int planning_describe(Message *welcome, const char *program, const PlanningOptions *p, const Recipe *r);
 /* Read it from a welcome. -1 with ERR_DATA when it is missing or out of range. */
 int planning_counts(const Message *welcome, ViewCounts *out);
 

@@ -146,13 +146,14 @@ static void plans(void)
         o.locals = strcmp(names[i], "mae") ? 2 : 0;
         o.global_size = 24;
         o.local_size = 12;
+        o.seed = 1;
         if (planning_recipe(&o, &r))
             give_up("plan");
         message_init(&m, MSG_DATA);
         m.width = 60;
         m.height = 40;
         plan_views(&r, 1, 2, 3, 60, 40, views);
-        if (planning_attach(&m, views, r.globals + r.locals) || planning_describe(&m, &r, 1) ||
+        if (planning_attach(&m, views, r.globals + r.locals) || planning_describe(&m, "hssl-multicrop", &o, &r) ||
             message_header(&m, &header, &n))
             give_up("plan");
         uint8_t *bytes = malloc(n + 5);
