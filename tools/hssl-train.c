@@ -7,6 +7,7 @@
 #include "util/opt.h"
 #include "util/stop.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,7 +21,10 @@ TrainOptions options = { .device = DEVICE_DEFAULT, .medium = "auto", .keep = 2, 
 static const Opt own_opts[] = {
     OPT_STR("output", 'o', &options.output, "RUN", "write the run to file RUN"),
     OPT_FLAG("force", 'f', &options.force, "replace RUN if it is there"),
-    OPT_FLAG("resume", 0, &options.resume, "go on from RUN's last checkpoint, with RUN's settings"),
+    OPT_FLAG("resume", 0, &options.resume, "go on with RUN, or begin it where it is not there"),
+    OPT_FLAG("resume-anyway", 0, &options.resume_anyway, "as --resume, also with another stream than before"),
+    OPT_STR("continue-from", 0, &options.continue_from, "RUN",
+            "start from another run: its weights, moments, centres and settings"),
     OPT_STR("init-from", 0, &options.init_from, "FILE",
             "start the base model from a safetensors file with timm's names"),
     OPT_INT("save-every", 0, &options.save_every, 0, 1e9, "STEPS",
@@ -65,37 +69,55 @@ static void make_options(void)
     memcpy(opts + n, own_opts, sizeof own_opts);
 }
 
-/* A resumed run keeps its settings: options that say otherwise are a mistake. */
-static void adopt_run_settings(Run *run)
+static bool may_differ(const char *name, bool begins)
+{
+    return begins || !strcmp(name, "epochs");
+}
+
+void adopt_settings(const Run *run, bool begins)
 {
     TrainConfig stored, asked = config;
-    Opt before[CONFIG_OPTIONS], now[CONFIG_OPTIONS];
+    Opt before[CONFIG_OPTIONS], now[CONFIG_OPTIONS + 1];
     char a[512], b[512];
     if (config_from_json(&stored, run_config(run))) {
-        err_prefix("%s", options.output);
+        err_prefix("%s", run_path(run));
         die();
     }
     int n = config_options(&asked, before, CONFIG_OPTIONS);
     config_options(&stored, now, CONFIG_OPTIONS);
-    for (int i = 0; i < n; i++)
+    now[n] = (Opt)OPT_END;
+    for (int i = 0; i < n; i++) {
+        opt_format(&before[i], a, sizeof a);
         if (!opt_given(opts, now[i].name))
             opt_mark(opts, now[i].name, "run");
-        else if (strcmp(opt_format(&before[i], a, sizeof a), opt_format(&now[i], b, sizeof b)))
-            opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings", now[i].name, a,
-                      options.output, b);
+        else if (strcmp(a, opt_format(&now[i], b, sizeof b)) && !may_differ(now[i].name, begins))
+            opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings; --continue-from begins a new "
+                      "one with its weights", now[i].name, a, run_path(run), b);
+        else if (opt_set(now, now[i].name, a))
+            die();
+    }
     stored.device = config.device;
     stored.recompute = config.recompute;
     stored.graph = config.graph;
+    if (config_check(&stored))
+        opt_usage("%s", err_text());
     config = stored;
+}
+
+static bool is_there(const char *path)
+{
+    return !access(path, F_OK) || errno != ENOENT;
 }
 
 static int print_settings(void)
 {
-    if (options.resume && options.output) {
-        Run *run = run_open(options.output, false);
+    bool goes_on = options.resume && options.output && is_there(options.output);
+    const char *path = goes_on ? options.output : options.continue_from;
+    if (path) {
+        Run *run = run_open(path, false);
         if (!run)
             die();
-        adopt_run_settings(run);
+        adopt_settings(run, !goes_on);
         if (run_close(run))
             die();
     }
@@ -103,23 +125,51 @@ static int print_settings(void)
     return log_close_stdout() ? 1 : 0;
 }
 
+/* Room for a new run; and what it begins with, where that is another one. */
+static void find_room(Training *t)
+{
+    if (!options.force && is_there(options.output) && !claim_held(options.output))
+        err_set(ERR_EXISTS, "%s is there already: --force replaces it, --resume goes on with it", options.output);
+    else if (!claim_check_free(options.output) && (!options.continue_from || !origin_open(t)))
+        return;
+    give_up(t);
+}
+
+/* How many epochs it is to have is the one setting of a run that may change. */
+static void settle_epochs(Training *t, int64_t stored)
+{
+    if (config.epochs * t->at.steps_per_epoch < t->at.step) {
+        err_set(ERR_USAGE, "--epochs %" PRId64 ": %s has done %" PRId64 " steps, which is more: of %" PRId64
+                           " epochs an epoch has %" PRId64, config.epochs, options.output, t->at.step, stored,
+                t->at.steps_per_epoch);
+        give_up(t);
+    }
+    t->epochs_before = config.epochs != stored ? stored : 0;
+}
+
 /* The run that goes on, or room for a new one. */
 static void find_run(Training *t, bool *complete)
 {
-    if (!options.resume) {
-        if (!options.force && !access(options.output, F_OK) && !claim_held(options.output))
-            err_set(ERR_EXISTS, "%s is there already: --force replaces it, --resume goes on with it", options.output);
-        else if (!claim_check_free(options.output))
-            return;
-        give_up(t);
+    TrainConfig stored;
+    t->goes_on = options.resume && is_there(options.output);
+    if (!t->goes_on) {
+        if (options.resume)
+            log_info("%s is not there yet: it begins", options.output);
+        find_room(t);
+        t->warm = options.init_from || options.continue_from;
+        return;
     }
-    if (!(t->run = run_open(options.output, true)) || run_claim(t->run))
+    if (!(t->run = run_open(options.output, true)) || run_claim(t->run) || origin_read(t))
         give_up(t);
-    adopt_run_settings(t->run);
+    adopt_settings(t->run, false);
     int rc = saving_peek(t->run, &t->at);
-    if (rc < 0)
-        give_up(t);
     t->resuming = !rc;
+    if (rc < 0 || config_from_json(&stored, run_config(t->run)) || origin_start(t))
+        give_up(t);
+    t->warm = options.init_from || options.continue_from;
+    if (options.continue_from && origin_open(t))
+        give_up(t);
+    settle_epochs(t, stored.epochs);
     if (!t->resuming)
         return;
     t->saved = t->at.step;
@@ -142,6 +192,7 @@ int main(int argc, char **argv)
     if (opt_parse(&program, argc, argv))
         opt_usage("%s: unexpected operand", argv[1]);
     config_preset(&config, opts);
+    options.resume |= options.resume_anyway;
     if (options.print_config) {
         free(original);
         return print_settings();
@@ -150,8 +201,8 @@ int main(int argc, char **argv)
         opt_usage("no run to write: -o RUN");
     if (options.resume && options.force)
         opt_usage("--resume and --force exclude each other");
-    if (options.resume && options.init_from)
-        opt_usage("--resume and --init-from exclude each other");
+    if (options.init_from && options.continue_from)
+        opt_usage("--init-from and --continue-from exclude each other");
     if (options.teacher_in_process && (options.teacher || options.teacher_device || opt_given(opts, "teacher-medium")))
         opt_usage("--teacher-in-process starts no other: --teacher, --teacher-device and --teacher-medium exclude it");
     if (config_check(&config))
@@ -187,8 +238,8 @@ int main(int argc, char **argv)
     if (is_first(&t))
         progress_start(&t.progress, "images", "images", t.at.images, t.total * config.batch_size);
 
-    /* A run remembers its settings, not the file it began with: keep that as the checkpoint of step 0. */
-    int rc = options.init_from && save(&t) ? -1 : train_loop(&t, &savable);
+    /* What it began with may be gone when it goes on: it keeps that as the checkpoint of step 0. */
+    int rc = t.warm && save(&t) ? -1 : train_loop(&t, &savable);
     int status = finish(&t, rc, savable);
     leave(&t);
     return status;

@@ -203,6 +203,40 @@ out:
     return rc;
 }
 
+static int configure(Run *run, char *config, MDB_val *fact, const char *text)
+{
+    MDB_txn *txn;
+    MDB_val k = { 6, (void *)"config" };
+    if (store_begin_write(&run->env, SMALL_WRITE + strlen(config) + strlen(text), &txn))
+        return -1;
+    if (sealed_put(&run->env, txn, run->facts, &k, config, strlen(config)) ||
+        sealed_put(&run->env, txn, run->facts, fact, text, strlen(text))) {
+        mdb_txn_abort(txn);
+        return -1;
+    }
+    return store_commit(&run->env, txn);
+}
+
+int run_configure(Run *run, const char *config_json, const char *key, const char *text)
+{
+    char name[KEY_MAX + 8], *config;
+    if (fact_name(key, name, sizeof name))
+        return -1;
+    if (!(config = strdup(config_json)))
+        return err_set(ERR_MEMORY, "%s: out of memory", run->env.path);
+    MDB_val k = { strlen(name), name };
+    pthread_mutex_lock(&run->lock);
+    int rc = configure(run, config, &k, text);
+    if (!rc) {
+        char *before = run->config;
+        run->config = config;
+        config = before;
+    }
+    pthread_mutex_unlock(&run->lock);
+    free(config);
+    return rc;
+}
+
 char *run_get(Run *run, const char *key)
 {
     char name[KEY_MAX + 8], *text = NULL;

@@ -32,6 +32,11 @@ const char *run_config(const Run *run);
 int run_set(Run *run, const char *key, const char *text) __attribute__((warn_unused_result));
 char *run_get(Run *run, const char *key) __attribute__((warn_unused_result));
 
+/* Replace the configuration and set a fact, in one transaction: for settings that change while a run goes on, and
+ * what is known of the change. What run_config returned before is gone. */
+int run_configure(Run *run, const char *config_json, const char *key, const char *text)
+    __attribute__((warn_unused_result));
+
 /* Append one JSON object (no newline inside) to the log. Lines are committed at once, but at most once a second:
  * those in between wait in memory for the next line, run_flush, run_save or run_close. */
 int run_log(Run *run, const char *json_line) __attribute__((warn_unused_result));

@@ -230,6 +230,31 @@ static int look_up_checkpoint(void *arg, const char *name, StateTensor *found)
     return checkpoint_get(arg, name, &got) || fill(&got, found) ? -1 : 0;
 }
 
+typedef struct {
+    const StateList *wanted;
+    char name[160];
+} Unwanted;
+
+static int find_unwanted(const StoredTensor *t, void *arg)
+{
+    Unwanted *u = arg;
+    for (size_t i = 0; i < u->wanted->count; i++)
+        if (!strcmp(u->wanted->items[i].name, t->name))
+            return 0;
+    if (!strcmp(t->name, "center_base")) /* whoever does not measure D does without */
+        return 0;
+    snprintf(u->name, sizeof u->name, "%s", t->name);
+    return 1;
+}
+
+/* What would be left behind without a word is part of what was learnt. */
+static int all_wanted(Checkpoint *cp, const StateList *l)
+{
+    Unwanted u = { .wanted = l };
+    int rc = checkpoint_count(cp) == l->count ? 0 : checkpoint_each(cp, find_unwanted, &u);
+    return rc > 0 ? err_set(ERR_SHAPE, "%s: the model has no such part", u.name) : rc;
+}
+
 int saving_peek(Run *run, Progression *p)
 {
     Checkpoint *cp = run_checkpoint(run, -1);
@@ -253,7 +278,7 @@ int saving_read(Run *run, Student *s, Teach *t, Progression *p)
         return -1;
     }
     int rc = from_meta(checkpoint_meta(cp), checkpoint_step(cp), p) || list_state(s, &ts, k, &l) ||
-                     state_load(&l, look_up_checkpoint, cp)
+                     all_wanted(cp, &l) || state_load(&l, look_up_checkpoint, cp)
                  ? -1 : 0;
     if (!rc) {
         char digest[17];

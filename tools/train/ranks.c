@@ -46,7 +46,7 @@ int ranks_meet(Training *t)
 typedef struct {
     char settings[SETTINGS];
     Progression at;
-    bool resuming, complete;
+    bool goes_on, resuming, warm, complete;
 } Agreement;
 
 static int propose(const Training *t, bool complete, Agreement *a)
@@ -63,7 +63,9 @@ static int propose(const Training *t, bool complete, Agreement *a)
         memcpy(a->settings, text, n + 1);
     free(text);
     a->at = t->at;
+    a->goes_on = t->goes_on;
     a->resuming = t->resuming;
+    a->warm = t->warm;
     a->complete = complete;
     return n < SETTINGS ? 0 : err_set(ERR_SHAPE, "settings of %zu bytes", n);
 }
@@ -79,7 +81,9 @@ static int adopt(Training *t, Agreement *a)
     agreed.graph = config.graph;
     config = agreed;
     t->at = a->at;
+    t->goes_on = a->goes_on;
     t->resuming = a->resuming;
+    t->warm = a->warm;
     return 0;
 }
 

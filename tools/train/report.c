@@ -47,6 +47,7 @@ int log_start(Training *t)
     journal_text(line, "dataset", message_text(w, "dataset", ""));
     journal_text(line, "recipe", message_text(w, "recipe", ""));
     journal_text(line, "init_from", options.init_from ? options.init_from : "");
+    journal_text(line, "continue_from", options.continue_from ? options.continue_from : "");
     json_object_object_add(line, "config", json_tokener_parse(run_config(t->run)));
     return journal_write(&t->journal, line);
 }

@@ -90,6 +90,9 @@ void leave(Training *t)
         if (run_close(t->run) && !t->failed)
             log_warn("%s", err_text());
     }
+    if (run_close(t->old) && !t->failed)
+        log_warn("%s", err_text());
+    provenance_free(&t->origin);
     if (t->journal.file && t->journal.file != stderr)
         fclose(t->journal.file);
     group_close(&t->group);
@@ -134,6 +137,8 @@ static void open_teacher(Training *t)
 static int open_run(Training *t)
 {
     char pid[32];
+    if (origin_load(t))
+        return -1;
     if (!t->run) {
         char *text = config_to_json(&config);
         int rc = !text || !(t->run = run_create(options.output, text, options.force)) ? -1 : 0;
@@ -142,7 +147,7 @@ static int open_run(Training *t)
             return -1;
     }
     snprintf(pid, sizeof pid, "%d", (int)getpid());
-    if ((t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) || run_set(t->run, "trainer_pid", pid) ||
+    if ((t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) || origin_keep(t) || run_set(t->run, "trainer_pid", pid) ||
         run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         return -1;
     t->journal.run = t->run;
@@ -164,7 +169,7 @@ static int init_base(Training *t)
 static int know_stream(Training *t)
 {
     uint64_t records;
-    if (!(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, options.resume) || ranks_check_stream(t, &records))
+    if (!(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, t->goes_on) || ranks_check_stream(t, &records))
         return -1;
     if (t->at.records_per_epoch && t->at.records_per_epoch != records)
         return err_set(ERR_USAGE, "%s was trained on %" PRIu64 " images an epoch, the stream has %" PRIu64, options.output,
@@ -172,7 +177,7 @@ static int know_stream(Training *t)
     t->at.records_per_epoch = records;
     t->at.steps_per_epoch = (int64_t)t->shape->batches_per_epoch;
     t->total = config.epochs * t->at.steps_per_epoch;
-    return 0;
+    return origin_check(t);
 }
 
 void set_up(Training *t)
@@ -194,7 +199,7 @@ void set_up(Training *t)
         give_up(t);
     void *views_memory = uploads_memory(t->uploads, &bytes);
     if (teach_start(t->teach, &part, t->threads, views_memory, bytes) || (is_first(t) && open_run(t)) ||
-        ((t->resuming || options.init_from) && ranks_share_state(t)) || bad_begin(&t->bad, batches_welcome(t->batches)) ||
-        (is_first(t) && log_start(t)))
+        ((t->resuming || t->warm) && ranks_share_state(t)) || bad_begin(&t->bad, batches_welcome(t->batches)) ||
+        (is_first(t) && (log_start(t) || origin_log(t))))
         give_up(t);
 }

@@ -10,17 +10,18 @@
 #include "train/badimages.h"
 #include "train/device.h"
 #include "train/journal.h"
+#include "train/provenance.h"
 #include "train/saving.h"
 #include "train/teach.h"
 #include "train/uploads.h"
 #include "util/log.h"
 
 typedef struct {
-    const char *output, *init_from, *teacher, *teacher_device, *medium, *log;
+    const char *output, *init_from, *continue_from, *teacher, *teacher_device, *medium, *log;
     DeviceOptions device;
     int64_t threads, save_every, keep, log_every;
     OptAmount max_bad;
-    bool force, resume, teacher_in_process, overlap, print_config;
+    bool force, resume, resume_anyway, teacher_in_process, overlap, print_config;
 } TrainOptions;
 
 /* The command line's; hssl-train.c. */
@@ -28,6 +29,9 @@ extern TrainConfig config;
 extern TrainOptions options;
 /* Whether an option of this name was given. */
 bool was_given(const char *name);
+/* Take over a run's settings where none were given. Others than those it has are a mistake, which ends the program, but
+ * for a new number of epochs, or where a new run begins with them. */
+void adopt_settings(const Run *run, bool begins);
 
 /* Everything of a training in progress. Of several ranks only the first has a run, and speaks. */
 typedef struct {
@@ -47,7 +51,14 @@ typedef struct {
     int64_t total, saved; /* steps; step of the last checkpoint, -1: none */
     int64_t begun;        /* step at which this process started */
     int threads;
+    bool goes_on;  /* the run was there, and keeps its settings */
     bool resuming; /* from a checkpoint */
+    bool warm;     /* begins with the weights of a file or another run */
+    Run *old;      /* that other run, or NULL */
+    int64_t epochs_before; /* what the run was to have so far; 0: as many */
+    Provenance origin;     /* the run's; of the first rank */
+    bool origin_known, origin_changed; /* the run had it; it is to be stored */
+    size_t changes_before; /* how many of its changes are old */
     bool failed;   /* why was said already: what can't be put away in order is no news */
     double started, images_mark, time_mark, wait_mark; /* for the rate between log lines */
     Progress progress;
@@ -82,6 +93,21 @@ int ranks_share_state(Training *t);
 /* Begin to add up the means of the teachers' logits and D; then, when the student has waited for it, put it in place. */
 int ranks_sum(Training *t, const Discrepancy *d);
 int ranks_summed(Training *t, Discrepancy *d);
+
+/* ---- origin.c: where a run comes from, and whether it goes on from there. 0, or -1 */
+
+/* Of a run that goes on: what it keeps of that. */
+int origin_read(Training *t);
+/* Of a run that goes on: settle what --init-from and --continue-from mean, now that it is known how far it got. */
+int origin_start(const Training *t);
+/* The run that --continue-from names, and, for a new run, its settings; when student and teacher are there, its weights. */
+int origin_open(Training *t);
+int origin_load(Training *t);
+/* Every rank: the stream is that of the other ranks, and the one that the run was begun with. */
+int origin_check(Training *t);
+/* Put what is new into the run, and what has changed into the log. */
+int origin_keep(Training *t);
+int origin_log(Training *t);
 
 /* ---- step.c */
 
