@@ -28,6 +28,7 @@ typedef struct {
     ProvenanceType type;
     const char *option; /* of that stage's program, without dashes; NULL: none */
     const char *what;   /* in messages, where there is no option */
+    const char *variable; /* of the environment, that sets it; or NULL */
     bool decides;       /* another value makes other views: it may not change while a run is trained */
 } ProvenanceFact;
 

@@ -12,7 +12,7 @@
 
 /* The options. */
 typedef struct {
-    bool json, list, log, verify, bad;
+    bool json, list, log, verify, bad, command;
     bool lines_given;    /* --lines is not the default */
     const char *extract; /* a directory, or NULL */
     int64_t lines;       /* of a run's log, from its end */
@@ -33,6 +33,14 @@ int64_t count_bad(Run *run);
 int verify_bad(Run *run, const Wanted *w);
 /* List all, after writing each to a file where w->extract names a directory, which is made if need be. */
 int list_bad(Run *run, const Wanted *w);
+
+/* ---- where a run comes from ---- */
+
+/* Print the commands that made it. */
+int show_command(Run *run, const Wanted *w);
+/* A line for each thing that is known; the same as JSON, or NULL where nothing is. */
+void print_provenance(Run *run);
+json_object *provenance_json(Run *run);
 
 /* ---- text: the functions that return const char * keep it in static memory, for a few calls ---- */
 

@@ -95,6 +95,7 @@ static int run_text(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
     char *ticket = live_teacher(run);
     printf("%s: run, %" PRId64 " checkpoints, %" PRId64 " lines of log\n", run_path(run), n, lines);
     print_config(run_config(run));
+    print_provenance(run);
     if (ticket)
         printf("  live teacher: %s\n", safe_text(ticket));
     free(ticket);
@@ -121,6 +122,9 @@ static int run_json(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
     json_object_object_add(j, "file", text_json(run_path(run)));
     json_object_object_add(j, "kind", text_json("run"));
     json_object_object_add(j, "config", parsed_json(run_config(run)));
+    json_object *provenance = provenance_json(run);
+    if (provenance)
+        json_object_object_add(j, "provenance", provenance);
     json_object_object_add(j, "log_lines", json_object_new_int64(lines));
     for (int64_t i = 0; i < n && !rc; i++)
         rc = show_checkpoint(run, steps[i], list, w);
@@ -147,6 +151,8 @@ int show_run(const char *path, const Wanted *w)
     int rc = 0;
     if (w->log) {
         rc = run_log_each(run, w->lines_given ? -w->lines : 0, print_line, (void *)"");
+    } else if (w->command) {
+        rc = show_command(run, w);
     } else if (w->bad) {
         rc = list_bad(run, w);
     } else if (w->list) {

@@ -180,6 +180,13 @@ static int set_number(Provenance *p, const char *key, int64_t x)
     return provenance_set(p, key, text);
 }
 
+/* What chooses among kernels. */
+static int set_variable(Provenance *p, const char *key, const char *name)
+{
+    const char *value = getenv(name);
+    return provenance_set(p, key, value && *value ? value : NULL);
+}
+
 /* What the trainer itself adds when a run begins. */
 static int describe_trainer(Training *t)
 {
@@ -200,9 +207,8 @@ static int describe_trainer(Training *t)
                    provenance_set(p, "max_bad", opt_format(&most, bad, sizeof bad)) ||
                    provenance_set(p, "init_from", options.init_from) ||
                    provenance_set(p, "continue_from", options.continue_from) ||
-                   provenance_set(p, "output", options.output) || provenance_set(p, "isa", getenv("HSSL_ISA")) ||
-                   provenance_set(p, "attention", getenv("HSSL_ATTENTION")) ||
-                   provenance_set(p, "gelu", getenv("HSSL_GELU"))
+                   provenance_set(p, "output", options.output) || set_variable(p, "isa", "HSSL_ISA") ||
+                   set_variable(p, "attention", "HSSL_ATTENTION") || set_variable(p, "gelu", "HSSL_GELU")
                ? -1
                : 0;
 }
