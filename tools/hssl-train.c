@@ -130,7 +130,8 @@ static void find_room(Training *t)
 {
     if (!options.force && is_there(options.output) && !claim_held(options.output))
         err_set(ERR_EXISTS, "%s is there already: --force replaces it, --resume goes on with it", options.output);
-    else if (!claim_check_free(options.output) && (!options.continue_from || !origin_open(t)))
+    else if (!claim_check_free(options.output) &&
+             (options.continue_from ? !origin_open(t) : !config_check(&config)))
         return;
     give_up(t);
 }
@@ -205,7 +206,7 @@ int main(int argc, char **argv)
         opt_usage("--init-from and --continue-from exclude each other");
     if (options.teacher_in_process && (options.teacher || options.teacher_device || opt_given(opts, "teacher-medium")))
         opt_usage("--teacher-in-process starts no other: --teacher, --teacher-device and --teacher-medium exclude it");
-    if (config_check(&config))
+    if (!options.resume && !options.continue_from && config_check(&config)) /* settings of a run may be still to come */
         opt_usage("%s", err_text());
     if (original)
         threads_settle(original);

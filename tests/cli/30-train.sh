@@ -100,7 +100,7 @@ is 'and what a resumed run keeps' "$(hssl-train --print-config --resume -o a.db 
 # What cannot be.
 fails 1 'a run that is there is not overwritten' 'views -j1 | hssl-train -o a.db' 'force.*resume'
 fails 2 'a resumed run keeps its settings' 'views -j1 | hssl-train --resume --lr 0.01 -o d.db' 'keeps its settings'
-fails 1 'nothing to resume' 'views -j1 | hssl-train --resume -o none.db' 'none.db'
+fails 1 'nothing to resume, and no stream to begin with' "true | hssl-train --resume $tiny -o none.db" 'none.db is not there yet'
 fails 2 'no run named' 'views -j1 | hssl-train' '-o RUN'
 fails 2 'records where views belong' "hssl-load s.db | hssl-train $tiny -o x.db" 'hssl-augment'
 fails 2 'text where views belong' "echo photos | hssl-train $tiny -o x.db" 'hssl-augment'

@@ -118,6 +118,50 @@ static void file_is(const char *in, const char *want)
     is_str(text_file_name(in, name, sizeof name), want, "a name for a file");
 }
 
+static void shell_is(const char *in, const char *want)
+{
+    char *got = text_shell(in);
+    ok(!strcmp(got, want), "a word for a shell");
+    free(got);
+}
+
+/* What sh makes of the word is what it was made of. */
+static void test_shell(const char *in)
+{
+    char *word = text_shell(in), *command = NULL, back[256] = "";
+    if (asprintf(&command, "printf %%s %s", word) < 0)
+        exit(1);
+    FILE *p = popen(command, "r");
+    size_t n = p ? fread(back, 1, sizeof back - 1, p) : 0;
+    back[n] = 0;
+    ok(p && !pclose(p) && !strcmp(back, in), "sh gives back the bytes of a word of %zu", strlen(in));
+    free(word);
+    free(command);
+}
+
+static void test_words(void)
+{
+    char number[32], every[256];
+    shell_is("photos.db", "photos.db");
+    shell_is("", "''");
+    shell_is("it's", "'it'\\''s'");
+    shell_is("a b", "'a b'");
+    shell_is("~", "'~'");
+    shell_is("x=1", "'x=1'");
+    shell_is("caf\xc3\xa9", "'caf\xc3\xa9'");
+    shell_is("a\xe9\n", "'a'\"$(printf '\\351')\"'\n'");
+    shell_is("\x1b[1m", "''\"$(printf '\\033')\"'[1m'");
+    shell_is("\xc2\x9b" "1m", "''\"$(printf '\\302\\233')\"'1m'");
+    for (int i = 0; i < 255; i++)
+        every[i] = (char)(i + 1);
+    every[255] = 0;
+    test_shell(every);
+    test_shell("\n\n");
+    test_shell("-n `id` $(id) $HOME \\ \" ' ! * ? [a] {a,b} # & | ; < > ( ) %s \001\n\002\n");
+    is_str(text_real(0.1, number, sizeof number), "0.1", "a number");
+    is_str(text_real(0.1 + 0.2, number, sizeof number), "0.30000000000000004", "a number of 17 digits");
+}
+
 static void test_text(void)
 {
     text_is("a\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "a\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
@@ -137,6 +181,7 @@ int main(void)
 {
     test_idset();
     test_text();
+    test_words();
     test_rng();
     test_opt();
     err_set(ERR_DATA, "inner");
