@@ -1,6 +1,6 @@
 #!/bin/sh
 # DINO on ViT-S/16, 2 x 224 + 8 x 96, 100 epochs: the settings of Caron et al. 2021, which are the defaults.
-# AUX=convnext makes it HSSL: the ConvNeXt head of depth 3 that the method prefers on a ViT.
+# Begins RUN.db, or goes on with it. AUX=convnext makes it HSSL: the ConvNeXt head of depth 3 that the method prefers on a ViT.
 #
 #   sh pipelines/dino_vits16.sh PHOTOS.db RUN.db
 #   AUX=convnext sh pipelines/dino_vits16.sh PHOTOS.db RUN.db
@@ -9,7 +9,5 @@ set -eu
     echo "usage: dino_vits16.sh PHOTOS.db RUN.db" >&2
     exit 2
 }
-resume=
-[ -e "$2" ] && resume=--resume
 hssl-load "$1" | hssl-multicrop --local 8 | hssl-augment -j "${JOBS:-0}" |
-    hssl-train --arch vit_small --aux "${AUX:-none}" --batch-size "${BATCH:-64}" --epochs 100 $resume -o "$2"
+    hssl-train --arch vit_small --aux "${AUX:-none}" --batch-size "${BATCH:-64}" --epochs 100 --resume -o "$2"

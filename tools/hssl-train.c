@@ -139,10 +139,10 @@ static void find_room(Training *t)
 /* How many epochs it is to have is the one setting of a run that may change. */
 static void settle_epochs(Training *t, int64_t stored)
 {
-    if (config.epochs * t->at.steps_per_epoch < t->at.step) {
-        err_set(ERR_USAGE, "--epochs %" PRId64 ": %s has done %" PRId64 " steps, which is more: of %" PRId64
-                           " epochs an epoch has %" PRId64, config.epochs, options.output, t->at.step, stored,
-                t->at.steps_per_epoch);
+    int64_t s = t->at.steps_per_epoch;
+    if (config.epochs * s < t->at.step) {
+        err_set(ERR_USAGE, "--epochs %" PRId64 ": %s has done %" PRId64 " steps, of %" PRId64 " an epoch: at least %" PRId64,
+                config.epochs, options.output, t->at.step, s, (t->at.step + s - 1) / s);
         give_up(t);
     }
     t->epochs_before = config.epochs != stored ? stored : 0;

@@ -96,7 +96,7 @@ ok 'and logged' "grep -q '\"kind\":\"change\".*\"step\":24,\"what\":\"epochs\",\
 is 'and kept' "$(hssl-info longer.db | sed -n 's/^ *epochs *//p')" 6
 ok 'the schedule is that of 6 epochs' "hssl-info --log longer.db | grep '\"step\":30,' | grep -q '\"lr\":.*' && \
     ! grep -q 'another stream' err"
-fails 2 'fewer than are done' 'stream | hssl-train --resume --epochs 1 -o half.db' '--epochs 1: half.db has done 12 steps'
+fails 2 'fewer than are done' 'stream | hssl-train --resume --epochs 1 -o half.db' '--epochs 1: half.db has done 12 steps, of 6 an epoch: at least 2'
 fails 2 'other settings stay' 'stream | hssl-train --resume --epochs 6 --lr 0.1 -o half.db' 'keeps its settings; --continue-from'
 
 # One command to begin and to go on.

@@ -5,6 +5,7 @@
 #include "store/run.h"
 #include "train/provenance.h"
 #include "util/err.h"
+#include "util/rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +130,39 @@ static void test_json(void)
     provenance_free(&p);
 }
 
+/* Whatever a damaged or hostile file says, it is read as what the table allows, or not at all. */
+static void test_mutations(void)
+{
+    enum { TRIES = 20000 };
+    static const char good[] = "{\"dataset\":{\"hex\":\"63e9\"},\"load_seed\":\"7\",\"shuffle\":\"true\",\"blur_scale\":"
+                               "\"0.5\",\"recipe\":\"dino\",\"changes\":[{\"step\":3,\"key\":\"fast\",\"was\":\"true\"}]}";
+    Rng rng = rng_make(1, RNG_TEST, 0, 0);
+    int read = 0, wrong = 0;
+    for (int i = 0; i < TRIES; i++) {
+        char text[sizeof good];
+        Provenance p;
+        memcpy(text, good, sizeof good);
+        for (uint32_t n = 1 + rng_below(&rng, 3); n; n--)
+            text[rng_below(&rng, sizeof good - 1)] = (char)(rng_below(&rng, 2) ? good[rng_below(&rng, sizeof good - 1)]
+                                                                               : 1 + rng_below(&rng, 255));
+        if (!provenance_from_json(&p, text)) {
+            char *again = provenance_to_json(&p);
+            Provenance q;
+            read++;
+            wrong += !again || provenance_from_json(&q, again);
+            for (int f = 0; again && f < PROVENANCE_FACTS; f++)
+                wrong += (p.text[f] != NULL) != (q.text[f] != NULL) || (p.text[f] && strcmp(p.text[f], q.text[f]));
+            if (again)
+                provenance_free(&q);
+            free(again);
+        } else if (err_code() != ERR_DATA) {
+            wrong++;
+        }
+        provenance_free(&p);
+    }
+    ok(!wrong && read > 0 && read < TRIES, "%d of %d damaged texts can be read, %d of them otherwise again", read, TRIES, wrong);
+}
+
 static int forget(const char *path)
 {
     Run *run = run_open(path, true);
@@ -150,5 +184,6 @@ int main(int argc, char **argv)
     test_streams();
     test_foreign_stream();
     test_json();
+    test_mutations();
     return tap_done();
 }

@@ -107,6 +107,7 @@ int origin_load(Training *t)
         return 0;
     if (saving_read(t->old, t->student, t->teach, &was))
         return err_code() == ERR_ABSENT || err_code() == ERR_SHAPE ? err_prefix("--continue-from: does not fit") : -1;
+    t->origin_changed = true;
     snprintf(step, sizeof step, "%" PRId64, was.step);
     log_info("begins with weights, moments and centres of %s, step %s, digest %s", options.continue_from, step,
              was.digest);
