@@ -107,31 +107,49 @@ fail:
     return -1;
 }
 
-static int write_first(Run *run, const char *config_json)
+static int fact_name(const char *key, char *name, size_t size)
 {
+    if (!*key || strlen(key) > KEY_MAX)
+        return err_set(ERR_USAGE, "a key of %zu bytes; 1 to %d are possible", strlen(key), KEY_MAX);
+    snprintf(name, size, "fact/%s", key);
+    return 0;
+}
+
+/* The configuration, and a fact or none (key NULL), in one transaction, which can also be the one that makes a run. */
+static int put_settings(Run *run, bool first, const char *config_json, const char *key, const char *text)
+{
+    char name[KEY_MAX + 8];
     MDB_txn *txn;
-    MDB_val k = { 6, (void *)"config" };
-    if (store_begin_write(&run->env, SMALL_WRITE + strlen(config_json), &txn))
+    MDB_val config = { 6, (void *)"config" };
+    if ((key && fact_name(key, name, sizeof name)) ||
+        store_begin_write(&run->env, SMALL_WRITE + strlen(config_json) + (key ? strlen(text) : 0), &txn))
         return -1;
-    if (open_dbs(run, txn, MDB_CREATE) || run_open_bad(run, txn, MDB_CREATE) ||
-        store_header_put(&run->env, txn, run->facts, RUN_KIND, &(StoreHeader){ .version = RUN_VERSION }) ||
-        sealed_put(&run->env, txn, run->facts, &k, config_json, strlen(config_json))) {
+    MDB_val fact = { key ? strlen(name) : 0, name };
+    if ((first && (open_dbs(run, txn, MDB_CREATE) || run_open_bad(run, txn, MDB_CREATE) ||
+                   store_header_put(&run->env, txn, run->facts, RUN_KIND, &(StoreHeader){ .version = RUN_VERSION }))) ||
+        sealed_put(&run->env, txn, run->facts, &config, config_json, strlen(config_json)) ||
+        (key && sealed_put(&run->env, txn, run->facts, &fact, text, strlen(text)))) {
         mdb_txn_abort(txn);
         return -1;
     }
     return store_commit(&run->env, txn);
 }
 
-Run *run_create(const char *path, const char *config_json, bool force)
+Run *run_create_with(const char *path, const char *config_json, const char *key, const char *text, bool force)
 {
     Run *run = run_new(path);
     if (!run)
         return NULL;
-    if (!store_create(&run->env, path, "run", "checkpoints", force) && !write_first(run, config_json) &&
-        !store_publish(&run->env) && !attach(run))
+    if (!store_create(&run->env, path, "run", "checkpoints", force) &&
+        !put_settings(run, true, config_json, key, text) && !store_publish(&run->env) && !attach(run))
         return run;
     run_free(run);
     return NULL;
+}
+
+Run *run_create(const char *path, const char *config_json, bool force)
+{
+    return run_create_with(path, config_json, NULL, NULL, force);
 }
 
 Run *run_open(const char *path, bool write)
@@ -169,14 +187,6 @@ const char *run_config(const Run *run)
     return run->config;
 }
 
-static int fact_name(const char *key, char *name, size_t size)
-{
-    if (!*key || strlen(key) > KEY_MAX)
-        return err_set(ERR_USAGE, "a key of %zu bytes; 1 to %d are possible", strlen(key), KEY_MAX);
-    snprintf(name, size, "fact/%s", key);
-    return 0;
-}
-
 int run_set(Run *run, const char *key, const char *text)
 {
     char name[KEY_MAX + 8];
@@ -203,30 +213,13 @@ out:
     return rc;
 }
 
-static int configure(Run *run, char *config, MDB_val *fact, const char *text)
-{
-    MDB_txn *txn;
-    MDB_val k = { 6, (void *)"config" };
-    if (store_begin_write(&run->env, SMALL_WRITE + strlen(config) + strlen(text), &txn))
-        return -1;
-    if (sealed_put(&run->env, txn, run->facts, &k, config, strlen(config)) ||
-        sealed_put(&run->env, txn, run->facts, fact, text, strlen(text))) {
-        mdb_txn_abort(txn);
-        return -1;
-    }
-    return store_commit(&run->env, txn);
-}
-
 int run_configure(Run *run, const char *config_json, const char *key, const char *text)
 {
-    char name[KEY_MAX + 8], *config;
-    if (fact_name(key, name, sizeof name))
-        return -1;
-    if (!(config = strdup(config_json)))
+    char *config = strdup(config_json);
+    if (!config)
         return err_set(ERR_MEMORY, "%s: out of memory", run->env.path);
-    MDB_val k = { strlen(name), name };
     pthread_mutex_lock(&run->lock);
-    int rc = configure(run, config, &k, text);
+    int rc = put_settings(run, false, config, key, text);
     if (!rc) {
         char *before = run->config;
         run->config = config;

@@ -16,6 +16,9 @@ typedef struct Run Run;
  * empty, or force is given and it is a run: then the new one takes its place when it has got its configuration. ERR_BUSY:
  * another process is making a run of that name, or has the old one open. */
 Run *run_create(const char *path, const char *config_json, bool force) __attribute__((warn_unused_result));
+/* The same, and a fact (see run_set) is in it as soon as it is there. */
+Run *run_create_with(const char *path, const char *config_json, const char *key, const char *text, bool force)
+    __attribute__((warn_unused_result));
 /* NULL: ERR_ABSENT (no such file), ERR_DATA (not a run, damaged, or of a newer version; to write: a file with several
  * hard links), ERR_BUSY (see hssl-run(5), Locks), ERR_STORE. */
 Run *run_open(const char *path, bool write) __attribute__((warn_unused_result));

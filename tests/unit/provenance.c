@@ -143,8 +143,8 @@ static void test_mutations(void)
         Provenance p;
         memcpy(text, good, sizeof good);
         for (uint32_t n = 1 + rng_below(&rng, 3); n; n--)
-            text[rng_below(&rng, sizeof good - 1)] = (char)(rng_below(&rng, 2) ? good[rng_below(&rng, sizeof good - 1)]
-                                                                               : 1 + rng_below(&rng, 255));
+            text[rng_below(&rng, sizeof good - 1)] =
+                rng_below(&rng, 2) ? good[rng_below(&rng, sizeof good - 1)] : (char)(1 + rng_below(&rng, 255));
         if (!provenance_from_json(&p, text)) {
             char *again = provenance_to_json(&p);
             Provenance q;

@@ -107,6 +107,10 @@ int origin_load(Training *t)
         return 0;
     if (saving_read(t->old, t->student, t->teach, &was))
         return err_code() == ERR_ABSENT || err_code() == ERR_SHAPE ? err_prefix("--continue-from: does not fit") : -1;
+    Run *old = t->old; /* its trainer may need the room */
+    t->old = NULL;
+    if (run_close(old))
+        return -1;
     t->origin_changed = true;
     snprintf(step, sizeof step, "%" PRId64, was.step);
     log_info("begins with weights, moments and centres of %s, step %s, digest %s", options.continue_from, step,
@@ -259,10 +263,14 @@ int origin_check(Training *t)
 
 int origin_keep(Training *t)
 {
-    if (!t->origin_changed)
+    if (t->run && !t->origin_changed)
         return 0;
     char *settings = config_to_json(&config), *facts = settings ? provenance_to_json(&t->origin) : NULL;
-    int rc = facts ? run_configure(t->run, settings, "provenance", facts) : -1;
+    int rc = -1;
+    if (facts && t->run)
+        rc = run_configure(t->run, settings, "provenance", facts);
+    else if (facts && (t->run = run_create_with(options.output, settings, "provenance", facts, options.force)))
+        rc = 0;
     free(settings);
     free(facts);
     return rc;

@@ -45,6 +45,7 @@ int log_start(Training *t)
     journal_text(line, "device", config.device);
     journal_text(line, "teacher", teach_medium(t->teach));
     journal_text(line, "dataset", message_text(w, "dataset", ""));
+    journal_text(line, "dataset_digest", message_text(w, "dataset_digest", ""));
     journal_text(line, "recipe", message_text(w, "recipe", ""));
     journal_text(line, "init_from", options.init_from ? options.init_from : "");
     journal_text(line, "continue_from", options.continue_from ? options.continue_from : "");

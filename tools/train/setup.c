@@ -137,18 +137,10 @@ static void open_teacher(Training *t)
 static int open_run(Training *t)
 {
     char pid[32];
-    if (origin_load(t))
+    if (origin_load(t) || (t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) || origin_keep(t))
         return -1;
-    if (!t->run) {
-        char *text = config_to_json(&config);
-        int rc = !text || !(t->run = run_create(options.output, text, options.force)) ? -1 : 0;
-        free(text);
-        if (rc)
-            return -1;
-    }
     snprintf(pid, sizeof pid, "%d", (int)getpid());
-    if ((t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) || origin_keep(t) || run_set(t->run, "trainer_pid", pid) ||
-        run_set(t->run, "teacher_ticket", teach_published(t->teach)))
+    if (run_set(t->run, "trainer_pid", pid) || run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         return -1;
     t->journal.run = t->run;
     if (options.log && !(t->journal.file = strcmp(options.log, "-") ? fopen(options.log, "a") : stderr))

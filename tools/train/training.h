@@ -105,7 +105,7 @@ int origin_open(Training *t);
 int origin_load(Training *t);
 /* Every rank: the stream is that of the other ranks, and the one that the run was begun with. */
 int origin_check(Training *t);
-/* Put what is new into the run, and what has changed into the log. */
+/* Make the run, or put into it what has changed; and tell the log. */
 int origin_keep(Training *t);
 int origin_log(Training *t);
 
