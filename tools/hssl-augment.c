@@ -250,7 +250,8 @@ static int open_hub(Stage *st)
         for (const Opt *p = (const Opt[]){ PLANNING_OPTS(&o.plan), OPT_END }; p->type; p++)
             if (opt_given(opts, p->name))
                 log_warn("--%s has no effect: the records come planned; give it to hssl-multicrop", p->name);
-    if (rc || message_set_int(&w, "fast", o.fast) || message_set_int(&w, "jobs", o.jobs) || message_copy_facts(&w, up) || planning_counts(&w, &counts))
+    if (rc || message_set_int(&w, "fast", o.fast) || message_set_int(&w, "jobs", o.jobs) ||
+        message_copy_facts(&w, up) || planning_counts(&w, &counts))
         goto fail;
     Message facts;
     if (message_copy(&facts, &w))

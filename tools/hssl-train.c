@@ -91,8 +91,8 @@ void adopt_settings(const Run *run, bool begins)
         if (!opt_given(opts, now[i].name))
             opt_mark(opts, now[i].name, "run");
         else if (strcmp(a, opt_format(&now[i], b, sizeof b)) && !may_differ(now[i].name, begins))
-            opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings; --continue-from begins a new "
-                      "one with its weights", now[i].name, a, run_path(run), b);
+            opt_usage("--%s %s: %s was begun with %s, and a resumed run keeps its settings; --continue-from "
+                      "begins a new one with its weights", now[i].name, a, run_path(run), b);
         else if (opt_set(now, now[i].name, a))
             die();
     }
@@ -129,7 +129,8 @@ static int print_settings(void)
 static void find_room(Training *t)
 {
     if (!options.force && is_there(options.output) && !claim_held(options.output))
-        err_set(ERR_EXISTS, "%s is there already: --force replaces it, --resume goes on with it", options.output);
+        err_set(ERR_EXISTS, "%s is there already: --force replaces it, --resume goes on with it",
+                options.output);
     else if (!claim_check_free(options.output) &&
              (options.continue_from ? !origin_open(t) : !config_check(&config)))
         return;
@@ -141,7 +142,8 @@ static void settle_epochs(Training *t, int64_t stored)
 {
     int64_t s = t->at.steps_per_epoch;
     if (config.epochs * s < t->at.step) {
-        err_set(ERR_USAGE, "--epochs %" PRId64 ": %s has done %" PRId64 " steps, of %" PRId64 " an epoch: at least %" PRId64,
+        err_set(ERR_USAGE,
+                "--epochs %" PRId64 ": %s has done %" PRId64 " steps, %" PRId64 " an epoch: at least %" PRId64,
                 config.epochs, options.output, t->at.step, s, (t->at.step + s - 1) / s);
         give_up(t);
     }
@@ -206,7 +208,7 @@ int main(int argc, char **argv)
         opt_usage("--init-from and --continue-from exclude each other");
     if (options.teacher_in_process && (options.teacher || options.teacher_device || opt_given(opts, "teacher-medium")))
         opt_usage("--teacher-in-process starts no other: --teacher, --teacher-device and --teacher-medium exclude it");
-    if (!options.resume && !options.continue_from && config_check(&config)) /* settings of a run may be still to come */
+    if (!options.resume && !options.continue_from && config_check(&config)) /* else a run's come first */
         opt_usage("%s", err_text());
     if (original)
         threads_settle(original);

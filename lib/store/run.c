@@ -115,7 +115,7 @@ static int fact_name(const char *key, char *name, size_t size)
     return 0;
 }
 
-/* The configuration, and a fact or none (key NULL), in one transaction, which can also be the one that makes a run. */
+/* The configuration, and a fact or none (key NULL), in one transaction: that which makes the run, if first. */
 static int put_settings(Run *run, bool first, const char *config_json, const char *key, const char *text)
 {
     char name[KEY_MAX + 8];
@@ -125,8 +125,9 @@ static int put_settings(Run *run, bool first, const char *config_json, const cha
         store_begin_write(&run->env, SMALL_WRITE + strlen(config_json) + (key ? strlen(text) : 0), &txn))
         return -1;
     MDB_val fact = { key ? strlen(name) : 0, name };
+    const StoreHeader head = { .version = RUN_VERSION };
     if ((first && (open_dbs(run, txn, MDB_CREATE) || run_open_bad(run, txn, MDB_CREATE) ||
-                   store_header_put(&run->env, txn, run->facts, RUN_KIND, &(StoreHeader){ .version = RUN_VERSION }))) ||
+                   store_header_put(&run->env, txn, run->facts, RUN_KIND, &head))) ||
         sealed_put(&run->env, txn, run->facts, &config, config_json, strlen(config_json)) ||
         (key && sealed_put(&run->env, txn, run->facts, &fact, text, strlen(text)))) {
         mdb_txn_abort(txn);

@@ -35,8 +35,8 @@ const char *run_config(const Run *run);
 int run_set(Run *run, const char *key, const char *text) __attribute__((warn_unused_result));
 char *run_get(Run *run, const char *key) __attribute__((warn_unused_result));
 
-/* Replace the configuration and set a fact, in one transaction: for settings that change while a run goes on, and
- * what is known of the change. What run_config returned before is gone. */
+/* Replace the configuration and set a fact, in one transaction: for settings that change while a run goes on,
+ * and what is known of the change. What run_config returned before is gone. */
 int run_configure(Run *run, const char *config_json, const char *key, const char *text)
     __attribute__((warn_unused_result));
 

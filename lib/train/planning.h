@@ -40,8 +40,8 @@ typedef struct {
     int globals, locals, global_size, local_size;
 } ViewCounts;
 
-/* Put it into a welcome, and all else that decides how the views look: program, which plans, the options, the recipe that
- * planning_recipe() made of them (facts: hssl-stream(7)). 0, or -1. */
+/* Put it into a welcome, and all else that decides how the views look: program, which plans, its options, and
+ * the recipe that planning_recipe() made of them. The facts are listed in hssl-stream(7). 0, or -1. */
 int planning_describe(Message *welcome, const char *program, const PlanningOptions *p, const Recipe *r);
 /* Read it from a welcome. -1 with ERR_DATA when it is missing or out of range. */
 int planning_counts(const Message *welcome, ViewCounts *out);

@@ -12,41 +12,41 @@
 enum { WORD_MOST = 128, NAME_MOST = 4096 };
 
 static const ProvenanceFact table[] = {
-    { .key = "dataset", .stage = STAGE_LOAD, .type = FACT_IS_NAME, .what = "data set" },
-    { .key = "dataset_digest", .stage = STAGE_LOAD, .type = FACT_IS_WORD, .what = "the data set's digest", .decides = true },
-    { .key = "dataset_count", .stage = STAGE_LOAD, .type = FACT_IS_WHOLE, .what = "the number of images", .decides = true },
-    { .key = "load_seed", .stage = STAGE_LOAD, .type = FACT_IS_WHOLE, .option = "seed", .decides = true },
-    { .key = "shuffle", .stage = STAGE_LOAD, .type = FACT_IS_FLAG, .option = "shuffle", .decides = true },
-    { .key = "rank", .stage = STAGE_LOAD, .type = FACT_IS_WHOLE, .option = "rank", .decides = true },
-    { .key = "world", .stage = STAGE_LOAD, .type = FACT_IS_WHOLE, .option = "world", .decides = true },
-    { .key = "planner", .stage = STAGE_PLAN, .type = FACT_IS_WORD, .what = "planning program" },
-    { .key = "recipe", .stage = STAGE_PLAN, .type = FACT_IS_WORD, .option = "recipe", .decides = true },
-    { .key = "view_seed", .stage = STAGE_PLAN, .type = FACT_IS_WHOLE, .option = "seed", .decides = true },
-    { .key = "globals", .stage = STAGE_PLAN, .type = FACT_IS_WHOLE, .what = "the number of global views", .decides = true },
-    { .key = "global_size", .stage = STAGE_PLAN, .type = FACT_IS_WHOLE, .option = "global-size", .decides = true },
-    { .key = "global_scale", .stage = STAGE_PLAN, .type = FACT_IS_WORD, .option = "global-crops-scale", .decides = true },
-    { .key = "locals", .stage = STAGE_PLAN, .type = FACT_IS_WHOLE, .option = "local", .decides = true },
-    { .key = "local_size", .stage = STAGE_PLAN, .type = FACT_IS_WHOLE, .option = "local-size", .decides = true },
-    { .key = "local_scale", .stage = STAGE_PLAN, .type = FACT_IS_WORD, .option = "local-crops-scale", .decides = true },
-    { .key = "blur_scale", .stage = STAGE_PLAN, .type = FACT_IS_REAL, .option = "blur-scale", .decides = true },
-    { .key = "jobs", .stage = STAGE_RENDER, .type = FACT_IS_WHOLE, .option = "jobs" },
-    { .key = "fast", .stage = STAGE_RENDER, .type = FACT_IS_FLAG, .option = "fast", .decides = true },
-    { .key = "isa", .stage = STAGE_TRAIN, .type = FACT_IS_NAME, .variable = "HSSL_ISA" },
-    { .key = "attention", .stage = STAGE_TRAIN, .type = FACT_IS_NAME, .variable = "HSSL_ATTENTION" },
-    { .key = "gelu", .stage = STAGE_TRAIN, .type = FACT_IS_NAME, .variable = "HSSL_GELU" },
-    { .key = "version", .stage = STAGE_TRAIN, .type = FACT_IS_WORD, .what = "version" },
-    { .key = "ranks", .stage = STAGE_TRAIN, .type = FACT_IS_WHOLE, .what = "ranks" },
-    { .key = "threads", .stage = STAGE_TRAIN, .type = FACT_IS_WHOLE, .option = "threads" },
-    { .key = "device", .stage = STAGE_TRAIN, .type = FACT_IS_WORD, .option = "device" },
-    { .key = "precision", .stage = STAGE_TRAIN, .type = FACT_IS_WORD, .option = "precision" },
-    { .key = "deterministic", .stage = STAGE_TRAIN, .type = FACT_IS_FLAG, .option = "deterministic" },
-    { .key = "teacher_device", .stage = STAGE_TRAIN, .type = FACT_IS_WORD, .option = "teacher-device" },
-    { .key = "max_bad", .stage = STAGE_TRAIN, .type = FACT_IS_WORD, .option = "max-bad" },
-    { .key = "init_from", .stage = STAGE_TRAIN, .type = FACT_IS_NAME, .option = "init-from" },
-    { .key = "continue_from", .stage = STAGE_TRAIN, .type = FACT_IS_NAME, .option = "continue-from" },
-    { .key = "continued_step", .stage = STAGE_TRAIN, .type = FACT_IS_WHOLE, .what = "its step" },
-    { .key = "continued_digest", .stage = STAGE_TRAIN, .type = FACT_IS_WORD, .what = "its digest" },
-    { .key = "output", .stage = STAGE_TRAIN, .type = FACT_IS_NAME, .option = "output" },
+    { "dataset", STAGE_LOAD, FACT_IS_NAME, NULL, "data set", NULL, false },
+    { "dataset_digest", STAGE_LOAD, FACT_IS_WORD, NULL, "the data set's digest", NULL, true },
+    { "dataset_count", STAGE_LOAD, FACT_IS_WHOLE, NULL, "the number of images", NULL, true },
+    { "load_seed", STAGE_LOAD, FACT_IS_WHOLE, "seed", NULL, NULL, true },
+    { "shuffle", STAGE_LOAD, FACT_IS_FLAG, "shuffle", NULL, NULL, true },
+    { "rank", STAGE_LOAD, FACT_IS_WHOLE, "rank", NULL, NULL, true },
+    { "world", STAGE_LOAD, FACT_IS_WHOLE, "world", NULL, NULL, true },
+    { "planner", STAGE_PLAN, FACT_IS_WORD, NULL, "planning program", NULL, false },
+    { "recipe", STAGE_PLAN, FACT_IS_WORD, "recipe", NULL, NULL, true },
+    { "view_seed", STAGE_PLAN, FACT_IS_WHOLE, "seed", NULL, NULL, true },
+    { "globals", STAGE_PLAN, FACT_IS_WHOLE, NULL, "the number of global views", NULL, true },
+    { "global_size", STAGE_PLAN, FACT_IS_WHOLE, "global-size", NULL, NULL, true },
+    { "global_scale", STAGE_PLAN, FACT_IS_WORD, "global-crops-scale", NULL, NULL, true },
+    { "locals", STAGE_PLAN, FACT_IS_WHOLE, "local", NULL, NULL, true },
+    { "local_size", STAGE_PLAN, FACT_IS_WHOLE, "local-size", NULL, NULL, true },
+    { "local_scale", STAGE_PLAN, FACT_IS_WORD, "local-crops-scale", NULL, NULL, true },
+    { "blur_scale", STAGE_PLAN, FACT_IS_REAL, "blur-scale", NULL, NULL, true },
+    { "jobs", STAGE_RENDER, FACT_IS_WHOLE, "jobs", NULL, NULL, false },
+    { "fast", STAGE_RENDER, FACT_IS_FLAG, "fast", NULL, NULL, true },
+    { "isa", STAGE_TRAIN, FACT_IS_NAME, NULL, NULL, "HSSL_ISA", false },
+    { "attention", STAGE_TRAIN, FACT_IS_NAME, NULL, NULL, "HSSL_ATTENTION", false },
+    { "gelu", STAGE_TRAIN, FACT_IS_NAME, NULL, NULL, "HSSL_GELU", false },
+    { "version", STAGE_TRAIN, FACT_IS_WORD, NULL, "version", NULL, false },
+    { "ranks", STAGE_TRAIN, FACT_IS_WHOLE, NULL, "ranks", NULL, false },
+    { "threads", STAGE_TRAIN, FACT_IS_WHOLE, "threads", NULL, NULL, false },
+    { "device", STAGE_TRAIN, FACT_IS_WORD, "device", NULL, NULL, false },
+    { "precision", STAGE_TRAIN, FACT_IS_WORD, "precision", NULL, NULL, false },
+    { "deterministic", STAGE_TRAIN, FACT_IS_FLAG, "deterministic", NULL, NULL, false },
+    { "teacher_device", STAGE_TRAIN, FACT_IS_WORD, "teacher-device", NULL, NULL, false },
+    { "max_bad", STAGE_TRAIN, FACT_IS_WORD, "max-bad", NULL, NULL, false },
+    { "init_from", STAGE_TRAIN, FACT_IS_NAME, "init-from", NULL, NULL, false },
+    { "continue_from", STAGE_TRAIN, FACT_IS_NAME, "continue-from", NULL, NULL, false },
+    { "continued_step", STAGE_TRAIN, FACT_IS_WHOLE, NULL, "its step", NULL, false },
+    { "continued_digest", STAGE_TRAIN, FACT_IS_WORD, NULL, "its digest", NULL, false },
+    { "output", STAGE_TRAIN, FACT_IS_NAME, "output", NULL, NULL, false },
 };
 _Static_assert(sizeof table / sizeof *table == PROVENANCE_FACTS, "PROVENANCE_FACTS counts the table");
 
@@ -90,11 +90,16 @@ static bool is_word(const char *s)
 static bool fits(ProvenanceType type, const char *s)
 {
     switch (type) {
-    case FACT_IS_WHOLE: return is_whole(s);
-    case FACT_IS_FLAG: return !strcmp(s, "true") || !strcmp(s, "false");
-    case FACT_IS_REAL: return is_real(s);
-    case FACT_IS_WORD: return is_word(s) && strlen(s) <= WORD_MOST;
-    case FACT_IS_NAME: return *s && strlen(s) <= NAME_MOST;
+    case FACT_IS_WHOLE:
+        return is_whole(s);
+    case FACT_IS_FLAG:
+        return !strcmp(s, "true") || !strcmp(s, "false");
+    case FACT_IS_REAL:
+        return is_real(s);
+    case FACT_IS_WORD:
+        return is_word(s) && strlen(s) <= WORD_MOST;
+    case FACT_IS_NAME:
+        return *s && strlen(s) <= NAME_MOST;
     }
     return false;
 }
@@ -266,7 +271,8 @@ int provenance_from_json(Provenance *p, const char *json)
 {
     json_object *o = json_tokener_parse(json);
     *p = (Provenance){ 0 };
-    int rc = o && json_object_is_type(o, json_type_object) ? read_facts(p, o) : err_set(ERR_DATA, "not a JSON object");
+    int rc = o && json_object_is_type(o, json_type_object) ? read_facts(p, o)
+                                                           : err_set(ERR_DATA, "not a JSON object");
     json_object_put(o);
     return rc ? err_prefix("its provenance") : 0;
 }
@@ -279,7 +285,8 @@ static const char *const programs[] = { "hssl-load", "the planning stage", "hssl
 static bool matters(int i, const Provenance *was, const Provenance *now)
 {
     const char *a = provenance_get(was, "shuffle"), *b = provenance_get(now, "shuffle");
-    return table[i].decides && (strcmp(table[i].key, "load_seed") || !a || !b || strcmp(a, "false") || strcmp(b, "false"));
+    return table[i].decides &&
+           (strcmp(table[i].key, "load_seed") || !a || !b || strcmp(a, "false") || strcmp(b, "false"));
 }
 
 static bool differs(int i, const Provenance *was, const Provenance *now)
@@ -288,7 +295,8 @@ static bool differs(int i, const Provenance *was, const Provenance *now)
     return a && (!b || strcmp(a, b)) && matters(i, was, now);
 }
 
-int provenance_compare(const Provenance *was, const Provenance *now, char *words, size_t size, bool *unchecked)
+int provenance_compare(const Provenance *was, const Provenance *now, char *words, size_t size,
+                       bool *unchecked)
 {
     int n = 0;
     size_t at = 0;
@@ -300,9 +308,10 @@ int provenance_compare(const Provenance *was, const Provenance *now, char *words
         if (!differs(i, was, now))
             continue;
         const char *b = now->text[i] ? now->text[i] : "not told";
-        int more = f->option ? snprintf(words + at, size - at, "%s--%s %s of %s, here %s", n ? "; " : "", f->option,
-                                        was->text[i], programs[f->stage], b)
-                             : snprintf(words + at, size - at, "%s%s %s, here %s", n ? "; " : "", f->what, was->text[i], b);
+        int more = f->option ? snprintf(words + at, size - at, "%s--%s %s of %s, here %s", n ? "; " : "",
+                                        f->option, was->text[i], programs[f->stage], b)
+                             : snprintf(words + at, size - at, "%s%s %s, here %s", n ? "; " : "", f->what,
+                                        was->text[i], b);
         at = at + (size_t)more < size ? at + (size_t)more : size - 1;
         n++;
     }

@@ -31,9 +31,9 @@ int saving_write(Run *run, Student *s, Teach *t, Progression *p, int keep);
 
 /* What the last checkpoint's meta says. 0, 1 when the run has no checkpoint yet, -1. */
 int saving_peek(Run *run, Progression *p);
-/* Put the last checkpoint back into student and teacher (started already): of this training, or of another one whose
- * model has the same parts. Checks the digest. A tensor that does not fit or is left over is named (ERR_SHAPE,
- * ERR_ABSENT). */
+/* Put the last checkpoint back into student and teacher (started already): of this training, or of another
+ * whose model has the same parts. Checks the digest. A tensor that does not fit or is left over is named
+ * (ERR_SHAPE, ERR_ABSENT). */
 int saving_read(Run *run, Student *s, Teach *t, Progression *p);
 
 /* The teacher of a checkpoint (step -1: the last), with its centres; c: the run's configuration. NULL on

@@ -39,14 +39,14 @@ char *text_utf8(const char *s)
     return out;
 }
 
-/* What a terminal would obey, or no shell passes on as it is: bytes that aren't UTF-8, controls of either set. */
+/* What a terminal would obey, or not every shell passes on: bytes that aren't UTF-8, all controls. */
 static bool is_wild(const unsigned char *s, size_t n)
 {
     return !n || (s[0] < 32 && s[0] != '\n') || s[0] == 127 || (s[0] == 0xc2 && s[1] < 0xa0);
 }
 
-/* In single quotes, but for wild bytes: those come from printf, which every shell has. It stands between the quotes, for a
- * newline at its end would get lost; so newlines stay as they are. */
+/* In single quotes, but for wild bytes: those come from printf, which every shell has. A newline at the end
+ * of what it prints would get lost, so newlines stay within the quotes. */
 static void put_quoted(FILE *f, const char *s)
 {
     fputc('\'', f);

@@ -8,8 +8,8 @@
  * JSON may not. malloc'd, or NULL without memory. */
 char *text_utf8(const char *s);
 
-/* s as one word of a shell's command line (sh, bash, zsh, ksh), which gives back its very bytes, and is harmless on a
- * terminal and as UTF-8 whatever s is. malloc'd, or NULL without memory. */
+/* s as one word of a shell's command line (sh, bash, zsh, ksh), which gives back its very bytes; the word is
+ * UTF-8 and commands no terminal, whatever s is. malloc'd, or NULL without memory. */
 char *text_shell(const char *s);
 
 /* A number as short as it can be without another one coming back from it. size: at least 32. Returns to. */

@@ -96,7 +96,7 @@ ok 'and logged' "grep -q '\"kind\":\"change\".*\"step\":24,\"what\":\"epochs\",\
 is 'and kept' "$(hssl-info longer.db | sed -n 's/^ *epochs *//p')" 6
 ok 'the schedule is that of 6 epochs' "hssl-info --log longer.db | grep '\"step\":30,' | grep -q '\"lr\":.*' && \
     ! grep -q 'another stream' err"
-fails 2 'fewer than are done' 'stream | hssl-train --resume --epochs 1 -o half.db' '--epochs 1: half.db has done 12 steps, of 6 an epoch: at least 2'
+fails 2 'fewer than are done' 'stream | hssl-train --resume --epochs 1 -o half.db' '--epochs 1: half.db has done 12 steps, 6 an epoch: at least 2'
 fails 2 'other settings stay' 'stream | hssl-train --resume --epochs 6 --lr 0.1 -o half.db' 'keeps its settings; --continue-from'
 
 # One command to begin and to go on.
@@ -139,6 +139,8 @@ fails 2 'an auxiliary head that it lacks' "continue_with '' '--aux convnext'" '-
 fails 1 'views of another size' "continue_with '--global-size 24'" 'does not fit: .*whole.db: .*pos_embed.*where'
 fails 2 'itself' 'ln -s whole.db link.db; stream | hssl-train --continue-from whole.db --force -o link.db' 'the run to be written'
 fails 1 'a run that is not there' 'stream | hssl-train --continue-from none.db -o y.db' 'continue-from: none.db'
+"$HSSL_BIN/tests/provenance" --begin whole.db bare.db
+fails 1 'a run without a checkpoint' 'stream | hssl-train --continue-from bare.db -o y.db' 'bare.db: it has no checkpoint yet'
 fails 2 'a file, too' 'stream | hssl-train --continue-from whole.db --init-from f -o y.db' 'exclude each other'
 fails 2 'another than it was begun with' 'stream | hssl-train --resume --continue-from half.db -o next.db' 'begun with whole.db'
 ok 'what fails leaves no run' '[ ! -e y.db ]'

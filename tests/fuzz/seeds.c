@@ -153,7 +153,8 @@ static void plans(void)
         m.width = 60;
         m.height = 40;
         plan_views(&r, 1, 2, 3, 60, 40, views);
-        if (planning_attach(&m, views, r.globals + r.locals) || planning_describe(&m, "hssl-multicrop", &o, &r) ||
+        if (planning_attach(&m, views, r.globals + r.locals) ||
+            planning_describe(&m, "hssl-multicrop", &o, &r) ||
             message_header(&m, &header, &n))
             give_up("plan");
         uint8_t *bytes = malloc(n + 5);

@@ -1,5 +1,5 @@
-/* What a run keeps of where it comes from. With arguments a tool for tests/cli: --forget RUN takes that out of a run,
- * --begin RUN NEW makes a run with the settings of another and nothing else, as a trainer that is killed at once. */
+/* What a run keeps of where it comes from. With arguments a tool for tests/cli: --forget RUN takes that out of
+ * a run, --begin RUN NEW makes a run with the settings of another and nothing else. */
 #include "../tap.h"
 
 #include "store/run.h"
@@ -16,8 +16,9 @@ static Message welcome(void)
     Message w;
     message_init(&w, MSG_WELCOME);
     if (message_set_text(&w, "dataset", "photos.db") || message_set_text(&w, "dataset_digest", "00ff") ||
-        message_set_int(&w, "load_seed", 7) || message_set_int(&w, "shuffle", 1) || message_set_real(&w, "blur_scale", 0.1) ||
-        message_set_text(&w, "global_scale", "0.4,1") || message_set_int(&w, "threads", 9))
+        message_set_int(&w, "load_seed", 7) || message_set_int(&w, "shuffle", 1) ||
+        message_set_real(&w, "blur_scale", 0.1) || message_set_text(&w, "global_scale", "0.4,1") ||
+        message_set_int(&w, "threads", 9))
         exit(1);
     return w;
 }
@@ -32,7 +33,8 @@ static void test_streams(void)
     is_str(provenance_get(&a, "load_seed"), "7", "a number");
     is_str(provenance_get(&a, "shuffle"), "true", "a flag");
     is_str(provenance_get(&a, "blur_scale"), "0.1", "a real number");
-    ok(!provenance_get(&a, "threads") && !provenance_get(&a, "recipe"), "the trainer's own are not the stream's to say");
+    ok(!provenance_get(&a, "threads") && !provenance_get(&a, "recipe"),
+       "the trainer's own are not the stream's to say");
     message_set_text(&w, "dataset", "elsewhere.db");
     message_set_int(&w, "jobs", 3);
     if (provenance_from_stream(&b, &w))
@@ -51,13 +53,17 @@ static void test_streams(void)
     is_int((long long)strlen(small), 19, "which is used");
     provenance_set(&a, "shuffle", "false");
     provenance_set(&b, "shuffle", "false");
-    is_int(provenance_compare(&a, &b, words, sizeof words, &unchecked), 1, "a seed without shuffling is none");
+    is_int(provenance_compare(&a, &b, words, sizeof words, &unchecked), 1,
+           "a seed without shuffling is none");
     provenance_set(&b, "shuffle", NULL);
-    is_int(provenance_compare(&a, &b, words, sizeof words, &unchecked), 3, "a stream that stops telling is another");
+    is_int(provenance_compare(&a, &b, words, sizeof words, &unchecked), 3,
+           "a stream that stops telling is another");
     ok(strstr(words, "here not told") && !unchecked, "said so");
-    is_int(provenance_compare(&b, &a, words, sizeof words, &unchecked), 2, "what was not known differs from nothing");
+    is_int(provenance_compare(&b, &a, words, sizeof words, &unchecked), 2,
+           "what was not known differs from nothing");
     ok(unchecked, "but leaves a doubt");
-    ok(!provenance_follow(&a, 40, &b) && !provenance_compare(&a, &b, words, sizeof words, &unchecked), "a run follows");
+    ok(!provenance_follow(&a, 40, &b) && !provenance_compare(&a, &b, words, sizeof words, &unchecked),
+       "a run follows");
     is_int((long long)json_object_array_length(a.changes), 3, "and knows what has changed");
     provenance_free(&a);
     provenance_free(&b);
@@ -104,8 +110,9 @@ static void round_trip(const char *name)
     provenance_change(&a, 12, "epochs", "3", "4");
     char *json = provenance_to_json(&a), *again = NULL;
     ok(json && !provenance_from_json(&b, json) && !strcmp(provenance_get(&b, "dataset"), name) &&
-           !strcmp(provenance_get(&b, "blur_scale"), "0.30000000000000004") && (again = provenance_to_json(&b)) &&
-           !strcmp(json, again), "into JSON and back: %s", json);
+           !strcmp(provenance_get(&b, "blur_scale"), "0.30000000000000004") &&
+           (again = provenance_to_json(&b)) && !strcmp(json, again),
+       "into JSON and back: %s", json);
     free(json);
     free(again);
     provenance_free(&a);
@@ -114,10 +121,18 @@ static void round_trip(const char *name)
 
 static void test_json(void)
 {
-    static const char *const bad[] = { "", "[]", "{\"load_seed\":7}", "{\"load_seed\":\"7a\"}", "{\"shuffle\":\"yes\"}",
-                                       "{\"dataset\":{\"hex\":\"0\"}}", "{\"dataset\":{\"hex\":\"0041\"}}",
-                                       "{\"dataset\":{\"hex\":\"xx\"}}", "{\"dataset\":\"a\\u0000b\"}", "{\"dataset\":{}}",
-                                       "{\"changes\":7}", "{\"recipe\":\"a b\"}" };
+    static const char *const bad[] = {"",
+                                      "[]",
+                                      "{\"load_seed\":7}",
+                                      "{\"load_seed\":\"7a\"}",
+                                      "{\"shuffle\":\"yes\"}",
+                                      "{\"dataset\":{\"hex\":\"0\"}}",
+                                      "{\"dataset\":{\"hex\":\"0041\"}}",
+                                      "{\"dataset\":{\"hex\":\"xx\"}}",
+                                      "{\"dataset\":\"a\\u0000b\"}",
+                                      "{\"dataset\":{}}",
+                                      "{\"changes\":7}",
+                                      "{\"recipe\":\"a b\"}"};
     Provenance p;
     round_trip("photos.db");
     round_trip("a \"b\" 'c'\n\\d");
@@ -134,8 +149,9 @@ static void test_json(void)
 static void test_mutations(void)
 {
     enum { TRIES = 20000 };
-    static const char good[] = "{\"dataset\":{\"hex\":\"63e9\"},\"load_seed\":\"7\",\"shuffle\":\"true\",\"blur_scale\":"
-                               "\"0.5\",\"recipe\":\"dino\",\"changes\":[{\"step\":3,\"key\":\"fast\",\"was\":\"true\"}]}";
+    static const char good[] =
+        "{\"dataset\":{\"hex\":\"63e9\"},\"load_seed\":\"7\",\"shuffle\":\"true\",\"blur_scale\":"
+        "\"0.5\",\"recipe\":\"dino\",\"changes\":[{\"step\":3,\"key\":\"fast\",\"was\":\"true\"}]}";
     Rng rng = rng_make(1, RNG_TEST, 0, 0);
     int read = 0, wrong = 0;
     for (int i = 0; i < TRIES; i++) {
@@ -143,15 +159,17 @@ static void test_mutations(void)
         Provenance p;
         memcpy(text, good, sizeof good);
         for (uint32_t n = 1 + rng_below(&rng, 3); n; n--)
-            text[rng_below(&rng, sizeof good - 1)] =
-                rng_below(&rng, 2) ? good[rng_below(&rng, sizeof good - 1)] : (char)(1 + rng_below(&rng, 255));
+            text[rng_below(&rng, sizeof good - 1)] = rng_below(&rng, 2)
+                                                         ? good[rng_below(&rng, sizeof good - 1)]
+                                                         : (char)(1 + rng_below(&rng, 255));
         if (!provenance_from_json(&p, text)) {
             char *again = provenance_to_json(&p);
             Provenance q;
             read++;
             wrong += !again || provenance_from_json(&q, again);
             for (int f = 0; again && f < PROVENANCE_FACTS; f++)
-                wrong += (p.text[f] != NULL) != (q.text[f] != NULL) || (p.text[f] && strcmp(p.text[f], q.text[f]));
+                wrong +=
+                    (p.text[f] != NULL) != (q.text[f] != NULL) || (p.text[f] && strcmp(p.text[f], q.text[f]));
             if (again)
                 provenance_free(&q);
             free(again);
@@ -160,7 +178,8 @@ static void test_mutations(void)
         }
         provenance_free(&p);
     }
-    ok(!wrong && read > 0 && read < TRIES, "%d of %d damaged texts can be read, %d of them otherwise again", read, TRIES, wrong);
+    ok(!wrong && read > 0 && read < TRIES, "%d of %d damaged texts can be read, %d of them otherwise again",
+       read, TRIES, wrong);
 }
 
 static int forget(const char *path)

@@ -119,12 +119,15 @@ static void test_facts_and_log(void)
     ok(!run_close(run), "close");
     ok(!run_create(path, "{}", false) && err_code() == ERR_EXISTS, "an existing run is not overwritten");
     run = run_open(path, false);
-    ok(run_configure(run, "{}", "x", "y") < 0 && err_code() == ERR_USAGE && !strcmp(run_config(run), "{\"lr\":0.5}"),
+    ok(run_configure(run, "{}", "x", "y") < 0 && err_code() == ERR_USAGE &&
+           !strcmp(run_config(run), "{\"lr\":0.5}"),
        "a reader can't configure");
     ok(!run_close(run), "close");
     run = run_open(path, true);
-    ok(!run_configure(run, "{\"lr\":0.25}", "why", "slower") && !strcmp(run_config(run), "{\"lr\":0.25}"), "configure");
-    ok(run_configure(run, "{}", "", "y") < 0 && !strcmp(run_config(run), "{\"lr\":0.25}"), "without a key nothing changes");
+    ok(!run_configure(run, "{\"lr\":0.25}", "why", "slower") && !strcmp(run_config(run), "{\"lr\":0.25}"),
+       "configure");
+    ok(run_configure(run, "{}", "", "y") < 0 && !strcmp(run_config(run), "{\"lr\":0.25}"),
+       "without a key nothing changes");
     ok(!run_close(run), "close");
     run = run_open(path, false);
     text = run_get(run, "why");

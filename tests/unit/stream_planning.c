@@ -20,7 +20,8 @@ static void plans(void)
     o.global_size = 32;
     ok(!planning_recipe(&o, &r) && r.locals == 3 && r.global_size == 32 && r.local_size == 96, "options change a recipe");
     message_init(&w, MSG_WELCOME);
-    ok(!planning_describe(&w, "hssl-multicrop", &o, &r) && !planning_counts(&w, &c) && c.globals == 2 && c.locals == 3 && c.local_size == 96,
+    ok(!planning_describe(&w, "hssl-multicrop", &o, &r) && !planning_counts(&w, &c) && c.globals == 2 &&
+           c.locals == 3 && c.local_size == 96,
        "a welcome tells of the views");
     message_clear(&w);
     ok(planning_counts(&w, &c) == -1, "a welcome without them is refused: %s", err_text());

@@ -1,6 +1,6 @@
-/* The commands that made a run, for a shell: every stage with every option that decides what it gives, so that other
- * defaults of a later version change nothing. What is in a run is foreign: names of options come from the table or are
- * checked, values are quoted. */
+/* The commands that made a run, for a shell: every stage with every option that decides what it gives, so
+ * that other defaults of a later version change nothing. What is in a run is foreign: names of options come
+ * from the table or are checked, values are quoted. */
 #include "show.h"
 #include "train/provenance.h"
 #include "util/err.h"
@@ -99,11 +99,9 @@ static void put_train(Writer *w, const Provenance *p, json_object *config)
         if (provenance_fact(i)->variable && p->text[i])
             put(w, "", provenance_fact(i)->variable, "=", p->text[i]);
     put(w, "", "hssl-train", "", NULL);
-    json_object_object_foreach(config, key, v)
-        if (json_object_is_type(v, json_type_boolean))
-            put_flag(w, key, json_object_get_boolean(v));
-        else
-            put_option(w, key, v ? json_object_get_string(v) : "");
+    json_object_object_foreach(config, key, v) if (json_object_is_type(v, json_type_boolean))
+        put_flag(w, key, json_object_get_boolean(v));
+    else put_option(w, key, v ? json_object_get_string(v) : "");
     put_facts(w, p, STAGE_TRAIN);
 }
 
@@ -115,9 +113,11 @@ static json_object *settings(Run *run)
     json_object *o = json_tokener_parse(run_config(run));
     bool good = json_object_is_type(o, json_type_object);
     if (good) {
-        json_object_object_foreach(o, key, v) {
+        json_object_object_foreach(o, key, v)
+        {
             (void)v;
-            good = good && *key >= 'a' && *key <= 'z' && !key[strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789-")];
+            good = good && *key >= 'a' && *key <= 'z' &&
+                   !key[strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789-")];
         }
     }
     if (good)
@@ -133,7 +133,7 @@ static char *pipeline(const Provenance *p, json_object *config)
     char *text = NULL, *all = NULL;
     size_t size;
     const char *dataset = provenance_get(p, "dataset"), *ranks = provenance_get(p, "ranks");
-    Writer w = { .f = open_memstream(&text, &size) };
+    Writer w = { .f = open_memstream(&text, &size)};
     if (!w.f)
         return NULL;
     begin_stage(&w);
@@ -166,8 +166,8 @@ static void say_more(Run *run, const Provenance *p)
                  safe_text(json_object_to_json_string_ext(json_object_array_get_idx(p->changes, i),
                                                           JSON_C_TO_STRING_PLAIN)));
     if (digest)
-        log_info("%s began with step %s, digest %s, of %s", run_path(run), provenance_get(p, "continued_step"), digest,
-                 safe_text(provenance_get(p, "continue_from")));
+        log_info("%s began with step %s, digest %s, of %s", run_path(run),
+                 provenance_get(p, "continued_step"), digest, safe_text(provenance_get(p, "continue_from")));
 }
 
 static int read_origin(Run *run, Provenance *p)
@@ -175,7 +175,8 @@ static int read_origin(Run *run, Provenance *p)
     char *json = run_get(run, "provenance");
     *p = (Provenance){ 0 };
     if (!json && err_code() == ERR_ABSENT)
-        return err_set(ERR_ABSENT, "%s: begun by an older version, which did not keep the stream it was trained on",
+        return err_set(ERR_ABSENT,
+                       "%s: begun by an older version, which did not keep the stream it was trained on",
                        run_path(run));
     int rc = json ? provenance_from_json(p, json) : -1;
     free(json);
@@ -189,8 +190,10 @@ int show_command(Run *run, const Wanted *w)
     char *text = NULL;
     int rc = read_origin(run, &p);
     if (!rc && (!provenance_get(&p, "dataset") || !provenance_get(&p, "planner")))
-        rc = err_set(ERR_ABSENT, "%s: its stream did not say what data set or plans it was made of: that of %s is not known",
-                     run_path(run), provenance_get(&p, "dataset") ? "the plans" : "the records");
+        rc = err_set(
+            ERR_ABSENT,
+            "%s: its stream did not say what data set or plans it was made of: that of %s is not known",
+            run_path(run), provenance_get(&p, "dataset") ? "the plans" : "the records");
     if (!rc && !(config = settings(run)))
         rc = -1;
     if (!rc && !(text = pipeline(&p, config)))

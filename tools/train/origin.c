@@ -1,4 +1,4 @@
-/* Where a run comes from: what it keeps of that when it begins, and what it is held against when it goes on. */
+/* Where a run comes from: what it keeps of that as it begins, and what it is held against as it goes on. */
 #include "training.h"
 
 #include "models/backbone.h"
@@ -31,8 +31,8 @@ static int check_start(const Training *t, const char *key, const char *option, c
 {
     const char *was = provenance_get(&t->origin, key);
     if (*given && t->origin_known && (!was || strcmp(was, *given)))
-        return err_set(ERR_USAGE, "--%s %s: %s was begun %s%s, and keeps what it was begun with", option, *given,
-                       options.output, was ? "with " : "without", was ? was : "");
+        return err_set(ERR_USAGE, "--%s %s: %s was begun %s%s, and keeps what it was begun with", option,
+                       *given, options.output, was ? "with " : "without", was ? was : "");
     if (t->resuming)
         *given = NULL;
     else if (!*given && was && !(*given = strdup(was))) /* an option, for the life of the program */
@@ -59,7 +59,8 @@ static int check_model(const TrainConfig *old)
         { "out-dim", old->out_dim, config.out_dim },
         { "head-hidden", old->head_hidden, config.head_hidden },
         { "head-bottleneck", old->head_bottleneck, config.head_bottleneck },
-        { "aux-depth", strcmp(old->aux, "none") ? old->aux_depth : 0, strcmp(config.aux, "none") ? config.aux_depth : 0 },
+        { "aux-depth", strcmp(old->aux, "none") ? old->aux_depth : 0,
+          strcmp(config.aux, "none") ? config.aux_depth : 0 },
     };
     const struct {
         const char *option, *was, *now;
@@ -69,8 +70,9 @@ static int check_model(const TrainConfig *old)
     BackboneDims a = backbone_dims(old->arch, (int)old->dim, (int)old->depth, (int)old->heads),
                  b = backbone_dims(config.arch, (int)config.dim, (int)config.depth, (int)config.heads);
     if (a.dim != b.dim || a.depth != b.depth || a.heads != b.heads)
-        return err_set(ERR_USAGE, "--arch, --dim, --depth, --heads: a model of width %d, depth %d and %d heads, and %s "
-                                  "has one of %d, %d and %d",
+        return err_set(ERR_USAGE,
+                       "--arch, --dim, --depth, --heads: a model of width %d, depth %d and %d heads, and %s "
+                       "has one of %d, %d and %d",
                        b.dim, b.depth, b.heads, options.continue_from, a.dim, a.depth, a.heads);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(words[i].was, words[i].now))
@@ -86,12 +88,20 @@ static int check_model(const TrainConfig *old)
 int origin_open(Training *t)
 {
     TrainConfig old;
+    Progression at;
     struct stat a, b;
-    if (!stat(options.continue_from, &a) && !stat(options.output, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-        return err_set(ERR_USAGE, "--continue-from %s: that is the run to be written; --resume goes on with it",
+    if (!stat(options.continue_from, &a) && !stat(options.output, &b) && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino)
+        return err_set(ERR_USAGE,
+                       "--continue-from %s: that is the run to be written; --resume goes on with it",
                        options.continue_from);
     if (!(t->old = run_open(options.continue_from, false)))
         return err_prefix("--continue-from");
+    int rc = saving_peek(t->old, &at);
+    if (rc)
+        return rc < 0 ? -1
+                      : err_set(ERR_ABSENT, "--continue-from %s: it has no checkpoint yet",
+                                options.continue_from);
     if (config_from_json(&old, run_config(t->old)))
         return err_prefix("--continue-from %s", options.continue_from);
     if (!t->goes_on)
@@ -106,15 +116,17 @@ int origin_load(Training *t)
     if (!t->old)
         return 0;
     if (saving_read(t->old, t->student, t->teach, &was))
-        return err_code() == ERR_ABSENT || err_code() == ERR_SHAPE ? err_prefix("--continue-from: does not fit") : -1;
+        return err_code() == ERR_ABSENT || err_code() == ERR_SHAPE
+                   ? err_prefix("--continue-from: does not fit")
+                   : -1;
     Run *old = t->old; /* its trainer may need the room */
     t->old = NULL;
     if (run_close(old))
         return -1;
     t->origin_changed = true;
     snprintf(step, sizeof step, "%" PRId64, was.step);
-    log_info("begins with weights, moments and centres of %s, step %s, digest %s", options.continue_from, step,
-             was.digest);
+    log_info("begins with weights, moments and centres of %s, step %s, digest %s", options.continue_from,
+             step, was.digest);
     return provenance_set(&t->origin, "continued_step", step) ||
                    provenance_set(&t->origin, "continued_digest", was.digest)
                ? -1
@@ -144,7 +156,8 @@ static int same_for_all(Training *t, const Provenance *mine)
         shared[SHARED - 1] = 0;
         rc = provenance_from_json(&first, shared);
         if (!rc && provenance_compare(&first, &here, words, sizeof words, &unchecked))
-            rc = err_set(ERR_USAGE, "the stream of rank %d is not that of rank 0: %s; each rank's pipeline is the same",
+            rc = err_set(ERR_USAGE,
+                         "the stream of rank %d is not that of rank 0: %s; each rank's pipeline is the same",
                          rank, words);
     }
     provenance_free(&here);
@@ -161,19 +174,23 @@ static int same_as_before(Training *t, const Provenance *now)
     bool unchecked;
     int n = provenance_compare(&t->origin, now, words, sizeof words, &unchecked);
     if (unchecked)
-        log_warn("%s does not tell all of the stream it was begun with, as older versions did not: whether this is the "
-                 "same could not be checked", options.output);
+        log_warn("%s does not tell all of the stream it was begun with, as older versions did not: whether "
+                 "this is the "
+                 "same could not be checked",
+                 options.output);
     if (!n)
         return 0;
     if (!options.resume_anyway) {
         char *name = text_shell(options.output);
-        err_set(ERR_USAGE, "%s was trained on another stream: %s; take the same pipeline (hssl-info --command %s prints "
-                           "it), or go on with --resume-anyway", options.output, words, name ? name : "RUN");
+        err_set(ERR_USAGE,
+                "%s was trained on another stream: %s; take the same pipeline (hssl-info --command %s prints "
+                "it), or go on with --resume-anyway",
+                options.output, words, name ? name : "RUN");
         free(name);
         return -1;
     }
-    log_warn("%s goes on with another stream from step %" PRId64 " on, as --resume-anyway says: %s", options.output,
-             t->at.step, words);
+    log_warn("%s goes on with another stream from step %" PRId64 " on, as --resume-anyway says: %s",
+             options.output, t->at.step, words);
     t->origin_changed = true;
     return provenance_follow(&t->origin, t->at.step, now);
 }
@@ -202,8 +219,9 @@ static int describe_trainer(Training *t)
     snprintf(device, sizeof device, "%s", options.device.device);
     if (world > 1 && !strncmp(device, "cuda", 4)) /* each rank takes its own */
         snprintf(device, sizeof device, "cuda");
-    snprintf(precision, sizeof precision, "%.*s", comma ? (int)strcspn(comma + 1, ",") : 4, comma ? comma + 1 : "fp32");
-    Opt most = { .type = OPT_T_AMOUNT, .value = &options.max_bad };
+    snprintf(precision, sizeof precision, "%.*s", comma ? (int)strcspn(comma + 1, ",") : 4,
+             comma ? comma + 1 : "fp32");
+    Opt most = {.type = OPT_T_AMOUNT, .value = &options.max_bad};
     return set_number(p, "ranks", world) || set_number(p, "threads", t->threads) ||
                    provenance_set(p, "version", HSSL_VERSION) || provenance_set(p, "device", device) ||
                    provenance_set(p, "precision", precision) ||
@@ -229,9 +247,10 @@ static int change_epochs(Training *t)
     old.epochs = t->epochs_before;
     config_rates(&old, t->at.steps_per_epoch, t->at.step, &before);
     config_rates(&config, t->at.steps_per_epoch, t->at.step, &after);
-    log_warn("%s: %" PRId64 " epochs instead of %" PRId64 ": from step %" PRId64 " on the schedules are those of %" PRId64
-             " epochs; learning rate %.4g, which would have been %.4g", options.output, config.epochs, old.epochs,
-             t->at.step, config.epochs, after.lr, before.lr);
+    log_warn("%s: %" PRId64 " epochs instead of %" PRId64 ": from step %" PRId64
+             " on the schedules are those of %" PRId64
+             " epochs; learning rate %.4g, which would have been %.4g",
+             options.output, config.epochs, old.epochs, t->at.step, config.epochs, after.lr, before.lr);
     snprintf(was, sizeof was, "%" PRId64, old.epochs);
     snprintf(now, sizeof now, "%" PRId64, config.epochs);
     return provenance_change(&t->origin, t->at.step, "epochs", was, now);
@@ -241,7 +260,8 @@ int origin_check(Training *t)
 {
     Provenance now;
     bool several = group_world(t->group) > 1;
-    bool fresh = !t->goes_on || (!t->resuming && (!t->origin_known || options.resume_anyway)); /* nothing is learnt yet */
+    bool fresh = !t->goes_on ||
+                 (!t->resuming && (!t->origin_known || options.resume_anyway)); /* nothing is learnt yet */
     int rc = provenance_from_stream(&now, batches_welcome(t->batches));
     if (!rc && several) /* all parts together are the whole */
         rc = set_number(&now, "rank", 0) || set_number(&now, "world", 1) || same_for_all(t, &now) ? -1 : 0;
@@ -269,7 +289,8 @@ int origin_keep(Training *t)
     int rc = -1;
     if (facts && t->run)
         rc = run_configure(t->run, settings, "provenance", facts);
-    else if (facts && (t->run = run_create_with(options.output, settings, "provenance", facts, options.force)))
+    else if (facts &&
+             (t->run = run_create_with(options.output, settings, "provenance", facts, options.force)))
         rc = 0;
     free(settings);
     free(facts);

@@ -137,7 +137,8 @@ static void open_teacher(Training *t)
 static int open_run(Training *t)
 {
     char pid[32];
-    if (origin_load(t) || (t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) || origin_keep(t))
+    if (origin_load(t) || (t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) ||
+        origin_keep(t))
         return -1;
     snprintf(pid, sizeof pid, "%d", (int)getpid());
     if (run_set(t->run, "trainer_pid", pid) || run_set(t->run, "teacher_ticket", teach_published(t->teach)))
@@ -161,7 +162,8 @@ static int init_base(Training *t)
 static int know_stream(Training *t)
 {
     uint64_t records;
-    if (!(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, t->goes_on) || ranks_check_stream(t, &records))
+    if (!(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, t->goes_on) ||
+        ranks_check_stream(t, &records))
         return -1;
     if (t->at.records_per_epoch && t->at.records_per_epoch != records)
         return err_set(ERR_USAGE, "%s was trained on %" PRIu64 " images an epoch, the stream has %" PRIu64, options.output,
@@ -191,7 +193,8 @@ void set_up(Training *t)
         give_up(t);
     void *views_memory = uploads_memory(t->uploads, &bytes);
     if (teach_start(t->teach, &part, t->threads, views_memory, bytes) || (is_first(t) && open_run(t)) ||
-        ((t->resuming || t->warm) && ranks_share_state(t)) || bad_begin(&t->bad, batches_welcome(t->batches)) ||
+        ((t->resuming || t->warm) && ranks_share_state(t)) ||
+        bad_begin(&t->bad, batches_welcome(t->batches)) ||
         (is_first(t) && (log_start(t) || origin_log(t))))
         give_up(t);
 }

@@ -29,8 +29,8 @@ extern TrainConfig config;
 extern TrainOptions options;
 /* Whether an option of this name was given. */
 bool was_given(const char *name);
-/* Take over a run's settings where none were given. Others than those it has are a mistake, which ends the program, but
- * for a new number of epochs, or where a new run begins with them. */
+/* Take over a run's settings where none were given. Others than those it has are a mistake, which ends the
+ * program, but for a new number of epochs, or where a new run begins with them. */
 void adopt_settings(const Run *run, bool begins);
 
 /* Everything of a training in progress. Of several ranks only the first has a run, and speaks. */
@@ -98,9 +98,9 @@ int ranks_summed(Training *t, Discrepancy *d);
 
 /* Of a run that goes on: what it keeps of that. */
 int origin_read(Training *t);
-/* Of a run that goes on: settle what --init-from and --continue-from mean, now that it is known how far it got. */
+/* Of a run that goes on: what --init-from and --continue-from mean, now that it is known how far it got. */
 int origin_start(const Training *t);
-/* The run that --continue-from names, and, for a new run, its settings; when student and teacher are there, its weights. */
+/* The run that --continue-from names, and, for a new run, its settings; later its weights, too. */
 int origin_open(Training *t);
 int origin_load(Training *t);
 /* Every rank: the stream is that of the other ranks, and the one that the run was begun with. */
