@@ -50,7 +50,8 @@ endif
 CFLAGS   += -std=c11 $(OPT) $(WARN) -ffp-contract=off -fopenmp -fno-math-errno $(SANFLAGS)
 CPPFLAGS += -D_GNU_SOURCE -Ilib -DHSSL_VERSION='"$(VERSION)"'
 LDFLAGS  += -fopenmp -rdynamic -Wl,--as-needed $(SANFLAGS)
-LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -larchive -lm -lpthread -ldl
+LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -larchive -lsodium \
+            -lm -lpthread -ldl
 
 # Files in a directory called simd/ are compiled once for each instruction set
 # and chosen at run time (lib/util/isa.h).

@@ -1,19 +1,18 @@
 #include "dist/group.h"
 
+#include "dist/address.h"
 #include "dist/mpi/mpi_sums.h"
 #include "dist/muster.h"
+#include "dist/secret.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/plugin.h"
 #include "util/stop.h"
 
-#include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 struct Group {
@@ -71,57 +70,66 @@ static int open_mpi(Group *g)
     return 0;
 }
 
-static void random_word(char *word, size_t size)
-{
-    uint64_t x[2] = { (uint64_t)getpid(), (uint64_t)time(NULL) };
-    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        if (read(fd, x, sizeof x) != sizeof x)
-            x[0] ^= (uint64_t)clock();
-        close(fd);
-    }
-    snprintf(word, size, "%016" PRIx64 "%016" PRIx64, x[0], x[1]);
-}
-
-/* Where, and the word that all bring. Under mpirun rank 0 takes any port and tells the others by MPI. */
+/* Where, and the key that all have. */
 typedef struct {
-    char address[256], token[128];
+    char address[256], job[128];
+    unsigned char key[CHANNEL_KEY];
 } Meeting;
 
-static int arrange(Group *g, Meeting *at, int *listening)
+/* Rank 0 takes any port, makes a key, and tells the others by MPI. */
+static int arrange_by_mpi(Group *g, Meeting *at, int *listening)
 {
     const Place *p = &g->place;
+    const char *given;
     char wanted[256], host[128] = "127.0.0.1";
-    *listening = -1;
-    if (!g->mpi) {
-        if (place_meeting(p, at->address, sizeof at->address, at->token, sizeof at->token))
-            return -1;
-        snprintf(wanted, sizeof wanted, "%s", at->address);
-        return p->rank ? 0 : (*listening = muster_listen(wanted, at->address, sizeof at->address)) < 0 ? -1 : 0;
-    }
-    memset(at, 0, sizeof *at);
-    if (!p->rank) {
-        if (p->local_world < p->world)
+    if (!p->rank && !place_given(&given) && !secret_make(at->key)) {
+        if (p->spread)
             gethostname(host, sizeof host - 1);
         snprintf(wanted, sizeof wanted, "%s:0", host);
-        *listening = muster_listen(wanted, at->address, sizeof at->address);
-        random_word(at->token, sizeof at->token);
+        *listening = address_listen(given ? given : wanted, p->spread, at->address, sizeof at->address);
+        if (*listening < 0)
+            *at->address = 0;
     }
     if (g->mpi->share(at, sizeof *at))
         return -1;
-    at->address[sizeof at->address - 1] = at->token[sizeof at->token - 1] = 0;
+    at->address[sizeof at->address - 1] = 0;
     return *at->address ? 0 : p->rank ? err_set(ERR_PEER, "rank 0 cannot be met") : -1;
+}
+
+/* Without a secret only processes of one host and user meet, for whom the kernel vouches. */
+static int arrange(Group *g, Meeting *at, int *listening)
+{
+    const Place *p = &g->place;
+    bool secret, here = true;
+    char wanted[sizeof at->address];
+    if (place_meeting(p, at->address, sizeof at->address, at->job, sizeof at->job) ||
+        secret_find(at->key, &secret))
+        return -1;
+    if (!secret && !p->spread && address_is_here(at->address, &here))
+        return -1;
+    if (!secret && (p->spread || !here))
+        return err_set(ERR_USAGE, "ranks on several hosts meet by a secret: give all of them the same HSSL_SECRET, "
+                                  "or HSSL_SECRET_FILE, made with '" SECRET_MAKE "'");
+    snprintf(wanted, sizeof wanted, "%s", at->address);
+    if (!secret)
+        snprintf(at->address, sizeof at->address, "@hssl-ranks-%u-%.200s", (unsigned)geteuid(), wanted);
+    if (!p->rank) {
+        snprintf(wanted, sizeof wanted, "%s", at->address);
+        *listening = address_listen(wanted, p->spread, at->address, sizeof at->address);
+    }
+    return !p->rank && *listening < 0 ? -1 : 0;
 }
 
 static int meet(Group *g)
 {
-    Meeting at;
-    int listening;
-    if (arrange(g, &at, &listening))
-        return -1;
-    MusterConfig c = { .rank = g->place.rank, .world = g->place.world, .token = at.token, .ended = other_ended, .late = still_here,
-                       .arg = g };
-    return (g->muster = muster_open(&c, listening, at.address)) ? 0 : -1;
+    Meeting at = { .address = "" };
+    int listening = -1;
+    MusterConfig c = { .rank = g->place.rank, .world = g->place.world, .key = at.key, .job = at.job,
+                       .ended = other_ended, .late = still_here, .arg = g };
+    if (!(g->mpi ? arrange_by_mpi(g, &at, &listening) : arrange(g, &at, &listening)))
+        g->muster = muster_open(&c, listening, at.address);
+    explicit_bzero(at.key, sizeof at.key);
+    return g->muster ? 0 : -1;
 }
 
 static int join_devices(Group *g)

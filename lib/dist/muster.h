@@ -1,8 +1,6 @@
-/* The ranks of a training meet, and stay in touch: rank 0 listens, the others connect over TCP. The connections are the
- * ranks' life lines. One that breaks, or is silent for 15 seconds, means that its process is dead, and rank 0 tells the
- * rest.
- *
- * On the wire: frames of three 32-bit little-endian numbers and their bytes (muster.c); foreign bytes end a connection. */
+/* The ranks of a training stay in touch: rank 0 has met the others (rendezvous.h), and the connections are the
+ * ranks' life lines. One that breaks, or is silent for 15 seconds, means that its process is dead, and rank 0
+ * tells the rest. */
 #ifndef HSSL_DIST_MUSTER_H
 #define HSSL_DIST_MUSTER_H
 
@@ -15,8 +13,9 @@ typedef enum { MUSTER_STOPPED, MUSTER_FAILED } MusterEnd;
 
 typedef struct {
     int rank, world;
-    const char *token; /* all ranks bring the same; others are refused */
-    int patience_ms;   /* for ranks that do not come; 0: 120 s */
+    const unsigned char *key; /* of the job (secret.h); who hasn't it hears nothing */
+    const char *job;          /* all ranks bring the same word; others are refused. NULL: none */
+    int patience_ms;          /* for ranks that do not come; 0: 120 s */
     /* Called once, from the muster's own thread, when another rank has died, failed or stopped; text says which and why.
      * Not when it left in order. */
     void (*ended)(void *arg, MusterEnd how, const char *text);
@@ -24,10 +23,8 @@ typedef struct {
     void *arg;
 } MusterConfig;
 
-/* Rank 0: listen at HOST:PORT, port 0 for any free one, and say where: fd, and the address for the others. -1. */
-int muster_listen(const char *address, char *actual, size_t size);
-/* Rank 0 takes over `listening`, the others call at address; both wait until all are there. NULL with an error that names
- * the missing ranks. */
+/* Rank 0 takes over `listening` (address.h), the others call at address; both wait until all are there. NULL with
+ * an error that names the missing ranks. */
 Muster *muster_open(const MusterConfig *c, int listening, const char *address);
 
 /* Rank 0's bytes go to all; each rank calls it in the same order. 0, or -1 with ERR_PEER, ERR_STOP. */

@@ -50,6 +50,10 @@ int place_find(Place *p)
         if (number(ways[i].rank, 0, world - 1, 0, &p->rank) || number(ways[i].local, 0, world - 1, p->rank, &p->local) ||
             number(ways[i].local_world, 1, MOST_RANKS, world, &p->local_world))
             return -1;
+        int hosts;
+        if (number("SLURM_STEP_NUM_NODES", 1, MOST_RANKS, 1, &hosts))
+            return -1;
+        p->spread = p->local_world < world || (!strcmp(p->by, "slurm") && hosts > 1);
         if (p->local_world > world) /* a step may have fewer tasks than its job has for each node */
             p->local_world = world;
         return 0;
@@ -65,19 +69,27 @@ static void first_host(const char *list, char *host, size_t size)
     snprintf(host, size, "%.*s%.*s", (int)plain, list, n, n ? list + plain + 1 : "");
 }
 
-int place_meeting(const Place *p, char *address, size_t size, char *token, size_t token_size)
+int place_given(const char **address)
 {
-    const char *given = getenv("HSSL_MUSTER"), *master = getenv("MASTER_ADDR"), *nodes = getenv("SLURM_STEP_NODELIST"),
-               *job = getenv("SLURM_JOB_ID"), *step = getenv("SLURM_STEP_ID"), *run = getenv("TORCHELASTIC_RUN_ID");
+    const char *given = getenv("HSSL_MUSTER"), *colon = given ? strrchr(given, ':') : NULL;
+    *address = given;
+    return !given || (colon && colon != given && colon[1] && *given != '@') ? 0
+           : err_set(ERR_USAGE, "HSSL_MUSTER=%s: not HOST:PORT", given);
+}
+
+int place_meeting(const Place *p, char *address, size_t size, char *job, size_t job_size)
+{
+    const char *given, *master = getenv("MASTER_ADDR"), *nodes = getenv("SLURM_STEP_NODELIST"),
+               *number_of = getenv("SLURM_JOB_ID"), *step = getenv("SLURM_STEP_ID"),
+               *run = getenv("TORCHELASTIC_RUN_ID");
     char host[256];
     int port;
     if (!nodes)
         nodes = getenv("SLURM_JOB_NODELIST");
-    snprintf(token, token_size, "%s/%s/%s", job ? job : "", step ? step : "", run ? run : "");
+    snprintf(job, job_size, "%s/%s/%s", number_of ? number_of : "", step ? step : "", run ? run : "");
+    if (place_given(&given))
+        return -1;
     if (given) {
-        const char *colon = strrchr(given, ':');
-        if (!colon || colon == given || !colon[1])
-            return err_set(ERR_USAGE, "HSSL_MUSTER=%s: not HOST:PORT", given);
         snprintf(address, size, "%s", given);
         return 0;
     }
@@ -87,9 +99,9 @@ int place_meeting(const Place *p, char *address, size_t size, char *token, size_
         snprintf(address, size, "%s:%d", master, port + 1);
         return 0;
     }
-    if (nodes && job) {
+    if (nodes && number_of) {
         first_host(nodes, host, sizeof host);
-        snprintf(address, size, "%s:%ld", host, FIRST_PORT + strtol(job, NULL, 10) % PORTS);
+        snprintf(address, size, "%s:%ld", host, FIRST_PORT + strtol(number_of, NULL, 10) % PORTS);
         return 0;
     }
     return err_set(ERR_USAGE, "%d ranks, and nothing says where they meet: set HSSL_MUSTER=HOST:PORT, a free port of the "

@@ -2,12 +2,14 @@
 #ifndef HSSL_DIST_PLACE_H
 #define HSSL_DIST_PLACE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct {
     int rank, world; /* world 1: alone */
     int local;       /* rank among those on this host */
     int local_world; /* how many those are, as far as known, else world */
+    bool spread;     /* known to be on more hosts than this one */
     const char *by;  /* "mpirun", "torchrun", "slurm", or "" */
 } Place;
 
@@ -17,8 +19,11 @@ typedef struct {
  * the variable which makes no sense. */
 int place_find(Place *p);
 
-/* Where ranks that no mpirun started meet: HOST:PORT and a word that all of them know. Of HSSL_MUSTER, of torchrun's
- * MASTER_ADDR and the port above MASTER_PORT, or of Slurm's first host and a port made of the job's number. 0, or -1. */
-int place_meeting(const Place *p, char *address, size_t size, char *token, size_t token_size);
+/* Where ranks that no mpirun started meet: HOST:PORT, and a word that is the job's alone, though no secret. Of
+ * HSSL_MUSTER, of torchrun's MASTER_ADDR and the port above MASTER_PORT, or of Slurm's first host and a port made
+ * of the job's number. 0, or -1. */
+int place_meeting(const Place *p, char *address, size_t size, char *job, size_t job_size);
+/* HSSL_MUSTER, or NULL where it is not there. 0, or -1 where it is not HOST:PORT. */
+int place_given(const char **address);
 
 #endif

@@ -39,6 +39,23 @@ ranks b.db $tiny --epochs 5
 wait
 is 'two ranks of half the batch learn what one learns of all, over 20 steps' "$(same a.db b.db)" '20 0'
 is 'the teacher computes where its rank does' "$(medium b.db)" ipc
+export HSSL_SECRET_FILE="$T/secret" LOCAL_WORLD_SIZE=2
+(umask 077; head -c 32 /dev/urandom | base64 >secret)
+ranks t.db $tiny --epochs 5
+wait
+is 'two with a secret do, over TCP' "$(same a.db t.db)" '20 0'
+# All of them end by themselves: nobody waits for somebody who will not come.
+chmod 640 secret
+ranks w.db $tiny
+wait
+is 'a secret that others may read is refused' "$(cat w.db.err w.db.1.err | grep -c 'mode 640.*chmod 600')" 2
+unset HSSL_SECRET_FILE
+export LOCAL_WORLD_SIZE=1
+ranks w.db $tiny
+wait
+is 'without one ranks of several hosts do not meet, and say what to do' \
+    "$(cat w.db.err w.db.1.err | grep -c 'HSSL_SECRET.*urandom')" 2
+unset LOCAL_WORLD_SIZE
 ok 'one rank speaks' '[ $(grep -c "done: 20 steps" b.db.err) = 1 ] && ! grep -q done b.db.1.err'
 
 # Ends before their time.
