@@ -105,16 +105,6 @@ tar c --hard-dereference m/a | hssl-import -n 300 - limtar.db 2>/dev/null
 is '--limit of a stream: the first ones' "$(images limtar.db)" 300
 
 # Interrupted, and started again. The list stays open, so the import can't be ready before it is stopped.
-until_images() { # db n
-    i=0
-    while [ $i -lt 200 ]; do
-        n=$(images "$1" 2>/dev/null)
-        [ "${n:-0}" -ge "$2" ] && return 0
-        sleep 0.05
-        i=$((i + 1))
-    done
-    return 1
-}
 find m -name '*.jpg' | sort | hssl-import - whole.db 2>/dev/null
 mkfifo list
 # Not INT, which a shell has its background jobs ignore.
@@ -124,7 +114,7 @@ for signal in KILL TERM HUP; do
     pid=$!
     exec 9>list
     find m -name '*.jpg' | sort >&9
-    ok "$signal: the import is under way" 'until_images int.db 4000'
+    until_true 'n=$(images int.db 2>/dev/null) && [ "${n:-0}" -ge 4000 ]'
     kill -$signal $pid
     wait $pid 2>/dev/null
     status=$?

@@ -8,7 +8,6 @@ mkdir "$XDG_RUNTIME_DIR"
 hssl-synth -n 40 --size 32 s.db 2>/dev/null || exit 1
 small='--global-size 16 --local-size 8 --local 2'
 shown() { hssl-tap --json --sums 2>&1 >/dev/null | sed -n 's/^{"type":"data","seq":\([0-9]*\),/\1 {/p' | sort -n | cksum; }
-await() { i=0; until [ -s "$1" ]; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
 
 want=$(hssl-load --epochs 2 s.db | hssl-multicrop $small | hssl-augment | shown)
 is 'over tcp every record comes as over ipc' \

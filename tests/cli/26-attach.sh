@@ -14,13 +14,6 @@ pid_of() { # NAME ARGUMENTS: of a program of this test
         grep -qzx "TMPDIR=$T" "/proc/$p/environ" 2>/dev/null && echo "$p" && return
     done
 }
-await() { # COMMAND: until it succeeds
-    i=0
-    until eval "$1"; do
-        i=$((i + 1)) && [ $i -lt 200 ] || return 1
-        sleep 0.05
-    done
-}
 
 fails 1 'no such process' 'hssl-tap --attach 999999999' 'no such stage'
 fails 2 'neither a number nor a ticket' 'hssl-tap --attach nothing.ticket' 'neither a process ID nor a ticket'
@@ -32,7 +25,7 @@ want=$(digest a.err)
 
 # The same with people that look on at each stage, come and go, stop and get killed.
 hssl-load small.db | tee load.ticket | hssl-augment $views -j2 --stay >views.ticket 2>aug.err &
-await '[ -s views.ticket ]'
+await views.ticket
 hssl-train $tiny --epochs 60 -o b.db <views.ticket 2>b.err &
 train=$!
 load=$(pid_of hssl-load) hub=$(pid_of hssl-augment)
@@ -45,11 +38,11 @@ ok 'tensors come with their bytes' "! grep '\"type\":\"data\"' views.jsonl | gre
 hssl-tap --attach "$train" --sheet now.png -n 4
 ok 'the trainer: what it reads, as a picture' "[ -s now.png ]"
 hssl-tap --attach "$hub" --json >killed.jsonl & tap=$!
-await '[ -s killed.jsonl ]' && kill -9 $tap
+await killed.jsonl && kill -9 $tap
 hssl-tap --attach "$hub" --json >stopped.jsonl 2>/dev/null & tap=$!
-await '[ -s stopped.jsonl ]' && kill -STOP $tap
+await stopped.jsonl && kill -STOP $tap
 hssl-tap --attach "$hub" --json >interrupted.jsonl & other=$!
-await '[ -s interrupted.jsonl ]' && kill -TERM $other
+await interrupted.jsonl && kill -TERM $other
 wait $other
 is 'a signal ends it' "$?" 143
 wait $train
@@ -61,7 +54,7 @@ wait 2>/dev/null
 
 # The same records as the pipe itself shows.
 hssl-load small.db --epochs 200 | hssl-augment $views | hssl-tap --json --sums 2>pipe.jsonl >/dev/null &
-await '[ -s pipe.jsonl ]'
+await pipe.jsonl
 hssl-tap --attach "$(pid_of hssl-augment)" --json --sums >side.jsonl
 is 'it ends with the stage' "$?" 0
 wait

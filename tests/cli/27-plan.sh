@@ -65,12 +65,12 @@ ok 'the table was there' '[ -s table ]'
 # This machine.
 hssl-synth -n 60 -s 48 s.db 2>/dev/null || exit 1
 measured="--seconds 1 --arch vit_nano --dim 32 --depth 2 --heads 2 --out-dim 64 --head-hidden 32 --batch-size 8"
-ok 'a dataset is rendered, and steps are taken' "timeout 120 hssl-plan $measured --aux convnext -w w.json s.db >t 2>/dev/null"
+ok 'a dataset is rendered, and steps are taken' "$limit hssl-plan $measured --aux convnext -w w.json s.db >t 2>/dev/null"
 ok 'all stages are there' 'for s in hssl-load hssl-multicrop hssl-augment worker hssl-train; do grep -q "$s  *[0-9]" t || exit 1; done'
 ok 'what was measured makes the same forecast' "hssl-plan $measured --aux convnext -m w.json --json s.db >d.json &&
     [ \$(value d.json images) = 60 ] && [ \$(value d.json measured) = false ]"
 ok 'pictures are drawn where there are none' \
-    "timeout 120 hssl-plan $measured --images 100 --image-pixels 2000 --recompute --json >e.json && [ \$(value e.json measured) = true ]"
+    "$limit hssl-plan $measured --images 100 --image-pixels 2000 --recompute --json >e.json && [ \$(value e.json measured) = true ]"
 for key in images_per_s hours bound advice workers_wanted fits training stages step flops bytes memory machine; do
     grep -q "\"$key\":" e.json || echo $key
 done >missing
@@ -89,5 +89,5 @@ fails 1 'no such machine' 'hssl-plan -m none.json -n 100' 'none.json: No such fi
 echo '{"cores": 2}' >bad.json
 fails 1 'half a machine' 'hssl-plan -m bad.json -n 100' 'bad.json: memory is missing'
 fails 1 'too few images' 'hssl-plan -m m.json -n 10' 'do not make a batch'
-fails 1 'nowhere to write' "timeout 120 hssl-plan $measured -w none/x.json s.db" 'none/x.json'
+fails 1 'nowhere to write' "$limit hssl-plan $measured -w none/x.json s.db" 'none/x.json'
 done_testing

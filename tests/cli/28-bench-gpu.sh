@@ -5,7 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$T" || exit 1
 BENCH_DEVICE=cpu BENCH_QUICK=1 BENCH_STEPS=2 BENCH_RESULTS=$T/lines PEER_PYTHON=/nowhere
 export BENCH_DEVICE BENCH_QUICK BENCH_STEPS BENCH_RESULTS PEER_PYTHON
-timeout 200 sh "$here/../bench/gpu.sh" >out 2>err
+$limit sh "$here/../bench/gpu.sh" >out 2>err
 is 'it ends with 0' "$?" 0
 ok 'every line is an object' '[ -s lines ] && ! grep -v "^{.*}$" lines'
 is 'steps in two processes, in one, not recorded, with gelu by cuDNN, one size at a time, by parts, by kernels, without the head' \
@@ -17,7 +17,7 @@ ok 'the kernels that hold the time, the largest first' '[ $(grep -c "^quick .* o
 
 ok 'ceilings come first, then kernels' 'sed -n 2p out | grep -q "TFLOP/s in products" && grep -q "residual .* forward .* %" out'
 ok 'without a peer it says what is missing' 'grep -q "no peer: /nowhere lacks torch" out'
-BENCH_RESULTS=$T/none BENCH_DEVICE=cuda:99 timeout 60 sh "$here/../bench/gpu.sh" >out 2>err
+BENCH_RESULTS=$T/none BENCH_DEVICE=cuda:99 $limit sh "$here/../bench/gpu.sh" >out 2>err
 ok 'a device that is not there is one line, and no results' \
     "[ $? = 1 ] && grep -q '^bench-gpu: nothing to measure: ' err && [ \$(wc -l <err) = 1 ] && [ ! -s out ] && [ ! -e none ]"
 done_testing

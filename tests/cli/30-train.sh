@@ -8,8 +8,6 @@ tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --drop-path 0.
 --out-dim 64 --aux convnext --aux-depth 1 --batch-size 4 --epochs 3 --threads 2"
 views() { hssl-load s.db | hssl-multicrop --global-size 16 --local 2 --local-size 8 | hssl-augment "$@"; }
 digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
-# Wait up to 20 s until a file holds a word.
-await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
 # Train in the background; its process is in FILE.pid.
 start() { views -j1 | sh -c 'echo $$ >$0.pid; exec hssl-train "$@"' "$@" 2>"$1.err"; echo $? >"$1.rc"; }
 

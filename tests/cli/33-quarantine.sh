@@ -27,7 +27,6 @@ tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --head-hidden 
 views() { hssl-load ${EPOCHS:+-e $EPOCHS} "${DB:-h.db}" 2>load.err | hssl-multicrop --global-size 16 --local 1 --local-size 8 |
     hssl-augment "$@" 2>augment.err; }
 digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
-await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
 
 views -j2 | hssl-train $tiny --log a.jsonl -o a.run 2>a.err
 is 'training goes through' "$?" 0

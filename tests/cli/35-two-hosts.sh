@@ -22,10 +22,9 @@ fi
 holders=
 trap 'kill $holders 2>/dev/null; wait 2>/dev/null; rm -rf "$T"' EXIT
 host() { # file for the process id
-    unshare -n sh -c 'echo $$ >"$0.new" && mv "$0.new" "$0" && exec sleep 300' "$1" &
+    unshare -n sh -c 'echo $$ >"$0.new" && mv "$0.new" "$0" && exec sleep 100000' "$1" &
     holders="$holders $!"
-    i=0
-    until [ -s "$1" ]; do i=$((i + 1)); [ $i -lt 100 ] || exit 1; sleep 0.05; done
+    await "$1" || exit 1
 }
 host left
 host right
@@ -47,7 +46,6 @@ tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --patch-size 4 --drop-path 0.
 --out-dim 64 --aux convnext --aux-depth 1 --batch-size 4 --epochs 60 --threads 1"
 small='--global-size 16 --local 2 --local-size 8'
 digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
-await() { i=0; until grep -q "$2" "$1" 2>/dev/null; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
 steps() { grep -c '"kind":"step"' "$1"; }
 
 hssl-load s.db | hssl-augment $small | hssl-train $tiny -o a.db 2>a.err

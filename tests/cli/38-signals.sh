@@ -1,11 +1,11 @@
 #!/bin/bash
 # Signals while a training computes: none runs on a thread that computes, none changes a bit, and whoever is asked to
-# stop leaves a run that goes on. HSSL_SIEGE multiplies the number of trainings.
+# stop leaves a run that goes on.
 . "$(dirname "$0")/../tap.sh"
 . "$(dirname "$0")/../mpi.sh"
 cd "$T" || exit 1
 ulimit -c 0
-rounds=$((2 * ${HSSL_SIEGE:-1}))
+rounds=$(siege 2)
 seed=${HSSL_TEST_SEED:-$(date +%N | sed 's/^0*//')}
 RANDOM=$((seed % 32768))
 echo "# HSSL_TEST_SEED=$seed"
@@ -15,7 +15,10 @@ hssl-synth -n 40 -c 4 -s 40 s.db 2>/dev/null || exit 1
 tiny="--arch vit_nano --dim 32 --depth 2 --heads 2 --out-dim 64 --head-hidden 32 --head-bottleneck 16 --batch-size 8"
 views() { hssl-load s.db 2>/dev/null | hssl-augment -j1 --global-size 32 --local-size 16 --local 1 2>/dev/null; }
 digest() { sed -n 's/.*digest \([0-9a-f]\{16\}\).*/\1/p' "$1" | tail -n 1; }
-await() { until grep -q "$2" "$1" 2>/dev/null || [ -e "$3" ]; do sleep 0.02; done; }
+seen() { # FILE REGEX OR-FILE: until the one has it, or the other is there
+    in=$1 for=$2 or=$3
+    until_true 'grep -q -e "$for" "$in" 2>/dev/null || [ -e "$or" ]'
+}
 # Train: its process is in r.pid, its status in r.rc once it has ended.
 train() {
     views | sh -c 'echo $$ >r.pid.new; mv r.pid.new r.pid; exec hssl-train "$@" 2>r.err' sh $tiny "$@" -o r.db
@@ -25,7 +28,7 @@ train() {
 start() {
     rm -f r.pid r.rc
     "$@" &
-    await r.pid . r.rc
+    seen r.pid . r.rc
     pid=$(cat r.pid)
 }
 # The same by two ranks. Each has a pipeline of its own.
@@ -54,7 +57,7 @@ look() { # PID: "handlers threads-that-let-them-through"
 }
 hssl-load s.db 2>/dev/null | hssl-multicrop --global-size 32 --local-size 16 --local 1 2>/dev/null | hssl-augment -j1 2>/dev/null |
     hssl-tap -q 2>/dev/null | hssl-train $tiny -t2 --epochs 100000 --log-every 1 --log l.jsonl -o l.db 2>l.err &
-await l.jsonl '"step":3,' none
+await l.jsonl '"step":3,'
 here=$(pwd -P)
 for p in load multicrop augment tap train teach; do
     pids=$(processes | sed -n "s/^\([0-9]*\) [^ ]*hssl-$p\( .*\)\{0,1\}\$/\1/p")
@@ -80,7 +83,7 @@ storm() { # NAME OPTION...
     shift
     for ((i = 0; i < rounds; i++)); do
         start train -t1 --epochs 60 -f "$@"
-        await r.err 'epoch 1/' r.rc
+        seen r.err 'epoch 1/' r.rc
         while kill -USR1 "$pid" 2>/dev/null; do sent=$((sent + 1)); sleep 0.004; done
         wait
         [ "$(cat r.rc) $(digest r.err)" = "0 $want" ] || { bad=$((bad + 1)); echo "# $name: exit $(cat r.rc), $(tail -n 1 r.err)"; }

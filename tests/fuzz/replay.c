@@ -12,15 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SECONDS = 60 };
-
 static char now[4096];
 static int inputs;
 
 static void too_long(int number)
 {
     (void)number;
-    static const char text[] = "Bail out! no end after a minute: ";
+    static const char text[] = "Bail out! no end in sight: ";
     if (write(1, text, sizeof text - 1) < 0 || write(1, now, strlen(now)) < 0 || write(1, "\n", 1) < 0)
         _exit(2);
     _exit(1);
@@ -44,7 +42,7 @@ static bool feed(const char *path)
         snprintf(now, sizeof now, "%s", path);
         diag("%s", path);
         fflush(stdout);
-        alarm(SECONDS);
+        alarm(TAP_PATIENCE_S);
         LLVMFuzzerTestOneInput(bytes, n);
         alarm(0);
         inputs++;

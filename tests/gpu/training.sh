@@ -11,7 +11,7 @@ train() { # RUN OPTION...
     shift
     rm -f "$run.jsonl"
     hssl-load s.db | hssl-multicrop $views | hssl-augment -j1 |
-        timeout 120 hssl-train "$@" --log "$run.jsonl" -o "$run" 2>"$run.err"
+        $limit hssl-train "$@" --log "$run.jsonl" -o "$run" 2>"$run.err"
 }
 digest() { sed -n 's/.*"kind":"end".*"digest":"\([0-9a-f]*\)".*/\1/p' "$1.jsonl"; }
 medium() { sed -n 's/.*"kind":"start".*"teacher":"\([a-z]*\)".*/\1/p' "$1.jsonl"; }
@@ -23,12 +23,7 @@ close_to() { # FILE FILE: the same numbers within 1e-4; prints how many lines an
 }
 interrupt() { # RUN OPTION...: stops it after its first checkpoint
     train "$@" --save-every 4 &
-    i=0
-    until grep -q '"kind":"checkpoint"' "$1.jsonl" 2>/dev/null; do
-        i=$((i + 1))
-        [ $i -lt 600 ] || break
-        sleep 0.05
-    done
+    await "$1.jsonl" '"kind":"checkpoint"'
     for p in $(pgrep -f "hssl-train.*$1"); do
         [ "$(readlink "/proc/$p/cwd")" != "$PWD" ] || kill -TERM "$p"
     done

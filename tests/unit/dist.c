@@ -131,8 +131,7 @@ static void on_late(void *arg)
     atomic_fetch_add(&board->late, 1);
 }
 
-/* Longer than any machine is busy; what should come sooner comes sooner or not at all. */
-enum { PATIENCE_MS = 100000 };
+enum { PATIENCE_MS = TAP_PATIENCE_S * 1000 };
 static const unsigned char job_key[CHANNEL_KEY] = "the key of this job";
 
 static MusterConfig config(int rank, int world)

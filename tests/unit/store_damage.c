@@ -190,7 +190,7 @@ static void rounds(const char *what, int count, int (*use)(void))
         write_file(damage(&r, n));
         pid_t child = fork();
         if (!child) {
-            alarm(20);
+            alarm(TAP_PATIENCE_S);
             _exit(use());
         }
         int status;

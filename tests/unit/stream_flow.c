@@ -107,7 +107,7 @@ static void *make(void *arg)
     if (!k->die) {
         source_end(k->source, k->count);
         while (source_pending(k->source) && !source_left(k->source))
-            if (stream_wait(NULL, k->source, -1, 5000) <= 0)
+            if (stream_wait(NULL, k->source, -1, TAP_PATIENCE_S * 1000) <= 0)
                 break;
     }
 out:
@@ -141,7 +141,7 @@ static void stream_of_records(void)
     if (!ok(w && message_int(w, "records_per_epoch", 0) == 100, "the welcome: %s", err_text()))
         return;
     is_str(message_text(w, "program", ""), "maker", "it names the producer");
-    while (sink_next(s, &m, 5000) == 1) {
+    while (sink_next(s, &m, TAP_PATIENCE_S * 1000) == 1) {
         const MsgTensor *t = message_tensor(&m, "global");
         wrong += m.seq != 17 + n || !t || ((uint8_t *)t->data)[5] != pixel(m.id, 0, 5);
         sink_ack(s, m.seq);
@@ -220,7 +220,7 @@ static void producer_dies(void)
     Sink *s = sink_open(&k.ticket, &(SinkConfig){ .program = "test", .kinds = "records", .credit = 100, .limit = UINT64_MAX,
                                                   .life = -1 });
     sink_welcome(s);
-    while (sink_next(s, &m, 5000) == 1)
+    while (sink_next(s, &m, TAP_PATIENCE_S * 1000) == 1)
         message_clear(&m), n++;
     ok(err_code() == ERR_PEER && !sink_ended(s), "a stream that breaks off is an error: %s", err_text());
     is_int(n, 20, "after everything that was sent");
@@ -342,7 +342,7 @@ static void *teacher(void *arg)
 {
     Link *l = arg;
     Message m;
-    while (link_recv(l, &m, 5000) == 1) {
+    while (link_recv(l, &m, TAP_PATIENCE_S * 1000) == 1) {
         bool last = !strcmp(message_text(&m, "op", ""), "leave");
         message_set_int(&m, "seen", message_int(&m, "step", 0) + 1);
         link_send(l, &m);
@@ -371,13 +371,13 @@ static void links(void)
         message_set_int(&m, "step", i);
         if (i == 100)
             ((float *)message_add(&m, "w", MSG_F32, 2, shape))[999999] = 4;
-        wrong += link_send(far, &m) || link_recv(far, &m, 5000) != 1 || message_int(&m, "seen", 0) != i + 1;
+        wrong += link_send(far, &m) || link_recv(far, &m, TAP_PATIENCE_S * 1000) != 1 || message_int(&m, "seen", 0) != i + 1;
         if (i == 100)
             wrong += !message_tensor(&m, "w") || ((float *)message_tensor(&m, "w")->data)[999999] != 4;
         message_clear(&m);
     }
     is_int(wrong, 0, "questions and answers");
-    ok(link_recv(far, &m, 5000) == -1 && err_code() == ERR_PEER, "a peer that leaves is noticed: %s", err_text());
+    ok(link_recv(far, &m, TAP_PATIENCE_S * 1000) == -1 && err_code() == ERR_PEER, "a peer that leaves is noticed: %s", err_text());
     pthread_join(thread, NULL);
     link_close(&far);
 
@@ -386,13 +386,13 @@ static void links(void)
     ok(pub && !link_listeners(pub) && !link_send(pub, &m), "publishing to nobody");
     ticket_parse(link_ticket(pub), strlen(link_ticket(pub)), &t);
     sub = link_subscribe(&t);
-    for (int i = 0; i < 500 && !link_listeners(pub); i++)
+    for (int i = 0; i < TAP_PATIENCE_S * 100 && !link_listeners(pub); i++)
         link_recv(sub, &m, 10);
     ok(link_listeners(pub), "a watcher is seen");
     message_init(&m, MSG_NOTE);
     message_set_int(&m, "step", 5);
     link_send(pub, &m);
-    ok(link_recv(sub, &m, 5000) == 1 && message_int(&m, "step", 0) == 5, "and served: %s", err_text());
+    ok(link_recv(sub, &m, TAP_PATIENCE_S * 1000) == 1 && message_int(&m, "step", 0) == 5, "and served: %s", err_text());
     message_clear(&m);
     link_close(&sub);
     link_close(&pub);
@@ -411,12 +411,12 @@ static void goodbye_between(void)
     message_init(&w, MSG_WELCOME);
     ok(source_hello(s, &start) == 1 && !source_welcome(s, &w) && sink_welcome(in), "has a consumer");
     sink_close(&in);
-    for (int i = 0; i < 300 && !source_left(s); i++) {
+    for (int i = 0; i < TAP_PATIENCE_S * 100 && !source_left(s); i++) {
         source_next(s, 0, &seq);
         usleep(10000);
     }
     double began = log_seconds();
-    ok(source_left(s) && stream_wait(NULL, s, -1, 5000) >= 0 && log_seconds() - began < 2,
+    ok(source_left(s) && stream_wait(NULL, s, -1, TAP_PATIENCE_S * 1000) >= 0 && log_seconds() - began < TAP_PATIENCE_S / 2,
        "that left between two looks: nobody waits for it");
     source_close(&s);
 }

@@ -44,11 +44,18 @@ static void turn(Hub *h)
     }
 }
 
+/* For what should not come. What should is waited for: PUMP_UNTIL. */
 static void pump(Hub *h, double seconds)
 {
-    for (double until = log_seconds() + seconds; log_seconds() < until;)
+    double until = log_seconds() + seconds;
+    do
         turn(h);
+    while (log_seconds() < until);
 }
+
+#define PUMP_UNTIL(h, condition) \
+    for (double until_ = log_seconds() + TAP_PATIENCE_S; !(condition) && log_seconds() < until_;) \
+    turn(h)
 
 static void say(Fake *f, Message *m)
 {
@@ -97,7 +104,7 @@ static Fake joins(Hub *h, int64_t pid, const char *medium, uint64_t credit)
     ticket_parse(hub_ticket(h), strlen(hub_ticket(h)), &t);
     wire_connect(f.socket, &t);
     hello(&f, pid);
-    if (!hear(h, &f, MSG_WELCOME, &f.welcome, 5)) {
+    if (!hear(h, &f, MSG_WELCOME, &f.welcome, TAP_PATIENCE_S)) {
         diag("no welcome");
         return f;
     }
@@ -157,6 +164,15 @@ static int take(Hub *h, int *wrong)
     return n;
 }
 
+/* So many of them, in time, and no more a moment later. */
+static int takes(Hub *h, int want, int *wrong)
+{
+    int n = 0;
+    PUMP_UNTIL(h, (n += take(h, wrong)) >= want);
+    pump(h, 0.02);
+    return n + take(h, wrong);
+}
+
 static Hub *open_patient_hub(int64_t memory, double late, double silent)
 {
     Message facts;
@@ -198,17 +214,16 @@ static void deaths_and_latecomers(void)
     put(h, 0);
     pid_t p = stand_in();
     Fake a = joins(h, p, "inline", 8);
-    ok(hear(h, &a, MSG_DATA, &m, 5) && m.seq == 0, "who joins late gets what waited");
+    ok(hear(h, &a, MSG_DATA, &m, TAP_PATIENCE_S) && m.seq == 0, "who joins late gets what waited");
     message_clear(&m);
     end(p);
-    pump(h, 0.05);
+    PUMP_UNTIL(h, hub_counts(h).lost);
     is_int(hub_counts(h).lost, 1, "a worker that died is lost");
     Fake b = joins(h, 0, "inline", 8);
-    ok(hear(h, &b, MSG_DATA, &m, 5) && m.seq == 0, "and what it had is another's at once");
+    ok(hear(h, &b, MSG_DATA, &m, TAP_PATIENCE_S) && m.seq == 0, "and what it had is another's at once");
     message_clear(&m);
     answer(&b, 0, SIZE, INT64_MIN);
-    pump(h, 0.1);
-    ok(take(h, &wrong) == 1 && !wrong && hub_idle(h), "whose answer counts");
+    ok(takes(h, 1, &wrong) == 1 && !wrong && hub_idle(h), "whose answer counts");
     ok(!hub_acked(h, 0) && !hub_acked(h, 12345), "what nobody has cannot be acknowledged");
     leaves(&a);
     leaves(&b);
@@ -222,19 +237,18 @@ static void late_and_twice(void)
     int wrong = 0;
     Fake a = joins(h, 0, "inline", 8), b;
     put(h, 5);
-    ok(hear(h, &a, MSG_DATA, &m, 5), "a record");
+    ok(hear(h, &a, MSG_DATA, &m, TAP_PATIENCE_S), "a record");
     message_clear(&m);
     b = joins(h, 0, "inline", 8);
     double began = log_seconds();
-    ok(hear(h, &b, MSG_DATA, &m, 5) && m.seq == 5, "that is not answered goes to another");
+    ok(hear(h, &b, MSG_DATA, &m, TAP_PATIENCE_S) && m.seq == 5, "that is not answered goes to another");
     diag("after %.0f ms", 1e3 * (log_seconds() - began));
     message_clear(&m);
     answer(&b, 5, SIZE, INT64_MIN);
     answer(&b, 5, SIZE, INT64_MIN);
-    pump(h, 0.1);
-    is_int(take(h, &wrong), 1, "the first answer counts");
+    is_int(takes(h, 1, &wrong), 1, "the first answer counts");
     answer(&a, 5, SIZE, INT64_MIN);
-    pump(h, 0.1);
+    PUMP_UNTIL(h, hub_counts(h).duplicates == 2);
     ok(!take(h, &wrong) && !wrong && hub_counts(h).duplicates == 2, "the second, and the late one, do not");
 
     /* Silence: it gets nothing; its word still counts. */
@@ -246,11 +260,10 @@ static void late_and_twice(void)
     ok(!hear(h, &b, MSG_DATA, &m, 0.02) || m.seq != 7, "who says nothing for long gets nothing");
     message_clear(&m);
     answer(&a, 6, SIZE, INT64_MIN);
-    ok(hear(h, &a, MSG_DATA, &m, 5), "until it is heard of");
+    ok(hear(h, &a, MSG_DATA, &m, TAP_PATIENCE_S), "until it is heard of");
     message_clear(&m);
     answer(&a, 7, SIZE, INT64_MIN);
-    pump(h, 0.2);
-    is_int(take(h, &wrong), 2, "and nothing is lost by it");
+    is_int(takes(h, 2, &wrong), 2, "and nothing is lost by it");
     leaves(&a);
     leaves(&b);
     hub_close(&h);
@@ -267,7 +280,7 @@ static void hanging(void)
         put(h, i);
     Fake c = joins(h, 0, "inline", N / 2);
     double began = log_seconds();
-    while (taken < N && log_seconds() - began < 5) {
+    while (taken < N && log_seconds() - began < TAP_PATIENCE_S) {
         if (hear(h, &c, MSG_DATA, &m, 0.01)) {
             answer(&c, m.seq, SIZE, INT64_MIN);
             message_clear(&m);
@@ -298,33 +311,33 @@ static void liars(void)
     is_int(hub_counts(h).workers, 2, "rubbish, a second hello and answers to nothing disturb nobody");
     for (uint64_t seq = 0; seq < 40; seq++)
         put(h, seq);
-    pump(h, 0.05);
     int n = 0;
+    while (n < 2 && hear(h, &b, MSG_DATA, &m, TAP_PATIENCE_S))
+        message_clear(&m), n++;
+    pump(h, 0.05);
     while (wire_recv(b.socket, NULL, &m) == 1)
         message_clear(&m), n++;
     is_int(n, 2, "and give no credit");
     answer(&a, 0, SIZE, -5);
     answer(&a, 1, SIZE, INT64_MAX);
-    pump(h, 0.05);
-    ok(take(h, &wrong) == 2 && !wrong, "a slot that there is not is not looked at");
+    ok(takes(h, 2, &wrong) == 2 && !wrong, "a slot that there is not is not looked at");
     answer(&a, 2, SIZE - 1, INT64_MIN);
     pump(h, 0.05);
     answer(&b, 3, 0, 0);
-    pump(h, 0.05);
+    PUMP_UNTIL(h, hub_counts(h).lost == 2);
     ok(!take(h, &wrong) && hub_counts(h).workers == 0 && hub_counts(h).lost == 2, "an answer of another shape, or none, ends it");
     want(&a, NULL, 0);
-    ok(hear(h, &a, MSG_FAIL, &m, 5), "which it is told, and may say hello again");
+    ok(hear(h, &a, MSG_FAIL, &m, TAP_PATIENCE_S), "which it is told, and may say hello again");
     message_clear(&m);
     c = joins(h, 0, "inline", 256);
     n = 0;
-    while (n < 38 && hear(h, &c, MSG_DATA, &m, 2)) {
+    while (n < 38 && hear(h, &c, MSG_DATA, &m, TAP_PATIENCE_S)) {
         answer(&c, m.seq, SIZE, INT64_MIN);
         message_clear(&m);
         n++;
         take(h, &wrong);
     }
-    pump(h, 0.1);
-    take(h, &wrong);
+    PUMP_UNTIL(h, (take(h, &wrong), hub_idle(h)));
     ok(n == 38 && !wrong && hub_idle(h), "another does the rest (%d)", n);
     leaves(&a);
     leaves(&b);
@@ -339,7 +352,7 @@ static int64_t render(Hub *h, Fake *f, uint64_t *seq)
     if (!f->desk)
         f->desk = shm_attach(message_int(&f->welcome, "desk_pid", 0), message_int(&f->welcome, "desk_fd", -1),
                              (uint64_t)message_int(&f->welcome, "desk_size", 0), true);
-    if (!f->desk || !hear(h, f, MSG_DATA, &m, 5))
+    if (!f->desk || !hear(h, f, MSG_DATA, &m, TAP_PATIENCE_S))
         return -1;
     int64_t slot = message_int(&m, "slot", -1);
     *seq = m.seq;
@@ -361,8 +374,7 @@ static void desks(void)
     int64_t slot = render(h, &a, &seq);
     ok(slot >= 0 && seq == 1, "a record comes with a slot of shared memory");
     answer(&a, 1, 0, slot);
-    pump(h, 0.05);
-    ok(take(h, &wrong) == 1 && !wrong, "and is found there");
+    ok(takes(h, 1, &wrong) == 1 && !wrong, "and is found there");
     put(h, 2);
     slot = render(h, &a, &seq);
     hub_restart(h);
@@ -372,14 +384,13 @@ static void desks(void)
     ok(other >= 0 && other != slot && seq == 3, "a slot that may still be written to is not lent again");
     answer(&a, 2, 0, slot);
     answer(&a, 3, 0, other);
-    pump(h, 0.05);
-    ok(take(h, &wrong) == 1 && !wrong, "an answer of before is nobody's");
+    ok(takes(h, 1, &wrong) == 1 && !wrong, "an answer of before is nobody's");
 
     answer(&a, 77, 1, INT64_MIN);
     put(h, 4);
     pump(h, 0.05);
     answer(&a, 4, 1, INT64_MIN);
-    pump(h, 0.05);
+    PUMP_UNTIL(h, hub_counts(h).lost);
     is_int(hub_counts(h).lost, 1, "it lies, and is lost, but its process lives");
     b = joins(h, q, "shm", 8);
     ok(message_int(&b.welcome, "desk_fd", -1) != message_int(&a.welcome, "desk_fd", -1), "so nobody gets its memory");
@@ -392,7 +403,7 @@ static void desks(void)
     leaves(&c);
     c = joins(h, getpid(), "shm", 8);
     is_int(message_int(&c.welcome, "desk_fd", -1), message_int(&a.welcome, "desk_fd", -2), "once it is dead the next one does");
-    ok(hear(h, &b, MSG_DATA, &m, 5) && m.seq == 4, "and what it had was another's");
+    ok(hear(h, &b, MSG_DATA, &m, TAP_PATIENCE_S) && m.seq == 4, "and what it had was another's");
     message_clear(&m);
     is_int(hub_counts(h).workers, 2, "two workers");
     Fake d = joins(h, q, "shm", 8);
@@ -418,7 +429,7 @@ static void bounds(void)
         answer(&a, i, SIZE, INT64_MIN);
     pump(h, 0.1);
     ok(!hub_room(h), "results that came inline count");
-    ok(take(h, &wrong) == 3 && hub_room(h), "until they are acknowledged");
+    ok(takes(h, 3, &wrong) == 3 && hub_room(h), "until they are acknowledged");
     leaves(&a);
     hub_close(&h);
 }
@@ -456,7 +467,7 @@ static void children(const char *by, int deaths, const char *reason)
     uint64_t next = 0;
     if (!ok(!hub_employ(h, (const char *const[]){ "child", by, NULL }, 2), "children: %s", err_text()))
         return;
-    for (double until = log_seconds() + 30; good + bad < MANY && log_seconds() < until; turn(h)) {
+    for (double until = log_seconds() + TAP_PATIENCE_S; good + bad < MANY && log_seconds() < until; turn(h)) {
         while (next < MANY && hub_room(h))
             put(h, next++);
         while (hub_take(h, &m)) {
@@ -504,7 +515,7 @@ int main(int argc, char **argv)
     children("works", 3, "3 workers failed over it");
     children("killed", 8, "killed 8 workers");
     Hub *h = open_hub(0);
-    for (double until = log_seconds() + 20; !gave_up && log_seconds() < until;)
+    for (double until = log_seconds() + TAP_PATIENCE_S; !gave_up && log_seconds() < until;)
         turn(h);
     hub_close(&h);
     ok(gave_up, "children that end as they start, again and again, are an error");

@@ -136,11 +136,11 @@ static void sockets(void)
     message_init(&m, MSG_END);
     m.seq = RECORDS;
     wire_send(c, NULL, &m);
-    ok(!pending(c, 0) && pending(s, 3000), "they arrive");
+    ok(!pending(c, 0) && pending(s, TAP_PATIENCE_S * 1000), "they arrive");
     for (;;) {
         int rc = wire_recv(s, &id, &m);
         if (rc == 0) {
-            if (!pending(s, 3000))
+            if (!pending(s, TAP_PATIENCE_S * 1000))
                 break;
             continue;
         }
@@ -168,7 +168,7 @@ static void sockets(void)
     for (int i = 0; i < 2; i++) {
         message_init(&control, MSG_WANT);
         wire_send(ends[i], NULL, &control);
-        pending(s, 3000);
+        pending(s, TAP_PATIENCE_S * 1000);
         wire_recv(s, &who[i], &control);
         message_clear(&control);
     }
@@ -180,7 +180,7 @@ static void sockets(void)
     wrong = 0;
     for (int i = 0; i < 2; i++)
         for (uint64_t k = (uint64_t)i; k < 40; k += 2) {
-            wrong += !pending(ends[i], 3000) || wire_recv(ends[i], NULL, &m) != 1 || !good(&m, k, 100);
+            wrong += !pending(ends[i], TAP_PATIENCE_S * 1000) || wire_recv(ends[i], NULL, &m) != 1 || !good(&m, k, 100);
             message_clear(&m);
         }
     ok(!wrong && !wire_has_mail(c) && !wire_has_mail(d), "to each peer its own, %d wrong", wrong);
@@ -191,7 +191,7 @@ static void sockets(void)
     record(&m, 6, 900);
     wire_send(c, NULL, &m);
     wire_flush(c);
-    pending(s, 3000);
+    pending(s, TAP_PATIENCE_S * 1000);
     wire_recv(s, &id, &m);
     Message twin;
     message_copy(&twin, &m);
@@ -200,16 +200,16 @@ static void sockets(void)
     wire_send(s, &who[1], &m);
     wire_send(s, &who[1], &twin);
     pending(s, 0);
-    ok(pending(d, 3000) && wire_recv(d, NULL, &m) == 1 && good(&m, 5, 900) && m.tensors == 2,
+    ok(pending(d, TAP_PATIENCE_S * 1000) && wire_recv(d, NULL, &m) == 1 && good(&m, 5, 900) && m.tensors == 2,
        "with another tensor");
     message_clear(&m);
-    ok(pending(d, 3000) && wire_recv(d, NULL, &m) == 1 && good(&m, 5, 900), "and as a copy");
+    ok(pending(d, TAP_PATIENCE_S * 1000) && wire_recv(d, NULL, &m) == 1 && good(&m, 5, 900), "and as a copy");
     message_clear(&m);
 
     /* One that is gone: its records do not hold up the others', and the next one tells. */
     wire_close(&d, 0);
     int told = 1;
-    for (int i = 0; i < 100 && told == 1; i++) {
+    for (int i = 0; i < TAP_PATIENCE_S * 100 && told == 1; i++) {
         record(&m, 1, 10);
         told = wire_send(s, &who[1], &m);
         nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
@@ -220,7 +220,7 @@ static void sockets(void)
     ok(wire_send(s, &who[0], &m) == 1 && pending(s, 0), "the others stay");
     wire_recv(s, &id, &m); /* record 6 */
     message_clear(&m);
-    ok(pending(c, 3000) && wire_recv(c, NULL, &m) == 1 && good(&m, 9, 10), "and are served");
+    ok(pending(c, TAP_PATIENCE_S * 1000) && wire_recv(c, NULL, &m) == 1 && good(&m, 9, 10), "and are served");
     message_clear(&m);
     wire_close(&c, 0);
     wire_close(&s, 0);
@@ -244,7 +244,7 @@ static void close_in_flow(int fd)
     void *s = wire_socket(ZMQ_ROUTER);
     snprintf(t.kind, sizeof t.kind, "views");
     if (!s || wire_bind(s, "close", NULL, &t) || ticket_format(&t, line, sizeof line) < 0 ||
-        write(fd, line, strlen(line)) < 0 || !pending(s, 5000) || wire_recv(s, &peer, &m) != 1)
+        write(fd, line, strlen(line)) < 0 || !pending(s, TAP_PATIENCE_S * 1000) || wire_recv(s, &peer, &m) != 1)
         _exit(3);
     message_clear(&m);
     bool bye = false;
@@ -255,7 +255,7 @@ static void close_in_flow(int fd)
         wire_send(s, &peer, &m);
     }
     if (!bye)
-        pending(s, 5000);
+        pending(s, TAP_PATIENCE_S * 1000);
     wire_close(&s, 0);
     _exit(0);
 }
@@ -279,7 +279,7 @@ static void closing(void)
             died = 100;
         message_init(&m, MSG_WANT);
         wire_send(c, NULL, &m);
-        for (int got = 0; got < 20 && pending(c, 5000); got++)
+        for (int got = 0; got < 20 && pending(c, TAP_PATIENCE_S * 1000); got++)
             if (wire_recv(c, NULL, &m) == 1)
                 message_clear(&m);
         message_init(&m, MSG_BYE);

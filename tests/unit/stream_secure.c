@@ -20,7 +20,7 @@ static bool deliver(void *from, void *to, WireId *id)
     Message m;
     zmq_pollitem_t items[2] = { { .socket = to, .events = ZMQ_POLLIN } };
     message_init(&m, MSG_BYE);
-    if (wire_send(from, NULL, &m) != 1 || wire_poll(items, 1, 3000, false) < 1)
+    if (wire_send(from, NULL, &m) != 1 || wire_poll(items, 1, TAP_PATIENCE_S * 1000, false) < 1)
         return false;
     bool got = wire_recv(to, id, &m) == 1 && m.type == MSG_BYE;
     message_clear(&m);

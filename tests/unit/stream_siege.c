@@ -164,7 +164,7 @@ static void besiege(int port)
     uint8_t bytes[8192], answer[4096];
     int slow[SLOW], cut = 0, got = 0;
     size_t fed[SLOW] = { 0 };
-    double end = log_seconds() + 2e-3 * SECURE_HANDSHAKE_MS;
+    double end = log_seconds() + TAP_PATIENCE_S;
     for (int i = 0; i < SLOW; i++)
         slow[i] = knock(port);
     while (log_seconds() < end && cut < SLOW) {

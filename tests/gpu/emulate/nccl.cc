@@ -1,5 +1,6 @@
-/* NCCL between processes of one host: sums go through a file that all of them map. As there, a sum waits for ever for a rank
- * that has gone, and one that is aborted ends with whatever is there by then. */
+/* NCCL between processes of one host: sums go through memory of rank 0 that all of them map, and that has no name to be left
+ * behind. As there, a sum waits for ever for a rank that has gone, and one that is aborted ends with whatever is there by
+ * then. */
 #include "nccl.h"
 
 #include "memory.h"
@@ -74,20 +75,21 @@ const char *ncclGetErrorString(ncclResult_t r)
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
 {
-    static int number;
     memset(id, 0, sizeof *id);
-    snprintf(id->internal, sizeof id->internal, "/dev/shm/emulated-nccl.%d.%d", (int)getpid(), number++);
-    int fd = open(id->internal, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int fd = memfd_create("emulated-nccl", MFD_CLOEXEC);
     if (fd < 0)
         return ncclSystemError;
-    int rc = ftruncate(fd, sizeof(Meeting));
-    close(fd);
-    return rc ? ncclSystemError : ncclSuccess;
+    if (ftruncate(fd, sizeof(Meeting))) {
+        close(fd);
+        return ncclSystemError;
+    }
+    snprintf(id->internal, sizeof id->internal, "/proc/%d/fd/%d", (int)getpid(), fd);
+    return ncclSuccess;
 }
 
 ncclResult_t ncclCommInitRank(ncclComm_t *comm, int world, ncclUniqueId id, int rank)
 {
-    int fd = rank < 0 || rank >= world || world > MOST_RANKS ? -1 : open(id.internal, O_RDWR | O_CLOEXEC);
+    int pid, theirs, fd = rank < 0 || rank >= world || world > MOST_RANKS ? -1 : open(id.internal, O_RDWR | O_CLOEXEC);
     void *p = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(Meeting), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (fd >= 0)
         close(fd);
@@ -95,8 +97,8 @@ ncclResult_t ncclCommInitRank(ncclComm_t *comm, int world, ncclUniqueId id, int 
         return ncclSystemError;
     EmulatedComm *c = new EmulatedComm{ (Meeting *)p, rank, world, { false } };
     meet(c);
-    if (!rank)
-        unlink(id.internal);
+    if (sscanf(id.internal, "/proc/%d/fd/%d", &pid, &theirs) == 2 && pid == (int)getpid())
+        close(theirs); /* all have it */
     *comm = c;
     return ncclSuccess;
 }
