@@ -88,7 +88,7 @@ GOLDOBJ  := $(GOLDSRC:%.c=$B/obj/%.o)
 LIBHSSL  := $B/libhssl.a
 TAP      := $B/obj/tests/tap.o $B/obj/tests/device.o
 
-.PHONY: all deps check check-run check-gpu show-gpu demo bench bench-gpu bench-learn install clean help completions
+.PHONY: all deps check check-run siege check-gpu show-gpu demo bench bench-gpu bench-learn install clean help completions
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -241,6 +241,27 @@ check-run:
 	prove --timer --exec '' $(UNITS) $(GPUTESTS) $(FUZZERS) $(if $(GOLDSRC),tests/golden/run.sh) \
 	    $(sort $(filter-out $(EMULATE),$(wildcard tests/cli/*.sh))) || failed=1; \
 	prove -j$(JOBS) --timer --exec '' $(sort $(EMULATE)) || failed=1; [ -z "$$failed" ]
+
+# Tests of robustness, which do HSSL_SIEGE times their rounds (siege in tests/tap.sh and tests/tap.h) and say how many.
+SIEGE := $(addprefix $B/tests/, \
+             rendezvous \
+             store_damage \
+             store_dataset \
+             store_quarantine \
+             store_run \
+             stream_siege) \
+         $(FUZZERS) \
+         $(addprefix tests/cli/, \
+             24-elastic.sh \
+             30-train.sh \
+             31-teacher.sh \
+             38-signals.sh \
+             70-faults.sh \
+             72-stream-calls.sh)
+
+siege: deps  ## kills, damage, faults and strangers, ten times as many as make check affords [HSSL_SIEGE=10]
+	@$(MAKE) --no-print-directory -j$(JOBS) check-build
+	@HSSL_BIN=$(CURDIR)/$B HSSL_SIEGE=$${HSSL_SIEGE:-10} prove --timer --comments --exec '' $(SIEGE)
 
 check-gpu: deps  ## test the CUDA backend on this machine's GPU (tests/gpu/README)
 	@[ "$(CUDA)" = 1 ] || { echo 'make check-gpu: nvcc is not here: install the CUDA Toolkit with cuDNN and NCCL' >&2; exit 1; }

@@ -49,13 +49,21 @@ views -j1 | hssl-train $long -o l.db 2>l.err
 want=$(digest l.err)
 ok 'a longer training' "[ -n '$want' ]"
 
-# Killed in the middle.
-start c.db $long --save-every 5 --log c.jsonl -o c.db &
-await c.jsonl '"kind":"checkpoint"' && kill -9 "$(cat c.db.pid)"
-wait
-is 'killed: no more is heard of it' "$(cat c.db.rc)" 137
-views -j2 | hssl-train --resume -o c.db 2>c.err
-is 'resumed: the same bits as without interruption' "$(digest c.err)" "$want"
+# Killed in the middle, ever later, and resumed.
+kills=$(siege 1) i=0 alive=0 others=0
+while [ $i -lt $kills ]; do
+    rm -f c.jsonl
+    start c.db $long --save-every 5 --log c.jsonl --log-every 1 --force -o c.db &
+    await c.jsonl '"kind":"checkpoint"' && await c.jsonl "\"step\":$((5 + i * 17 % 100))," && kill -9 "$(cat c.db.pid)"
+    wait
+    [ "$(cat c.db.rc)" = 137 ] || alive=$((alive + 1))
+    views -j2 | hssl-train --resume -o c.db 2>c.err
+    [ "$(digest c.err)" = "$want" ] || [ "$(cat c.db.rc)" = 0 ] || others=$((others + 1))
+    i=$((i + 1))
+done
+ok 'killed: no more is heard of it' "[ $alive -lt $kills ]"
+is 'resumed: the same bits as without interruption' "$others" 0
+note "$kills trainings, $((kills - alive)) kills"
 hssl-train --resume -o c.db 2>c.err </dev/null
 is 'a complete run is left alone' "$?:$(grep -c complete c.err)" 0:1
 

@@ -1,5 +1,5 @@
 /* What the fuzz targets share. A target is one file fuzz_NAME.c that defines LLVMFuzzerTestOneInput. `make fuzz` links
- * it with libFuzzer; `make check` links it with replay.c, which feeds it corpus/NAME. */
+ * it with libFuzzer; `make check` links it with replay.c, which feeds it corpus/NAME and some mutations of it. */
 #ifndef HSSL_FUZZ_H
 #define HSSL_FUZZ_H
 

@@ -1,7 +1,9 @@
-/* Feeds a target with its corpus, without a fuzzer: files and directories given, or tests/fuzz/corpus/NAME where this
+/* Feeds a target with its corpus and mutations of it, without a fuzzer: files and directories given, or tests/fuzz/corpus/NAME where this
  * program is called fuzz_NAME. Speaks TAP. */
 #include "../tap.h"
 #include "fuzz.h"
+
+#include "util/rng.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,8 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { MUTATIONS = 2 };
+
 static char now[4096];
-static int inputs;
+static int inputs, mutated;
 
 static void too_long(int number)
 {
@@ -22,6 +26,39 @@ static void too_long(int number)
     if (write(1, text, sizeof text - 1) < 0 || write(1, now, strlen(now)) < 0 || write(1, "\n", 1) < 0)
         _exit(2);
     _exit(1);
+}
+
+/* Some bits and bytes of it changed, and its end cut off now and then. */
+static size_t mutate(Rng *r, uint8_t *bytes, size_t n)
+{
+    for (uint32_t k = 1 + rng_below(r, 4); n && k; k--) {
+        uint8_t *at = bytes + rng_below(r, (uint32_t)n);
+        *at = rng_below(r, 2) ? *at ^ (uint8_t)(1 << rng_below(r, 8)) : (uint8_t)rng_u32(r);
+    }
+    return n && !rng_below(r, 8) ? rng_below(r, (uint32_t)n) : n;
+}
+
+static void take(const uint8_t *bytes, size_t n)
+{
+    alarm(TAP_PATIENCE_S);
+    LLVMFuzzerTestOneInput(bytes, n);
+    alarm(0);
+}
+
+/* The same, changed in other ways each: each in a block of its size again. */
+static void feed_mutations(const uint8_t *bytes, size_t n)
+{
+    Rng r = rng_make(3, RNG_TEST, (uint64_t)inputs, 0);
+    for (int k = siege(MUTATIONS); k; k--, mutated++) {
+        uint8_t *changed = malloc(n ? n : 1), *exact;
+        if (!changed)
+            return;
+        memcpy(changed, bytes, n);
+        size_t left = mutate(&r, changed, n);
+        if ((exact = realloc(changed, left ? left : 1)))
+            take(exact, left);
+        free(exact ? exact : changed);
+    }
 }
 
 static bool feed(const char *path)
@@ -40,12 +77,11 @@ static bool feed(const char *path)
     if (fine) {
         /* Printed before, since the last line tells where a crash was. */
         snprintf(now, sizeof now, "%s", path);
-        diag("%s", path);
+        printf("%s\n", path);
         fflush(stdout);
-        alarm(TAP_PATIENCE_S);
-        LLVMFuzzerTestOneInput(bytes, n);
-        alarm(0);
+        take(bytes, n);
         inputs++;
+        feed_mutations(bytes, n);
     }
     free(bytes);
     return fine;
@@ -87,6 +123,7 @@ int main(int argc, char **argv)
     if (argc < 2)
         fine = walk(corpus);
     ok(fine && inputs, "%s: %d inputs, each without a crash", name, inputs);
+    diag("%s: %d inputs, %d mutations", name, inputs, mutated);
     fuzz_files_end();
     return tap_done();
 }

@@ -6,6 +6,7 @@
 #include "dist/secret.h"
 #include "util/err.h"
 #include "util/log.h"
+#include "util/rng.h"
 
 #include <arpa/inet.h>
 #include <endian.h>
@@ -167,6 +168,35 @@ static void test_stranger_bytes(const char *address)
     }
 }
 
+/* Strangers of all kinds, one after the other: bytes by chance, with and without an opening. */
+static void storm(const char *address)
+{
+    const int n = siege(100);
+    int came = 0;
+    size_t heard_of = 0;
+    Rng r = rng_make(7, RNG_TEST, 0, 0);
+    for (int i = 0; i < n; i++) {
+        unsigned char bytes[600];
+        Opening o;
+        size_t size = 1 + rng_below(&r, sizeof bytes);
+        for (size_t k = 0; k < size; k++)
+            bytes[k] = (unsigned char)rng_u32(&r);
+        channel_opening(&o);
+        if (rng_below(&r, 4) && size > sizeof o)
+            memcpy(bytes, &o, sizeof o);
+        int fd = dial(address);
+        came += fd >= 0 && send(fd, bytes, size, MSG_NOSIGNAL) > 0;
+        if (fd >= 0) {
+            shutdown(fd, SHUT_WR);
+            size_t got = hear_all(fd);
+            heard_of = got > heard_of ? got : heard_of;
+            close(fd);
+        }
+    }
+    ok(came && heard_of <= sizeof(Opening) + sizeof(FrameHead), "no stranger hears more than an opening, and that it is one");
+    diag("%d strangers, who heard %zu bytes at most", came, heard_of);
+}
+
 static void test_strangers(void)
 {
     char address[256];
@@ -180,6 +210,7 @@ static void test_strangers(void)
         n += (silent[i] = dial(address)) >= 0;
     ok(n == SILENT, "%d of %d that keep silent are connected", n, SILENT);
     test_stranger_bytes(address);
+    storm(address);
 
     static const struct {
         int rank, world;

@@ -204,6 +204,7 @@ static void rounds(const char *what, int count, int (*use)(void))
         }
     }
     ok(!crashed && found > 0, "%s: %d of %d damaged files are noticed, none crashes", what, found, count);
+    diag("%s: %d damaged files, %d noticed, %d crashes", what, count, found, crashed);
     memcpy(bad, good, n);
     write_file(n);
     ok(!use(), "%s: the undamaged one is fine", what) || (diag("%s", err_text()), 0);
@@ -239,13 +240,13 @@ int main(void)
     snprintf(lock, sizeof lock, "%s-lock", path);
     ok(make_dataset(), "a dataset to damage");
     test_values();
-    rounds("reading a dataset", 400, use_dataset);
-    rounds("adding to a dataset", 150, write_dataset);
+    rounds("reading a dataset", siege(400), use_dataset);
+    rounds("adding to a dataset", siege(150), write_dataset);
     unlink(path);
     unlink(lock);
     ok(make_run(), "a run to damage");
-    rounds("reading a run", 400, use_run);
-    rounds("adding to a run", 150, write_run);
+    rounds("reading a run", siege(400), use_run);
+    rounds("adding to a run", siege(150), write_run);
     unlink(path);
     unlink(lock);
     rmdir(dir);

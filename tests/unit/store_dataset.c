@@ -162,8 +162,9 @@ static void test_killed(void)
 {
     const char *path = in_dir("killed.db");
     uint64_t before = 0;
+    const int kills = siege(4);
     bool good = true;
-    for (int round = 0; good && round < 4; round++) {
+    for (int round = 0; good && round < kills; round++) {
         int commits[2];
         char byte;
         if (pipe(commits))
@@ -179,7 +180,7 @@ static void test_killed(void)
         }
         close(commits[1]);
         good = read(commits[0], &byte, 1) == 1;
-        usleep(7000 * (unsigned)round);
+        usleep(7000 * (unsigned)(round % 4));
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
         close(commits[0]);
@@ -192,6 +193,7 @@ static void test_killed(void)
     }
     ok(good && before > 0, "killed in mid-import, the file is whole (%llu images)", (unsigned long long)before) ||
         (diag("%s", err_text()), 0);
+    diag("%d kills, %llu images", kills, (unsigned long long)before);
 }
 
 /* Images `from` to `to` go in, with a commit after each `every`. */

@@ -192,11 +192,12 @@ static void test_damage(void)
 static void test_killed(void)
 {
     const char *path = in_dir("killed.db");
+    const int kills = siege(5);
     bool good = true;
     int64_t before = 0, n = 0;
     Run *run = run_create(path, "{}", false);
     good = run && !run_close(run);
-    for (int round = 0; good && round < 5; round++) {
+    for (int round = 0; good && round < kills; round++) {
         pid_t child = fork();
         if (!child) {
             Run *mine = run_open(path, true);
@@ -204,7 +205,7 @@ static void test_killed(void)
             }
             _exit(1);
         }
-        usleep(20000 + 11000 * (unsigned)round);
+        usleep(20000 + 11000 * (unsigned)(round % 5));
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
         run = run_open(path, false);
@@ -217,6 +218,7 @@ static void test_killed(void)
     }
     ok(good, "killed while it adds, all that was added is whole (%lld images)", (long long)n) ||
         (diag("%s", err_text()), 0);
+    diag("%d kills, %lld images", kills, (long long)n);
 }
 
 int main(void)

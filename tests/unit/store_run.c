@@ -193,12 +193,13 @@ static void test_killed(void)
 {
     const char *path = in_dir("killed.db");
     State s = { 0 };
+    const int kills = siege(5);
     bool good = true;
     uint64_t last = 0;
     Run *run = run_create(path, "{}", false);
     make_state(&s, 1);
     good = run && !run_save(run, 1, "{}", s.t, 4, 2) && !run_close(run);
-    for (int round = 0; good && round < 5; round++) {
+    for (int round = 0; good && round < kills; round++) {
         pid_t child = fork();
         if (!child) {
             Run *mine = run_open(path, true);
@@ -209,7 +210,7 @@ static void test_killed(void)
             }
             _exit(1);
         }
-        usleep(30000 + 17000 * (unsigned)round);
+        usleep(30000 + 17000 * (unsigned)(round % 5));
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
         run = run_open(path, true);
@@ -221,6 +222,7 @@ static void test_killed(void)
     }
     ok(good, "killed in mid-checkpoint, the last whole one is there (step %llu)", (unsigned long long)last) ||
         (diag("%s", err_text()), 0);
+    diag("%d kills, %llu steps", kills, (unsigned long long)last);
     free(s.big);
 }
 
