@@ -90,4 +90,24 @@ is 'its link is cut while it holds records: the same weights' "$(digest c.err)" 
 wait $worker
 is 'the worker ends with the pipeline' $? 0
 ok 'the ticket of the work goes with the pipeline' '[ ! -e work.ticket ]'
+
+# Ranks on both: emulated GPUs, whose sums do not go over the cable.
+export RANK WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MASTER_ADDR=10.77.0.1 MASTER_PORT=29500
+export HSSL_BACKEND="$HSSL_BIN/tests/emulated-cuda.so" HSSL_DEVICE=cuda HSSL_PRECISION=fp32
+rank() { # NUMBER HOST
+    RANK=$1 $2 sh -c "hssl-load s.db | hssl-augment --global-size 16 --local 0 -j1 | hssl-train --arch vit_nano --dim 16 \
+        --depth 1 --heads 1 --patch-size 8 --head-hidden 16 --head-bottleneck 8 --out-dim 16 --batch-size 4 --threads 1 \
+        --epochs 1 -o ranks.db" 2>"rank$1.err"
+}
+rank 1 "$r"
+ok 'ranks of two hosts do not meet without a secret' "grep -q 'HSSL_SECRET.*urandom' rank1.err"
+HSSL_SECRET=$(head -c 32 /dev/urandom | base64)
+export HSSL_SECRET
+listening() { $l sh -c "awk '\$4 == \"0A\" && \$2 ~ /:733D\$/ { print \$2 }' /proc/self/net/tcp*"; }
+rank 0 "$l" &
+becomes 'rank 0 listens at the address that was named, and there alone' listening 01004D0A:733D
+rank 1 "$r"
+is 'with one they do' "$?" 0
+wait $!
+ok 'and train' "grep -q 'done: 11 steps' rank0.err"
 done_testing
