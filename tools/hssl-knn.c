@@ -16,6 +16,7 @@
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
+#include "util/text.h"
 
 enum { MOST_K = 16 };
 
@@ -362,7 +363,8 @@ static void print_json(const Work *w)
     json_object_object_add(j, "knn", list);
     json_object_object_add(j, "headline", score_json(&w->scores[headline(w)]));
     json_object_object_add(j, "best", score_json(&w->scores[best(w)]));
-    puts(json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN));
+    text_put_json(stdout, json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN));
+    putchar('\n');
     json_object_put(j);
 }
 

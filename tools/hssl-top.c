@@ -4,6 +4,7 @@
 #include "util/log.h"
 #include "util/opt.h"
 #include "util/stop.h"
+#include "util/text.h"
 
 #include <json-c/json.h>
 #include <poll.h>
@@ -376,7 +377,8 @@ static int print_json(const Survey *s)
         json_object_array_add(all, one);
     }
     json_object_object_add(j, "pipelines", all);
-    bool wrote = puts(json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN)) >= 0 && !fflush(stdout);
+    text_put_json(stdout, json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN));
+    bool wrote = putchar('\n') != EOF && !fflush(stdout);
     json_object_put(j);
     return wrote ? 0 : err_system("standard output");
 }

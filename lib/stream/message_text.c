@@ -2,6 +2,7 @@
 #include "stream/message_internal.h"
 
 #include "util/err.h"
+#include "util/text.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -18,22 +19,12 @@ static void put_shape(FILE *f, const MsgTensor *t, const char *separator)
 /* Foreign text on a terminal: control bytes are shown, never obeyed. */
 static void put_plain(FILE *f, const char *s)
 {
-    for (; *s; s++)
-        if ((unsigned char)*s < 32 || *s == 127)
-            fprintf(f, "\\x%02x", (unsigned char)*s);
+    bool bad, control;
+    for (size_t n; (n = text_character(s, &bad, &control)); s += n)
+        if (control)
+            fprintf(f, "\\x%02x", (unsigned char)s[n - 1]);
         else
-            fputc(*s, f);
-}
-
-static void put_string(FILE *f, const char *s)
-{
-    fputc('"', f);
-    for (; *s; s++)
-        if ((unsigned char)*s < 32 || *s == 127)
-            fprintf(f, "\\u%04x", (unsigned char)*s);
-        else
-            fprintf(f, *s == '"' || *s == '\\' ? "\\%c" : "%c", *s);
-    fputc('"', f);
+            fwrite(s, 1, n, f);
 }
 
 static void put_real(FILE *f, double x)
@@ -104,7 +95,7 @@ static void json(FILE *f, const Message *m, bool sums)
     for (int i = 0; i < 3; i++)
         if (texts[i]) {
             fprintf(f, ",\"%s\":", keys[i]);
-            put_string(f, texts[i]);
+            text_put_string(f, texts[i]);
         }
     if (m->plan) {
         fputs(",\"plan\":[", f);
@@ -123,7 +114,7 @@ static void json(FILE *f, const Message *m, bool sums)
     for (int i = 0; i < m->tensors; i++) {
         const MsgTensor *t = &m->tensor[i];
         fputs(i ? ",{\"name\":" : "{\"name\":", f);
-        put_string(f, t->name);
+        text_put_string(f, t->name);
         fprintf(f, ",\"dtype\":\"%s\",\"shape\":[", msg_dtype_name(t->dtype));
         put_shape(f, t, ",");
         fprintf(f, "],\"medium\":\"%s\",\"bytes\":%zu", t->medium == MSG_SHARED ? "shared" : "inline", t->bytes);
@@ -136,10 +127,10 @@ static void json(FILE *f, const Message *m, bool sums)
     for (int i = 0; i < m->facts; i++) {
         const MsgFact *k = &m->fact[i];
         fputs(i ? "," : "", f);
-        put_string(f, k->key);
+        text_put_string(f, k->key);
         fputc(':', f);
         if (k->type == FACT_TEXT)
-            put_string(f, k->text);
+            text_put_string(f, k->text);
         else if (k->type == FACT_INT)
             fprintf(f, "%" PRId64, k->integer);
         else

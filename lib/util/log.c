@@ -1,6 +1,7 @@
 #include "util/log.h"
 
 #include "util/err.h"
+#include "util/text.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -30,12 +31,10 @@ static void say(const char *mark, const char *fmt, va_list ap)
     char line[2048];
     int n = snprintf(line, sizeof line, "%s%s: %s", line_drawn ? "\r\033[K" : "", program_name, mark);
     int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
-    size_t end = (size_t)n + (m < 0 ? 0 : (size_t)m);
-    if (end > sizeof line - 2)
-        end = sizeof line - 2;
-    for (size_t i = (size_t)n; i < end; i++) /* foreign text, such as a file's name, must not command the terminal */
-        if ((unsigned char)line[i] < 32 || line[i] == 127)
-            line[i] = '?';
+    if (m < 0)
+        line[n] = 0;
+    text_plain(line + n, line + n, sizeof line - (size_t)n - 1); /* it holds foreign text, such as a file's name */
+    size_t end = strlen(line);
     line[end++] = '\n';
     line_drawn = false;
     fflush(stdout);
@@ -145,7 +144,8 @@ void progress_update(Progress *p, int64_t done, const char *note)
         fprintf(stderr, "  %.4g %s/s", rate, p->unit);
         if (p->total)
             fprintf(stderr, "  ETA %s", eta);
-        fprintf(stderr, "%s%s", *note ? "  " : "", note);
+        char plain[256];
+        fprintf(stderr, "%s%s", *note ? "  " : "", text_plain(note, plain, sizeof plain));
         fflush(stderr);
         p->drawn = true;
         line_drawn = true;
@@ -154,7 +154,9 @@ void progress_update(Progress *p, int64_t done, const char *note)
                 program_name, p->what, (long long)done, (long long)p->total, rate);
         if (left >= 0)
             fprintf(stderr, ",\"eta_s\":%.0f", left);
-        fprintf(stderr, ",\"note\":\"%s\"}\n", note);
+        fputs(",\"note\":", stderr);
+        text_put_string(stderr, note);
+        fputs("}\n", stderr);
     }
 }
 

@@ -19,13 +19,13 @@ static const char *origins[MAX_OPTS];
 
 void opt_usage(const char *fmt, ...)
 {
+    char text[2048];
     va_list ap;
-    fflush(stdout);
-    fprintf(stderr, "%s: ", log_program());
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    fprintf(stderr, " (see %s --help)\n", log_program());
+    fflush(stdout);
+    fprintf(stderr, "%s: %s (see %s --help)\n", log_program(), text_plain(text, text, sizeof text), log_program());
     exit(2);
 }
 

@@ -1,8 +1,6 @@
 #include "util/text.h"
 
 #include <ctype.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +20,58 @@ static size_t character(const unsigned char *s)
         c = c << 6 | (s[i] & 0x3f);
     }
     return c >= least[n] && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff) ? n : 0;
+}
+
+size_t text_character(const char *s, bool *bad, bool *control)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    size_t n = character(u);
+    *bad = !n;
+    *control = n == 1 ? *u < 0x20 || *u == 0x7f : n == 2 ? u[0] == 0xc2 && u[1] < 0xa0 : !n && *u < 0xa0;
+    return !*u ? 0 : n ? n : 1;
+}
+
+char *text_plain(const char *s, char *to, size_t size)
+{
+    bool bad, control;
+    size_t at = 0, n;
+    for (; (n = text_character(s, &bad, &control)) && at + (control ? 1 : n) < size; s += n) {
+        if (control)
+            to[at] = '?';
+        else
+            memmove(to + at, s, n);
+        at += control ? 1 : n;
+    }
+    if (size)
+        to[at] = 0;
+    return to;
+}
+
+static void put_json(FILE *f, const char *s, const char *escaped)
+{
+    bool bad, control;
+    for (size_t n; (n = text_character(s, &bad, &control)); s += n) {
+        if (bad)
+            fputs("\xef\xbf\xbd", f);
+        else if (control)
+            fprintf(f, "\\u%04x", (unsigned char)s[n - 1]); /* of those in UTF-8 the second byte is the number */
+        else if (strchr(escaped, *s))
+            fprintf(f, "\\%c", *s);
+        else
+            fwrite(s, 1, n, f);
+    }
+}
+
+void text_put_string(FILE *f, const char *s)
+{
+    fputc('"', f);
+    put_json(f, s, "\"\\");
+    fputc('"', f);
+}
+
+void text_put_json(FILE *f, const char *json)
+{
+    put_json(f, json, "");
 }
 
 char *text_utf8(const char *s)

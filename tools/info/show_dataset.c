@@ -74,7 +74,7 @@ static void dataset_text(Dataset *ds, const Wanted *w)
     enum { SHOWN = 20 };
     Record r;
     int n = dataset_classes(ds);
-    printf("%s: dataset of %" PRIu64 " images, %s, %d classes%s\n", dataset_path(ds), dataset_count(ds),
+    printf("%s: dataset of %" PRIu64 " images, %s, %d classes%s\n", safe_text(dataset_path(ds)), dataset_count(ds),
            nice_bytes(dataset_bytes(ds)), n, w->verify ? "; every checksum is right" : "");
     for (int i = 0; i < n && i < SHOWN; i++)
         printf("  %4d  %-32s %" PRIu64 "\n", i, safe_text(dataset_class_name(ds, i)), dataset_class_count(ds, i));

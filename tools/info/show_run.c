@@ -57,7 +57,7 @@ static int list_tensors(Run *run, const Wanted *w)
         rc = checkpoint_each(cp, tensor_json, list);
         print_json(list);
     } else if (!rc) {
-        printf("%s: step %" PRIu64 "\n", run_path(run), checkpoint_step(cp));
+        printf("%s: step %" PRIu64 "\n", safe_text(run_path(run)), checkpoint_step(cp));
         rc = checkpoint_each(cp, print_tensor, NULL);
     }
     checkpoint_close(cp);
@@ -93,7 +93,7 @@ static int run_text(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
 {
     int64_t lines = run_log_count(run);
     char *ticket = live_teacher(run);
-    printf("%s: run, %" PRId64 " checkpoints, %" PRId64 " lines of log\n", run_path(run), n, lines);
+    printf("%s: run, %" PRId64 " checkpoints, %" PRId64 " lines of log\n", safe_text(run_path(run)), n, lines);
     print_config(run_config(run));
     print_provenance(run);
     if (ticket)

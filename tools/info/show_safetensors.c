@@ -32,7 +32,7 @@ int show_safetensors(const char *path, const Wanted *w)
         json_object_object_add(j, "tensors", list);
         print_json(j);
     } else {
-        printf("%s: safetensors, %zu tensors, %s\n", path, safetensors_count(st), nice_bytes(bytes));
+        printf("%s: safetensors, %zu tensors, %s\n", safe_text(path), safetensors_count(st), nice_bytes(bytes));
         for (size_t i = 0; i < safetensors_meta_count(st); i++) {
             const char *key = safetensors_meta_at(st, i, &value);
             printf("  %s = %s\n", safe_text(key), safe_text(value));

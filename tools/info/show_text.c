@@ -19,17 +19,14 @@ const char *safe_text(const char *s)
 {
     static char text[2][4200];
     static int i;
-    size_t n = 0;
     i = !i;
-    for (; s[n] && n < sizeof text[i] - 1; n++)
-        text[i][n] = (unsigned char)s[n] < 32 || s[n] == 127 ? '?' : s[n];
-    text[i][n] = 0;
-    return text[i];
+    return text_plain(s, text[i], sizeof text[i]);
 }
 
 void print_json(json_object *j)
 {
-    puts(json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+    text_put_json(stdout, json_object_to_json_string_ext(j, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+    putchar('\n');
     json_object_put(j);
 }
 

@@ -40,10 +40,10 @@ int show_ticket(const char *path, const Wanted *w)
         print_json(j);
         return 0;
     }
-    printf("%s: ticket of a stream of %s%s%s%s\n  endpoint  %s\n", path, t.kind, by ? " (made by " : "", by ? by : "",
-           by ? ")" : "", t.endpoint);
+    printf("%s: ticket of a stream of %s%s%s%s\n  endpoint  %s\n", safe_text(path), t.kind, by ? " (made by " : "", by ? by : "",
+           by ? ")" : "", safe_text(t.endpoint));
     for (int i = 0; i < t.pairs; i++)
-        printf("  %s = %s\n", t.pair[i].key, safe_text(ticket_value(&t, i)));
+        printf("  %s = %s\n", safe_text(t.pair[i].key), safe_text(ticket_value(&t, i)));
     if (!strncmp(t.endpoint, "ipc://", 6))
         printf("  %s\n", access(t.endpoint + 6, F_OK) ? "nobody is there: its producer has ended"
                                                      : "its socket is there");
