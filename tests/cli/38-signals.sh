@@ -8,7 +8,7 @@ ulimit -c 0
 rounds=$(siege 2)
 seed=${HSSL_TEST_SEED:-$(date +%N | sed 's/^0*//')}
 RANDOM=$((seed % 32768))
-echo "# HSSL_TEST_SEED=$seed"
+note "HSSL_TEST_SEED=$seed"
 
 # Products of over 128 terms take oneDNN's kernels that use the stack pointer as a general register.
 hssl-synth -n 40 -c 4 -s 40 s.db 2>/dev/null || exit 1
@@ -88,7 +88,7 @@ storm() { # NAME OPTION...
         wait
         [ "$(cat r.rc) $(digest r.err)" = "0 $want" ] || { bad=$((bad + 1)); echo "# $name: exit $(cat r.rc), $(tail -n 1 r.err)"; }
     done
-    echo "# $name: $rounds trainings, $sent signals"
+    note "$name: $rounds trainings, $sent signals"
     is "SIGUSR1 all the time, $name: the same bits" "$bad" 0
 }
 storm 'teacher inside' --teacher-in-process
@@ -108,20 +108,19 @@ once() { # NAME TRAIN "OPTION..." HOW
         $how "$pid" 2>/dev/null
         wait
         rc=$(cat r.rc)
-        if [ "$rc" = 143 ]; then
+        # Where one rank goes before all have met, mpirun may tell the status of another.
+        if [ "$rc" = 143 ] || { [ "$train" = mpi_train ] && [ "$rc" != 0 ] && [ ! -e r.db ]; }; then
             stopped=$((stopped + 1))
             if grep -q 'finishing the step' r.err && ! grep -q 'holds a checkpoint' r.err; then
                 bad=$((bad + 1))
                 echo "# $name: stopped without a checkpoint: $(tail -n 1 r.err)"
             fi
-            again=
-            [ ! -e r.db ] || again=--resume
-            $train $options $again
+            $train $options --resume
             rc=$(cat r.rc)
         fi
         [ "$rc $(digest r.err)" = "0 $want" ] || { bad=$((bad + 1)); echo "# $name: exit $rc, $(tail -n 1 r.err)"; }
     done
-    echo "# $name: $rounds trainings, $stopped stopped"
+    note "$name: $rounds trainings, $stopped stopped"
     is "SIGTERM at any moment, $name: the same bits in the end" "$bad:${want:+trained}" 0:trained
 }
 term() { kill -TERM "$1"; }
@@ -132,7 +131,7 @@ once 'two at once, as timeout(1) sends them' train '' twice
 HSSL_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 once 'AVX2' train '' term
 if mpi_works; then
     start mpi_train -t1 --epochs 100000 --log-every 1 --log m.jsonl -f
-    await m.jsonl '"step":3,' r.rc
+    await m.jsonl '"step":3,'
     is "a rank under mpirun ($(ls "/proc/$pid/task" | wc -l) threads): no handler, and one thread that waits" "$(look "$pid")" '0 1'
     kill -TERM "$pid"
     wait
