@@ -143,8 +143,8 @@ static void settle_epochs(Training *t, int64_t stored)
     int64_t s = t->at.steps_per_epoch;
     if (config.epochs * s < t->at.step) {
         err_set(ERR_USAGE,
-                "--epochs %" PRId64 ": %s has done %" PRId64 " steps, %" PRId64 " an epoch: at least %" PRId64,
-                config.epochs, options.output, t->at.step, s, (t->at.step + s - 1) / s);
+                "--epochs %" PRId64 ": %s has done %" PRId64 " steps, %" PRId64 " an epoch: at least %"
+                PRId64, config.epochs, options.output, t->at.step, s, (t->at.step + s - 1) / s);
         give_up(t);
     }
     t->epochs_before = config.epochs != stored ? stored : 0;

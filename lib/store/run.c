@@ -115,7 +115,7 @@ static int fact_name(const char *key, char *name, size_t size)
     return 0;
 }
 
-/* The configuration, and a fact or none (key NULL), in one transaction: that which makes the run, if first. */
+/* The configuration, and a fact or none (key NULL), in one transaction; first: that which makes the run. */
 static int put_settings(Run *run, bool first, const char *config_json, const char *key, const char *text)
 {
     char name[KEY_MAX + 8];

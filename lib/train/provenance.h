@@ -49,7 +49,7 @@ typedef struct {
 int provenance_from_stream(Provenance *p, const Message *welcome);
 void provenance_free(Provenance *p);
 
-/* key: one of the table's. text NULL: not known. 0, or -1 with ERR_DATA where it is not of the table's type. */
+/* key: one of the table's. text NULL: not known. 0, or -1 with ERR_DATA where it is of another type. */
 int provenance_set(Provenance *p, const char *key, const char *text);
 /* NULL where it is not known. */
 const char *provenance_get(const Provenance *p, const char *key);

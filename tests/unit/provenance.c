@@ -1,5 +1,5 @@
-/* What a run keeps of where it comes from. With arguments a tool for tests/cli: --forget RUN takes that out of
- * a run, --begin RUN NEW makes a run with the settings of another and nothing else. */
+/* What a run keeps of where it comes from. With arguments a tool for tests/cli: --forget RUN takes that out
+ * of a run, --begin RUN NEW makes a run with the settings of another and nothing else. */
 #include "../tap.h"
 
 #include "store/run.h"

@@ -2,6 +2,7 @@
 #include "training.h"
 
 #include "models/backbone.h"
+#include "tensor/backend.h"
 #include "util/err.h"
 #include "util/text.h"
 
@@ -160,6 +161,8 @@ static int same_for_all(Training *t, const Provenance *mine)
                          "the stream of rank %d is not that of rank 0: %s; each rank's pipeline is the same",
                          rank, words);
     }
+    /* The first makes a run for nobody before the others have agreed. */
+    rc = rc || group_meet(t->group) || t->be->sync(t->be) ? -1 : 0;
     provenance_free(&here);
     provenance_free(&first);
     free(text);
@@ -175,8 +178,7 @@ static int same_as_before(Training *t, const Provenance *now)
     int n = provenance_compare(&t->origin, now, words, sizeof words, &unchecked);
     if (unchecked)
         log_warn("%s does not tell all of the stream it was begun with, as older versions did not: whether "
-                 "this is the "
-                 "same could not be checked",
+                 "this is the same could not be checked",
                  options.output);
     if (!n)
         return 0;
