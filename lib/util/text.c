@@ -89,36 +89,33 @@ char *text_utf8(const char *s)
     return out;
 }
 
-/* What a terminal would obey, or not every shell passes on: bytes that aren't UTF-8, all controls. */
-static bool is_wild(const unsigned char *s, size_t n)
+/* Bytes of the character at s, 0 at the end. *wild: some shell spoils it, or a terminal would obey it. */
+static size_t shell_character(const char *s, bool *wild)
 {
-    return !n || (s[0] < 32 && s[0] != '\n') || s[0] == 127 || (s[0] == 0xc2 && s[1] < 0xa0);
+    bool bad, control;
+    size_t n = text_character(s, &bad, &control);
+    *wild = bad || (control && n && *s != '\n');
+    return n;
 }
 
 /* In single quotes, but for wild bytes: those come from printf, which every shell has. A newline at the end
  * of what it prints would get lost, so newlines stay within the quotes. */
 static void put_quoted(FILE *f, const char *s)
 {
+    bool wild, was = false;
     fputc('\'', f);
-    while (*s) {
-        size_t n = character((const unsigned char *)s);
-        if (is_wild((const unsigned char *)s, n)) {
-            fputs("'\"$(printf '", f);
-            do {
-                for (n = n ? n : 1; n; n--)
-                    fprintf(f, "\\%03o", (unsigned char)*s++);
-                n = character((const unsigned char *)s);
-            } while (*s && is_wild((const unsigned char *)s, n));
-            fputs("')\"'", f);
-        } else if (*s == '\'') {
+    for (size_t n; (n = shell_character(s, &wild)); s += n) {
+        if (wild != was)
+            fputs(wild ? "'\"$(printf '" : "')\"'", f);
+        was = wild;
+        for (size_t i = 0; wild && i < n; i++)
+            fprintf(f, "\\%03o", (unsigned char)s[i]);
+        if (!wild && *s == '\'')
             fputs("'\\''", f);
-            s++;
-        } else {
+        else if (!wild)
             fwrite(s, 1, n, f);
-            s += n;
-        }
     }
-    fputc('\'', f);
+    fputs(was ? "')\"''" : "'", f);
 }
 
 char *text_shell(const char *s)
