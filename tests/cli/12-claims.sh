@@ -24,6 +24,8 @@ hssl-import c c.db 2>/dev/null
 hssl-synth -n 8 -s 24 views.db 2>/dev/null
 views() { hssl-load views.db 2>/dev/null | hssl-multicrop --global-size 16 --local 0 2>/dev/null | hssl-augment -j1 2>/dev/null; }
 clean() { rm -rf t.db* .t.db* al; mkdir al; }
+# Whether process $1 has claimed t.db; asking claims nothing, for the file is there.
+under_way() { hssl-synth -n 1 t.db 2>&1 | grep -q "process $1 "; }
 # Two commands at once; $ra and $rb are their exit statuses.
 both() {
     (eval "$1") 2>a.err &
@@ -106,7 +108,7 @@ for name in plain soft; do
         pid=$!
         exec 9>list
         find a -name '*.jpg' | sort >&9
-        until hssl-import --repair t.db 2>&1 | grep -q "process $pid "; do kill -0 $pid || break; done
+        until under_way $pid; do kill -0 $pid || break; done
         both "hssl-import -f b $other" "hssl-synth -f -n 10 $other"
         count=$((count + 1))
         hssl-import b $other 2>c.err && wrong "$name-import"
@@ -195,7 +197,7 @@ if [ "$(id -u)" = 0 ] && stranger --version >/dev/null 2>&1; then
         pid=$!
         exec 9>list
         find a b -name '*.jpg' | sort >&9
-        until hssl-import --repair t.db 2>&1 | grep -q "process $pid "; do kill -0 $pid || break; done
+        until under_way $pid; do kill -0 $pid || break; done
         stranger --verify t.db >info 2>&1 && wrong read
         grep -q "process $pid writes it" info || wrong "unnamed-$(tr ' ' _ <info)"
         chmod 666 t.db-lock
