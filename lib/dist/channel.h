@@ -56,7 +56,7 @@ void channel_patience(const Channel *c, int ms);
 int channel_put(Channel *c, uint32_t what, const void *bytes, size_t n); /* n <= CHANNEL_MOST */
 int channel_head(Channel *c, uint32_t *what, size_t *n);
 /* The bytes of the frame whose head came last, n as it says. */
-int channel_take(Channel *c, void *bytes, size_t n);
+int channel_take(Channel *c, void *bytes, size_t n); /* bytes: never NULL */
 /* The same where somebody else has read them: bytes become what they were. */
 int channel_unseal(Channel *c, const FrameHead *head, void *bytes, const unsigned char *tag);
 /* Whether the next frame is one of that kind, or has come in part only. */

@@ -334,11 +334,12 @@ static int await_welcome(const Rendezvous *r, const char *address, Channel *to)
 {
     uint32_t what;
     size_t n;
+    char none;
     double left = r->until - log_seconds();
     int rc = await(to->fd, (left > 0 ? left : 0) + HELLO_MS / 1000.0);
     if (rc < 0)
         return -1;
-    if (rc || channel_head(to, &what, &n) || n || what != WELCOME || channel_take(to, NULL, 0))
+    if (rc || channel_head(to, &what, &n) || n || what != WELCOME || channel_take(to, &none, 0))
         return err_set(ERR_PEER, "rank 0 at %s has gone before all ranks were there", address);
     return 0;
 }

@@ -107,10 +107,10 @@ is '--limit of a stream: the first ones' "$(images limtar.db)" 300
 # Interrupted, and started again. The list stays open, so the import can't be ready before it is stopped.
 find m -name '*.jpg' | sort | hssl-import - whole.db 2>/dev/null
 mkfifo list
-# Not INT, which a shell has its background jobs ignore.
 for signal in KILL TERM HUP; do
     rm -f int.db int.db-lock
-    hssl-import - int.db <list >/dev/null 2>&1 &
+    # A signal that is ignored from the start stays ignored, as SIGHUP is under nohup.
+    env --default-signal=HUP hssl-import - int.db <list >/dev/null 2>&1 &
     pid=$!
     exec 9>list
     find m -name '*.jpg' | sort >&9
