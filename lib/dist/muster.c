@@ -3,6 +3,7 @@
 #include "dist/rendezvous.h"
 #include "util/err.h"
 #include "util/log.h"
+#include "util/text.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -110,7 +111,7 @@ static int listen_to(Muster *m, int i)
     if (n >= sizeof text || channel_take(&m->to[i], text, n))
         return -1;
     text[n] = 0;
-    rendezvous_printable(text);
+    text_plain(text, text, sizeof text);
     name_of(m, i, who, sizeof who);
     switch (what) {
     case BEAT:

@@ -4,6 +4,7 @@
 #include "util/err.h"
 #include "util/log.h"
 #include "util/stop.h"
+#include "util/text.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -48,13 +49,6 @@ typedef struct {
     char named[MOST_NAMED][ADDRESS_TEXT];
     int nnamed;
 } Door;
-
-void rendezvous_printable(char *text)
-{
-    for (unsigned char *p = (unsigned char *)text; *p; p++)
-        if (*p < ' ' || *p > '~')
-            *p = '?';
-}
 
 /* ---------------------------------------------------------------- rank 0 */
 
@@ -156,7 +150,7 @@ static const char *answer_hello(Door *d, Caller *c)
     h->world = (int32_t)le32toh((uint32_t)h->world);
     h->pid = (int32_t)le32toh((uint32_t)h->pid);
     h->version[sizeof h->version - 1] = h->job[sizeof h->job - 1] = h->host[sizeof h->host - 1] = 0;
-    rendezvous_printable(h->host);
+    text_plain(h->host, h->host, sizeof h->host);
     const char *why = misfit(d, h);
     if (why) {
         snprintf(c->address, sizeof c->address, "process %d of host %s", (int)h->pid, h->host);
@@ -326,7 +320,7 @@ static int introduce(const Rendezvous *r, const char *address, int fd, Channel *
     if (n >= sizeof why || channel_take(to, why, n))
         return err_set(
             ERR_PEER, "at %s there is somebody else than rank 0: it does not know the job's secret", address);
-    rendezvous_printable(why);
+    text_plain(why, why, sizeof why);
     return what == ADMITTED ? 0 : err_set(ERR_PEER, "rank 0 at %s refuses this process: %s", address, why);
 }
 

@@ -31,7 +31,4 @@ int rendezvous_gather(const Rendezvous *r, int listening, Channel *to, Hello *wh
 /* Another rank calls, and waits until all are there. 0, or -1. */
 int rendezvous_call(const Rendezvous *r, const char *address, Channel *to);
 
-/* Text from outside, for a terminal. */
-void rendezvous_printable(char *text);
-
 #endif
