@@ -167,7 +167,7 @@ i=0
 while [ $i -lt $rounds ]; do
     i=$((i + 1))
     clean
-    views | hssl-train $tiny --epochs 100000 -o t.db >/dev/null 2>&1 &
+    views | hssl-train $tiny --epochs 100000 -o t.db >/dev/null 2>t.err &
     until hssl-info t.db >/dev/null 2>&1 || ! kill -0 $!; do sleep 0.02; done
     pid=$(processes | grep 'hssl-train.*-o t.db' | while read -r p rest; do
         [ "$(readlink "/proc/$p/cwd")" = "$PWD" ] && echo "$p"; done)
@@ -175,7 +175,7 @@ while [ $i -lt $rounds ]; do
     count=$((count + 1))
     [ $ra$rb = 11 ] && grep -q "process $pid " a.err && grep -q "process $pid " b.err || wrong refused
     hssl-synth -f -n 4 t.db 2>/dev/null && wrong synth
-    kill -TERM $pid
+    kill -TERM $pid || wrong "ended-by-itself-$(tail -n 1 t.err | tr ' ' _)"
     wait
     hssl-info --verify t.db >info 2>&1 && grep -q ' [12] checkpoints' info || wrong checkpoint
 done
