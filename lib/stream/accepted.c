@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 enum { KEPT = 256 };
 
@@ -19,7 +17,7 @@ static struct {
 } kept[KEPT];
 static unsigned first, count;
 
-static void keep(int fd)
+void accepted_keep(int fd)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
@@ -36,15 +34,6 @@ static void keep(int fd)
         pthread_mutex_unlock(&guard);
     }
     errno = before;
-}
-
-/* In place of the C library's. */
-int accept4(int fd, struct sockaddr *address, socklen_t *n, int flags)
-{
-    int got = (int)syscall(SYS_accept4, fd, address, n, flags);
-    if (got >= 0)
-        keep(got);
-    return got;
 }
 
 static int take(int fd, struct sockaddr_storage *a)

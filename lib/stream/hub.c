@@ -3,6 +3,7 @@
 #include "stream/ends.h"
 #include "stream/gauges.h"
 #include "stream/hub_state.h"
+#include "stream/pack.h"
 #include "stream/process.h"
 #include "stream/sockdir.h"
 #include "util/err.h"
@@ -16,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Answers of one worker that wait to be read, of so many that send them inline, all. */
+enum { ANSWERS = 8, HUB_INLINE = 128, PACK_MOST = PACK_BYTES + PACK_RECORD + (64 << 10) };
 enum { LINGER_MS = 300, LEAST_ROOM = 64, MOST_ROOM = 4096, LOOK_MS = 250 };
 static const int64_t LARGEST_FRAME = (int64_t)1 << 31;
 /* Seconds, unless the configuration says otherwise; see HubConfig. */
@@ -97,6 +100,7 @@ static void on_hello(Hub *h, int port, const WireId *from, const Message *m)
     *w = (HubWorker){ .used = true, .id = *from, .port = port, .gone = -1, .heard = log_seconds(),
                       .number = ++h->counts.joined, .pid = pid };
     h->counts.workers++;
+    wire_keep(h->port[port].socket, from, true);
     if (w->pid)
         watch_process(h, w);
     if (w->pid && strcmp(h->config.medium, "inline"))
@@ -398,13 +402,18 @@ HubCounts hub_counts(const Hub *h)
 static int open_port(Hub *h, const char *listen)
 {
     int p = h->ports;
-    int64_t frame = WIRE_CONTROL_BYTES + (int64_t)h->slot_bytes;
+    WireBounds b = wire_bounds(ZMQ_ROUTER);
+    int64_t answer = (h->slot_bytes > PACK_MOST ? (int64_t)h->slot_bytes : PACK_MOST) + WIRE_CONTROL_BYTES;
+    b.queue = ANSWERS;
+    b.frame = answer < LARGEST_FRAME ? answer : LARGEST_FRAME;
+    b.unread = (ANSWERS + 2) * answer; /* beside those that wait one that comes and one that found no room */
+    b.unread_all = HUB_INLINE * b.unread;
+    b.unsent = LARGEST_FRAME;
     if (!(h->port[p].socket = wire_socket(ZMQ_ROUTER)))
         return -1;
     h->ports++;
     snprintf(h->port[p].ticket.kind, sizeof h->port[p].ticket.kind, "work");
-    return wire_max_frame(h->port[p].socket, frame < LARGEST_FRAME ? frame : LARGEST_FRAME) ||
-                   wire_bind(h->port[p].socket, "work", listen, &h->port[p].ticket)
+    return wire_bound(h->port[p].socket, &b) || wire_bind(h->port[p].socket, "work", listen, &h->port[p].ticket)
                ? -1
                : 0;
 }

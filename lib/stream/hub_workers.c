@@ -53,6 +53,7 @@ void worker_remove(Hub *h, HubWorker *w, bool writes)
     else if (w->desk)
         desk_return(w->desk);
     process_forget(&w->gone);
+    wire_keep(h->port[w->port].socket, &w->id, false);
     w->used = false;
     h->counts.workers--;
 }

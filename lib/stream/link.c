@@ -8,8 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { LINGER_MS = 1000, WATCHER_QUEUE = 64 };
+enum { LINGER_MS = 1000 };
 
 struct Link {
     void *socket;
@@ -20,6 +21,16 @@ struct Link {
     char line[TICKET_MAX_LINE];
 };
 
+/* All of a model's parameters in one message, or in several that follow each other; what is larger than half of the
+ * memory could not be used here. */
+static int bound(void *socket)
+{
+    WireBounds b = wire_bounds(ZMQ_DEALER);
+    b.frame = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 2;
+    b.unread = b.unread_all = b.unsent = b.frame;
+    return wire_bound(socket, &b);
+}
+
 static Link *link_new(int type)
 {
     Link *l = calloc(1, sizeof *l);
@@ -29,14 +40,9 @@ static Link *link_new(int type)
     }
     l->life = -1;
     l->publishes = type == ZMQ_XPUB;
-    if (!(l->socket = wire_socket(type)) || wire_watch(&l->watch, l->socket)) {
+    if (!(l->socket = wire_socket(type)) || (type == ZMQ_DEALER && bound(l->socket)) || wire_watch(&l->watch, l->socket)) {
         link_close(&l);
         return NULL;
-    }
-    if (type == ZMQ_XPUB || type == ZMQ_SUB) {
-        int queue = WATCHER_QUEUE;
-        zmq_setsockopt(l->socket, ZMQ_SNDHWM, &queue, sizeof queue);
-        zmq_setsockopt(l->socket, ZMQ_RCVHWM, &queue, sizeof queue);
     }
     if (type == ZMQ_XPUB) {
         int each = 1; /* tell of each that comes and goes, not of the first and the last */

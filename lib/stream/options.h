@@ -13,6 +13,7 @@ typedef struct {
     bool stay;          /* wait for another consumer when one has left */
     int64_t fan_out;    /* consumers that each get every record; 0: one. Only who can make records again has it */
     const char *medium; /* "auto", "shm", "inline"; NULL: auto */
+    double idle;        /* seconds that a consumer may take nothing of what waits for it; 0: 60 */
     int64_t memory;     /* bytes of records that a stage holds or has asked for; 0: as many as its credit says */
 } StreamOptions;
 

@@ -82,6 +82,16 @@ static int say_hello(Sink *s, const SinkConfig *c)
     return wire_send(s->socket, NULL, &m) < 0 ? -1 : 0;
 }
 
+/* What a producer may send that is not read yet: more where more was asked for at once. What it is sent is short. */
+static int bound(void *socket, int64_t memory)
+{
+    WireBounds b = wire_bounds(ZMQ_DEALER);
+    if (memory > b.unread / 2)
+        b.unread = b.unread_all = 2 * memory;
+    b.unsent = WIRE_UNSENT_WORDS;
+    return wire_bound(socket, &b);
+}
+
 Sink *sink_open(const Ticket *t, const SinkConfig *c)
 {
     Sink *s = calloc(1, sizeof *s);
@@ -97,7 +107,7 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c)
     s->life = wire_is_pipe(c->life) ? c->life : -1;
     s->limit = s->sent_limit = c->limit;
     message_init(&s->welcome, MSG_NONE);
-    if (!(s->socket = wire_socket(ZMQ_DEALER)) || wire_watch(&s->watch, s->socket))
+    if (!(s->socket = wire_socket(ZMQ_DEALER)) || bound(s->socket, c->memory) || wire_watch(&s->watch, s->socket))
         goto fail;
     if (!wire_connect(s->socket, t) && !say_hello(s, c))
         return s;

@@ -17,7 +17,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { MAX_PEERS = 64, LINGER_MS = 500, LOOK_MS = 500, PROBE_BYTES = 4096 };
+enum { MAX_PEERS = 64, LINGER_MS = 500, LOOK_MS = 500, FULL_MS = 10, PROBE_BYTES = 4096 };
+/* Whatever a consumer asks for: records that it may have before it asks again. */
+enum { MOST_CREDIT = 1 << 16 };
+static const double IDLE = 60;
 static const double KNOCK = 2; /* seconds between looks whether a consumer elsewhere is still connected */
 
 typedef struct {
@@ -26,6 +29,7 @@ typedef struct {
     uint64_t next, pending; /* source_next(): its position; handed out and not acknowledged */
     int gone;               /* see process_watch() */
     bool welcomed, ended;
+    bool full;   /* takes no more for now: it has not read what it was given */
     bool shares; /* maps shared memory */
     bool told;   /* has said whether it does */
 } Peer;
@@ -151,6 +155,7 @@ static Peer *find_peer(Source *s, const WireId *id)
 
 static void drop_peer(Source *s, Peer *p)
 {
+    wire_keep(s->socket, &p->id, false);
     process_forget(&p->gone);
     *p = s->peer[--s->peers];
     s->turn = -1;
@@ -165,6 +170,19 @@ static bool connected(Source *s, const Peer *p)
     return wire_send(s->socket, &p->id, &m) != 0;
 }
 
+/* One that asks, is given, and takes none of it. */
+static bool reads_nothing(Source *s, Peer *p)
+{
+    double idle, most = s->options.idle > 0 ? s->options.idle : IDLE;
+    p->full = wire_unsent(s->socket, &p->id, &idle) > WIRE_UNSENT_RECORDS;
+    if (!p->full || idle < most)
+        return false;
+    log_warn("a consumer has read nothing for %.0f seconds with %d MiB waiting for it: it is dropped", idle,
+             WIRE_UNSENT_RECORDS >> 20);
+    wire_cut(s->socket, &p->id);
+    return true;
+}
+
 static void drop_dead(Source *s, bool ask)
 {
     double now = log_seconds();
@@ -173,6 +191,10 @@ static void drop_dead(Source *s, bool ask)
         s->knocked = now;
     for (int i = s->peers; i-- > 0;) {
         Peer *p = &s->peer[i];
+        if (p->full && reads_nothing(s, p)) {
+            drop_peer(s, p);
+            continue;
+        }
         if (p->gone >= 0 ? !process_gone(p->gone) : !knock || connected(s, p))
             continue;
         log_debug("stream", "a consumer has died");
@@ -215,7 +237,13 @@ static Peer *admit(Source *s, const WireId *from)
     }
     Peer *p = &s->peer[s->peers++];
     *p = (Peer){ .id = *from, .gone = -1 };
+    wire_keep(s->socket, from, true);
     return p;
+}
+
+static uint64_t capped(uint64_t credit)
+{
+    return credit < MOST_CREDIT ? credit : MOST_CREDIT;
 }
 
 static void on_hello(Source *s, const WireId *from, const Message *m)
@@ -232,7 +260,7 @@ static void on_hello(Source *s, const WireId *from, const Message *m)
         return;
     if (p->gone < 0 && !s->options.listen)
         p->gone = process_watch(message_int(m, "pid", 0));
-    *p = (Peer){ .id = *from, .credit = m->credit, .limit = m->limit, .next = m->seq, .gone = p->gone,
+    *p = (Peer){ .id = *from, .credit = capped(m->credit), .limit = m->limit, .next = m->seq, .gone = p->gone,
                  .shares = p->shares };
     log_debug("stream", "hello from %s: start %" PRIu64 ", credit %" PRIu64, who, m->seq, m->credit);
     s->restarted = s->greeted;
@@ -246,7 +274,7 @@ static void on_hello(Source *s, const WireId *from, const Message *m)
 static void on_want(Source *s, Peer *p, const Message *m)
 {
     const char *medium = message_text(m, "medium", NULL);
-    p->credit += m->credit;
+    p->credit = capped(p->credit + capped(m->credit));
     if (p->limit != UINT64_MAX && m->limit > p->limit)
         p->limit = m->limit;
     for (int i = 0; i < m->acks; i++) {
@@ -308,6 +336,9 @@ int source_patience(const Source *s)
 {
     if (source_left(s))
         return 0; /* the bye was read on the way here: no event will tell of it again */
+    for (int i = 0; i < s->peers; i++)
+        if (s->peer[i].full)
+            return FULL_MS; /* nor that it reads */
     for (int i = 0; i < s->peers; i++)
         if (s->peer[i].gone < 0)
             return (int)(1000 * KNOCK);
@@ -398,13 +429,23 @@ static bool takes(const Peer *p, uint64_t seq)
     return p->welcomed && p->told && p->credit && seq < p->limit;
 }
 
+/* And has room for it, as things are now. */
+static bool may_have(Source *s, Peer *p, uint64_t seq)
+{
+    double idle;
+    if (!takes(p, seq))
+        return false;
+    p->full = wire_unsent(s->socket, &p->id, &idle) > WIRE_UNSENT_RECORDS;
+    return !p->full;
+}
+
 bool source_ready(Source *s, uint64_t seq)
 {
     s->blocked = false;
-    if (s->peers && !s->restarted && takes(&s->peer[0], seq))
+    if (s->peers && !s->restarted && may_have(s, &s->peer[0], seq))
         return true;
     read_control(s);
-    s->blocked = !s->peers || s->restarted || !takes(&s->peer[0], seq);
+    s->blocked = !s->peers || s->restarted || !may_have(s, &s->peer[0], seq);
     return !s->blocked;
 }
 
@@ -423,7 +464,7 @@ bool source_next(Source *s, uint64_t total, uint64_t *seq)
         if (p->next >= total) {
             if (p->welcomed && !p->ended)
                 send_end(s, p, p->next);
-        } else if (takes(p, p->next)) {
+        } else if (may_have(s, p, p->next)) {
             s->turn = i;
             *seq = p->next;
             return true;

@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
+#include <limits.h>
 #include <malloc.h>
 #include <net/if.h>
 #include <netdb.h>
@@ -22,6 +23,10 @@
 enum { HEARTBEAT_MS = 5000, SILENCE_MS = 20000, RECONNECT_MS = 100, RECONNECT_MAX_MS = 2000 };
 enum { KEEPALIVE_S = 30, MANY_FILES = 65536, MIN_LINGER_MS = 100 };
 
+/* ZeroMQ's ZMQ_ZERO_COPY_RECV, which its header shows to drafts only: a small frame would keep alive the 8 KiB that it
+ * came in. Large ones are not copied anyway. */
+enum { ZERO_COPY_RECV = 10 };
+
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static void *context;
 static WireState *states;
@@ -29,6 +34,20 @@ static WireState *states;
 int wire_error(const char *what)
 {
     return err_set(ERR_SYSTEM, "%s: %s", what, zmq_strerror(errno));
+}
+
+/* A consumer says little, and less the less it is answered: its records are bounded, and so is what it has to say of
+ * them. 64 consumers that all wait for a producer at work stay far below. A subscriber subscribes once. What comes to
+ * a DEALER or SUB was asked for: 16 messages, so 60 MB each on average before a producer is taken for a hostile one. */
+WireBounds wire_bounds(int type)
+{
+    const int64_t k = 1 << 10, m = 1 << 20, g = 1 << 30;
+    if (type == ZMQ_ROUTER)
+        return (WireBounds){ .frame = WIRE_CONTROL_BYTES, .queue = 64, .unread = 512 * k, .unread_all = 4 * m,
+                             .unsent = 64 * m, .peers = 256 };
+    if (type == ZMQ_XPUB)
+        return (WireBounds){ .frame = 4 * k, .queue = 16, .unread = 4 * k, .unread_all = 64 * k, .peers = 8 };
+    return (WireBounds){ .frame = g, .queue = 16, .unread = g, .unread_all = g, .unsent = g, .peers = 4 };
 }
 
 static void set_int(void *socket, int option, int value)
@@ -45,10 +64,11 @@ void *wire_socket(int type)
         return NULL;
     }
     pthread_mutex_lock(&guard);
-    if (!context)
-        context = zmq_ctx_new();
+    if (!context && (context = zmq_ctx_new()))
+        zmq_ctx_set(context, ZERO_COPY_RECV, 0);
     if (context && (s = zmq_socket(context, type))) {
         state->socket = s;
+        state->type = type;
         state->next = states;
         states = state;
     }
@@ -58,18 +78,55 @@ void *wire_socket(int type)
         free(state);
         return NULL;
     }
-    set_int(s, ZMQ_SNDHWM, 0);
-    set_int(s, ZMQ_RCVHWM, 0);
     set_int(s, ZMQ_LINGER, 0);
     if (type == ZMQ_ROUTER)
         set_int(s, ZMQ_ROUTER_MANDATORY, 1);
-    wire_max_frame(s, type == ZMQ_ROUTER || type == ZMQ_XPUB ? WIRE_CONTROL_BYTES : (int64_t)16 << 30);
+    if (type == ZMQ_PAIR) { /* events of our own, which ZeroMQ's thread must never wait to tell */
+        set_int(s, ZMQ_SNDHWM, 0);
+        set_int(s, ZMQ_RCVHWM, 0);
+        return s;
+    }
+    WireBounds b = wire_bounds(type);
+    set_int(s, ZMQ_HANDSHAKE_IVL, SECURE_HANDSHAKE_MS);
+    if (wire_bound(s, &b))
+        wire_close(&s, 0);
     return s;
 }
 
-int wire_max_frame(void *socket, int64_t bytes)
+static int most_messages(int64_t bytes)
 {
-    return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &bytes, sizeof bytes) ? wire_error("ZeroMQ socket") : 0;
+    return bytes / GATE_FRAME < INT_MAX ? (int)(bytes / GATE_FRAME) + 1 : INT_MAX;
+}
+
+/* So many messages to be sent weigh more than is allowed, so sending never waits. To subscribers it leaves out what
+ * does not fit. */
+int wire_bound(void *socket, const WireBounds *b)
+{
+    WireState *s = wire_state(socket);
+    GateRule rule = { .unread = b->unread, .unread_all = b->unread_all, .unsent = b->unsent, .connections = b->peers,
+                      .deaf = s->type == ZMQ_XPUB };
+    set_int(socket, ZMQ_RCVHWM, b->queue);
+    set_int(socket, ZMQ_SNDHWM, s->type == ZMQ_XPUB ? b->queue : most_messages(b->unsent));
+    if (zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &b->frame, sizeof b->frame))
+        return wire_error("ZeroMQ socket");
+    if (s->gate)
+        gate_rule(s->gate, &rule);
+    return s->gate || (s->gate = gate_open(&rule)) ? 0 : -1;
+}
+
+void wire_keep(void *socket, const WireId *peer, bool keep)
+{
+    gate_keep(wire_state(socket)->gate, peer->connection, keep);
+}
+
+void wire_cut(void *socket, const WireId *peer)
+{
+    gate_cut(wire_state(socket)->gate, peer->connection);
+}
+
+int64_t wire_unsent(void *socket, const WireId *peer, double *idle)
+{
+    return gate_unsent(wire_state(socket)->gate, peer->connection, idle);
 }
 
 void wire_keep_memory(void)
@@ -108,6 +165,8 @@ void wire_close(void **socket, int linger_ms)
             *at = state->next;
             break;
         }
+    if (state)
+        gate_close(&state->gate);
     zmq_close(*socket);
     *socket = NULL;
     if (!states) {
@@ -236,7 +295,7 @@ static int bind_tcp(void *socket, const char *listen, Ticket *t)
     more_descriptors();
     if (secure_serve(context, socket, t))
         goto out;
-    if (zmq_bind(socket, t->endpoint)) {
+    if (gate_bind(wire_state(socket)->gate, socket, t->endpoint)) {
         err_set(errno == EADDRNOTAVAIL || errno == ENODEV ? ERR_USAGE : ERR_SYSTEM, "--listen %s: %s", listen,
                 zmq_strerror(errno));
         goto out;
@@ -264,7 +323,8 @@ int wire_bind(void *socket, const char *name, const char *listen, Ticket *t)
     if (sockdir_acquire(name, path, sizeof path))
         return -1;
     snprintf(t->endpoint, sizeof t->endpoint, "ipc://%s", path);
-    if (zmq_bind(socket, t->endpoint)) {
+    more_descriptors();
+    if (gate_bind(wire_state(socket)->gate, socket, t->endpoint)) {
         wire_error(t->endpoint);
         sockdir_release();
         return -1;
@@ -285,7 +345,7 @@ int wire_connect(void *socket, const Ticket *t)
         if (secure_client(socket, t))
             return -1;
     }
-    if (zmq_connect(socket, t->endpoint))
+    if (gate_connect(wire_state(socket)->gate, socket, t->endpoint))
         return err_set(ERR_PEER, "%s: %s", t->endpoint, zmq_strerror(errno));
     return 0;
 }

@@ -13,22 +13,40 @@ enum { WIRE_MAX_ID = 64 };
 typedef struct {
     size_t size;
     uint8_t bytes[WIRE_MAX_ID];
+    uint64_t connection; /* that it said this by, see stream/gate.h; 0: not known */
 } WireId;
 
+/* What a socket's peers can make a process set aside at most. Bytes are those of frames, each with GATE_FRAME more;
+ * frames of a message that is not whole yet count. A peer that goes beyond is cut off, with a word in the log. */
+typedef struct {
+    int64_t frame;              /* a peer that announces a larger one is cut off before memory is taken */
+    int queue;                  /* whole messages of one peer that wait to be read: then it has to wait */
+    int64_t unread, unread_all; /* what came and was not read: of one peer, of all together */
+    int64_t unsent;             /* what waits to be sent to one */
+    int peers;                  /* connections at once; beyond, the oldest goes that is not kept: wire_keep() */
+} WireBounds;
+
 enum {
-    WIRE_CONTROL_BYTES = 2 << 20 /* what a frame from consumer to producer may hold at most */
+    WIRE_CONTROL_BYTES = 128 << 10, /* what a frame from consumer to producer may hold at most */
+    WIRE_UNSENT_WORDS = 64 << 20,   /* what a consumer has to say, and its producer does not read */
+    WIRE_UNSENT_RECORDS = 32 << 20  /* a producer gives no more records to a peer for which so much waits */
 };
 
-/* A socket of the process's one context, which lives as long as there is a socket. Queues are unbounded here:
- * credit bounds what is on its way. What a peer may send in one frame is bounded: WIRE_CONTROL_BYTES on a
- * ROUTER and an XPUB, where strangers may knock, 16 GiB elsewhere. */
+/* A socket of the process's one context, which lives as long as there is a socket. Its bounds are those of
+ * wire_bounds(). */
 void *wire_socket(int type);
+/* Those of control messages on a ROUTER, of subscriptions on an XPUB, of records elsewhere: see wire.c. */
+WireBounds wire_bounds(int type);
+/* Others. All but `unread` and `unsent` are for connections to come: before bind or connect. */
+int wire_bound(void *socket, const WireBounds *b);
+/* A peer of a ROUTER that is wanted: strangers do not push it out. */
+void wire_keep(void *socket, const WireId *peer, bool keep);
+/* End its connection. */
+void wire_cut(void *socket, const WireId *peer);
+/* Bytes that wait to be sent to it, and for how many seconds it has taken none of them. */
+int64_t wire_unsent(void *socket, const WireId *peer, double *idle);
 /* linger_ms: how long what is queued may still be sent. Also removes the ipc endpoint it was bound to. */
 void wire_close(void **socket, int linger_ms);
-/* The most bytes of a frame; a peer that announces more is cut off before memory is taken. Before bind or
- * connect. */
-int wire_max_frame(void *socket, int64_t bytes);
-
 /* For programs that do little but pass records on: what a message took stays with the process for the next one.
  * Else the allocator gives pages back and gets them zeroed again, record by record, which costs more than copying
  * them. Before the first message. */
@@ -43,8 +61,8 @@ int wire_bind(void *socket, const char *name, const char *listen, Ticket *t);
 /* Connect to a ticket's endpoint, with its keys on tcp. ERR_DATA: a ticket without them; ERR_PEER. */
 int wire_connect(void *socket, const Ticket *t);
 
-/* Send m as one multipart message; to: the peer, on a ROUTER. m is empty afterwards. Returns 1, 0 when the
- * peer has gone (ROUTER), -1. */
+/* Send m as one multipart message; to: the peer, on a ROUTER. m is empty afterwards. Never waits. Returns 1, 0 when
+ * the peer has gone, or lets more than its bound wait (ROUTER), -1; ERR_PEER: it lets more than its bound wait. */
 int wire_send(void *socket, const WireId *to, Message *m);
 /* Receive without waiting. from: filled on a ROUTER, else NULL. Returns 1, 0 when there is nothing, -1 with
  * ERR_DATA for a message that could not be parsed (it is consumed; *from is valid) or ERR_SYSTEM. */

@@ -21,6 +21,15 @@ static void free_header(void *data, void *hint)
     free(data);
 }
 
+/* Whether so much more may wait for the peer: 1; 0 or -1 as wire_send() returns. */
+static int room_for(WireState *s, const WireId *to, size_t bytes, int frames)
+{
+    if (!s->gate || s->type == ZMQ_XPUB ||
+        gate_give(s->gate, to ? to->connection : 0, bytes + (size_t)(frames - 1) * GATE_FRAME))
+        return 1;
+    return to && to->size ? 0 : err_set(ERR_PEER, "the other end reads nothing of what it is sent");
+}
+
 /* Send one frame. Returns 1, 0 when the peer has gone, -1. Takes data. */
 static int send_frame(void *socket, const WireId *to, void *data, size_t n, int flags)
 {
@@ -54,7 +63,11 @@ static int send_pack(WireState *s, WirePack *p)
 {
     if (!p->bytes.size)
         return 1;
-    int rc = send_frame(s->socket, &p->to, p->bytes.data, p->bytes.size, 0);
+    int rc = room_for(s, &p->to, p->bytes.size, 1);
+    if (rc == 1)
+        rc = send_frame(s->socket, &p->to, p->bytes.data, p->bytes.size, 0);
+    else
+        free(p->bytes.data);
     note_failure(s, rc);
     p->bytes = (MsgBuffer){ 0 };
     s->gathered--;
@@ -186,20 +199,26 @@ static int send_tensor(void *socket, const MsgTensor *t, zmq_msg_t *frame, int f
     return wire_error("send");
 }
 
-static int send_alone(void *socket, const WireId *to, Message *m)
+static int send_alone(WireState *s, const WireId *to, Message *m)
 {
-    void *header;
-    size_t n;
+    void *header, *socket = s->socket;
+    size_t n, bytes = 0;
     int frames = 0;
-    for (int i = 0; i < m->tensors; i++)
+    for (int i = 0; i < m->tensors; i++) {
         frames += m->tensor[i].medium == MSG_INLINE;
+        bytes += m->tensor[i].medium == MSG_INLINE ? m->tensor[i].bytes : 0;
+    }
     if (message_header(m, &header, &n))
         return -1;
-    int rc = send_frame(socket, to, header, n, frames ? ZMQ_SNDMORE : 0);
+    int rc = room_for(s, to, n + bytes, 1 + frames);
+    if (rc == 1)
+        rc = send_frame(socket, to, header, n, frames ? ZMQ_SNDMORE : 0);
+    else
+        free(header);
     for (int i = 0; i < m->tensors && rc == 1; i++)
         if (m->tensor[i].medium == MSG_INLINE &&
             send_tensor(socket, &m->tensor[i], m->parts->frame[i], --frames ? ZMQ_SNDMORE : 0)) {
-            wire_state(socket)->broken = true;
+            s->broken = true;
             rc = -1;
         }
     return rc;
@@ -223,7 +242,7 @@ int wire_send(void *socket, const WireId *to, Message *m)
         if (p && p->bytes.size && (rc = send_pack(s, p)) < 1)
             drop_pack(s, p); /* nothing overtakes the records before it */
         if (rc == 1)
-            rc = send_alone(socket, to, m);
+            rc = send_alone(s, to, m);
     }
     note_failure(s, rc);
     message_clear(m);
@@ -232,21 +251,40 @@ int wire_send(void *socket, const WireId *to, Message *m)
 
 /* ---------------------------------------------------------------- in */
 
-/* Read the parts that are left of a message that will not be used. */
-static void drain(void *socket)
+/* All that is read of what a peer sent is read here. */
+static int recv_part(WireState *s, zmq_msg_t *part)
 {
+    int n = zmq_msg_recv(part, s->socket, 0);
+    if (n >= 0 && s->gate)
+        gate_read(s->gate, s->reading, (size_t)n);
+    return n;
+}
+
+/* The first frame of a message that came from somewhere. */
+static void begin_reading(WireState *s, zmq_msg_t *part)
+{
+    if (!s->gate)
+        return;
+    s->reading = gate_connection(s->gate, zmq_msg_get(part, ZMQ_SRCFD));
+    gate_read(s->gate, s->reading, zmq_msg_size(part));
+}
+
+/* Read the parts that are left of a message that will not be used. */
+static void drain(WireState *s)
+{
+    void *socket = s->socket;
     int more = 1;
     size_t size = sizeof more;
     while (!zmq_getsockopt(socket, ZMQ_RCVMORE, &more, &size) && more) {
         zmq_msg_t part;
         zmq_msg_init(&part);
-        if (zmq_msg_recv(&part, socket, 0) < 0)
+        if (recv_part(s, &part) < 0)
             more = 0;
         zmq_msg_close(&part);
     }
 }
 
-static int recv_frames(void *socket, zmq_msg_t *header, Message *m)
+static int recv_frames(WireState *s, zmq_msg_t *header, Message *m)
 {
     zmq_msg_t *held[MSG_MAX_TENSORS];
     MsgFrame frames[MSG_MAX_TENSORS];
@@ -265,7 +303,7 @@ static int recv_frames(void *socket, zmq_msg_t *header, Message *m)
         }
         zmq_msg_init(part);
         held[n] = part;
-        if (zmq_msg_recv(part, socket, 0) < 0) {
+        if (recv_part(s, part) < 0) {
             n++;
             wire_error("receive");
             goto out;
@@ -284,7 +322,7 @@ out:
         zmq_msg_close(held[i]);
         free(held[i]);
     }
-    drain(socket);
+    drain(s);
     return rc;
 }
 
@@ -335,8 +373,12 @@ int wire_recv(void *socket, WireId *from, Message *m)
     while (rc < 0 && errno == EINTR);
     if (rc < 0) {
         rc = errno == EAGAIN ? 0 : wire_error("receive");
+        if (!rc && s->gate)
+            gate_drained(s->gate);
         goto out;
     }
+    if (!from)
+        begin_reading(s, &part);
     if (from) {
         from->size = zmq_msg_size(&part) <= WIRE_MAX_ID ? zmq_msg_size(&part) : 0;
         memcpy(from->bytes, zmq_msg_data(&part), from->size);
@@ -350,6 +392,8 @@ int wire_recv(void *socket, WireId *from, Message *m)
             rc = wire_error("receive");
             goto out;
         }
+        begin_reading(s, &part);
+        from->connection = s->reading;
     }
     if (!zmq_msg_more(&part) && pack_is(zmq_msg_data(&part), zmq_msg_size(&part))) {
         zmq_msg_init(&s->in);
@@ -362,7 +406,7 @@ int wire_recv(void *socket, WireId *from, Message *m)
         rc = unpack(s, from, m);
         return rc ? rc : err_set(ERR_DATA, "message: an empty pack");
     }
-    rc = recv_frames(socket, &part, m);
+    rc = recv_frames(s, &part, m);
 out:
     zmq_msg_close(&part);
     s->broken = rc < 0 && err_code() != ERR_DATA;

@@ -2,6 +2,7 @@
 #ifndef HSSL_WIRE_STATE_H
 #define HSSL_WIRE_STATE_H
 
+#include "stream/gate.h"
 #include "stream/pack.h"
 #include "stream/wire.h"
 
@@ -18,6 +19,9 @@ typedef struct {
 typedef struct WireState {
     struct WireState *next;
     void *socket;
+    int type;
+    Gate *gate; /* NULL: nobody else is at the other end */
+    uint64_t reading; /* the connection of the message at hand */
     bool broken; /* a send or a receive failed, perhaps inside a message: nothing makes sense after it */
     int ipc; /* paths of the socket directory that it holds */
     /* Sending. */

@@ -124,6 +124,8 @@ static void sockets(void)
     Message m, kept[50], control;
     WireId id;
     void *s = wire_socket(ZMQ_ROUTER), *c = wire_socket(ZMQ_DEALER), *d = wire_socket(ZMQ_DEALER);
+    WireBounds records = wire_bounds(ZMQ_DEALER);
+    wire_bound(s, &records); /* which a ROUTER does not take else */
     wire_bind(s, "pack", NULL, &t);
     wire_connect(c, &t);
     wire_connect(d, &t);
