@@ -38,7 +38,7 @@ typedef struct Connection {
     int fd;
     uint64_t number;
     Flow in, out;
-    int64_t unread, unsent;
+    int64_t unread, unsent, largest; /* largest: message that was given */
     double since, moved; /* when it came, when something of `unsent` went */
     bool kept, cut;
 } Connection;
@@ -53,7 +53,7 @@ struct Gate {
     int n, listeners;
     int64_t unread; /* of all connections */
     int64_t left, left_before; /* of those that are closed: not read yet; of that what was so at the last drain */
-    int64_t unsent; /* where it has one peer */
+    int64_t unsent, largest; /* where it has one peer */
     double moved;
     bool said_full, said_stranger;
 };
@@ -546,14 +546,15 @@ bool gate_give(Gate *g, uint64_t connection, size_t n)
     pthread_mutex_lock(&guard);
     Connection *c = numbered(g, connection);
     int64_t *waits = c ? &c->unsent : &g->unsent;
+    int64_t *largest = c ? &c->largest : &g->largest, more = GATE_FRAME + (int64_t)n;
     double *moved = c ? &c->moved : &g->moved;
     if (!connection || c) {
+        *largest = *largest > more ? *largest : more;
+        within = *waits <= g->rule.unsent + *largest;
         if (!*waits)
             *moved = log_seconds();
-        *waits += GATE_FRAME + (int64_t)n;
-        within = *waits <= g->rule.unsent;
-        if (!within)
-            *waits -= GATE_FRAME + (int64_t)n;
+        if (within)
+            *waits += more;
         for (Connection *i = g->oldest; i && !within; i = i->newer)
             if (i == c || !connection)
                 cut(i);

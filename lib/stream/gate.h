@@ -25,7 +25,7 @@ enum { GATE_FRAME = 128 };
 
 typedef struct {
     int64_t unread, unread_all; /* of one connection, of all; bytes */
-    int64_t unsent;             /* of one connection */
+    int64_t unsent;             /* of one connection, beside the largest message that it was given */
     int connections;            /* at once; a new one pushes the oldest out that nobody has kept */
     bool deaf;                  /* what comes is for ZeroMQ itself: all counts, and for as long as the connection is */
 } GateRule;
@@ -48,8 +48,8 @@ uint64_t gate_connection(const Gate *g, int fd);
 void gate_read(Gate *g, uint64_t connection, size_t n);
 /* Nothing is left to be read now. */
 void gate_drained(Gate *g);
-/* A frame of n bytes is given to ZeroMQ; connection 0: on a socket with one peer. Returns whether it is within bounds; what is not is
- * not to be sent: the connection has been ended. */
+/* A message, n bytes of one frame, or with GATE_FRAME more for each further one, is given to ZeroMQ; connection 0: on a
+ * socket with one peer. Returns whether there was room; what has none is not to be sent: the connection has been ended. */
 bool gate_give(Gate *g, uint64_t connection, size_t n);
 /* What waits to be sent, and since when (seconds) the peer has taken nothing of it. */
 int64_t gate_unsent(Gate *g, uint64_t connection, double *idle);

@@ -245,6 +245,7 @@ static void read_port(Hub *h, int port, double now)
         }
         HubWorker *w = find_worker(h, port, &from);
         if (w) {
+            w->full = false;
             w->heard = now;
             w->silent = false;
         }
@@ -408,7 +409,6 @@ static int open_port(Hub *h, const char *listen)
     b.frame = answer < LARGEST_FRAME ? answer : LARGEST_FRAME;
     b.unread = (ANSWERS + 2) * answer; /* beside those that wait one that comes and one that found no room */
     b.unread_all = HUB_INLINE * b.unread;
-    b.unsent = LARGEST_FRAME;
     if (!(h->port[p].socket = wire_socket(ZMQ_ROUTER)))
         return -1;
     h->ports++;

@@ -44,6 +44,7 @@ typedef struct {
     bool ready;      /* has told its medium */
     bool silent;     /* nothing heard for long: gets nothing */
     bool late;       /* a record that it has is overdue, and it has answered nothing since */
+    bool full;       /* has not read what it was given: gets no more before it is looked at again */
     bool alone;      /* has a record over which a worker crashed, and gets no other */
     double heard;
     int64_t credit;  /* records that it takes beside those it has */

@@ -167,6 +167,7 @@ void hub_look_for_silence(Hub *h, double now)
 {
     double silent = h->config.silent;
     for (HubWorker *w = h->worker; w < h->worker + h->reach; w++) {
+        w->full = false;
         if (!w->used || now - w->heard < silent)
             continue;
         if (!w->pid && now - w->heard > FORGET * silent) {
@@ -188,7 +189,7 @@ static bool is_suspect(const Held *r)
 
 static bool may_have(const Hub *h, const HubWorker *w, const Held *r)
 {
-    return w->used && w->ready && !w->silent && !w->alone && w->credit > 0 && w->queue < (is_suspect(r) ? 1 : h->depth) &&
+    return w->used && w->ready && !w->silent && !w->full && !w->alone && w->credit > 0 && w->queue < (is_suspect(r) ? 1 : h->depth) &&
            (!w->desk || desk_free_slot(w->desk)) && (!r->holders || worker_place(w, r->seq) < 0);
 }
 
@@ -226,9 +227,13 @@ static int send_record(Hub *h, HubWorker *w, const Held *r, const Slot *slot)
     return wire_send(h->port[w->port].socket, &w->id, &m);
 }
 
-/* Afterwards it has it, or is lost, or the record is bad: 0. -1: not now, there is no memory. */
+/* Afterwards it has it, or is lost or full, or the record is bad: 0. -1: not now, there is no memory. */
 static int give(Hub *h, HubWorker *w, Held *r, double now)
 {
+    double idle;
+    w->full = wire_unsent(h->port[w->port].socket, &w->id, &idle) > WIRE_UNSENT_RECORDS;
+    if (w->full)
+        return 0;
     Slot *slot = w->desk ? desk_take(w->desk, r->seq) : NULL;
     int rc = send_record(h, w, r, slot);
     if (rc != 1) {
@@ -267,7 +272,7 @@ static void try_another(void *arg, Held *r)
     for (HubWorker *has = o->hub->worker; has < o->hub->worker + o->hub->reach; has++)
         has->late = has->late || (has->used && worker_place(has, r->seq) >= 0);
     HubWorker *w = idlest(o->hub, r);
-    if (!w || give(o->hub, w, r, o->now))
+    if (!w || give(o->hub, w, r, o->now) || w->full)
         r->due = o->now + o->hub->config.late / 8;
 }
 

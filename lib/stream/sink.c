@@ -57,7 +57,7 @@ static void came(Sink *s, const Message *m)
     double bytes = 1;
     for (int i = 0; i < m->tensors; i++)
         bytes += m->tensor[i].medium == MSG_INLINE ? (double)m->tensor[i].bytes : 0;
-    s->asked -= s->asked > 0;
+    s->asked--;
     s->held++;
     s->held_bytes += bytes;
     s->size += bytes > s->size ? bytes - s->size : (bytes - s->size) / 64;
@@ -272,6 +272,10 @@ static int take(Sink *s, Message *m)
     }
     switch (m->type) {
     case MSG_DATA:
+        if (!s->asked) {
+            message_clear(m);
+            return err_set(ERR_PEER, "%s: a record that nobody asked for", s->ticket.endpoint);
+        }
         came(s, m);
         if (s->welcomed && !mapped_resolve(&s->maps, m)) {
             s->next = m->seq >= s->next ? m->seq + 1 : s->next;

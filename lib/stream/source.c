@@ -195,7 +195,7 @@ static void drop_dead(Source *s, bool ask)
             drop_peer(s, p);
             continue;
         }
-        if (p->gone >= 0 ? !process_gone(p->gone) : !knock || connected(s, p))
+        if (p->gone >= 0 ? !process_gone(p->gone) : !knock || p->full || connected(s, p))
             continue;
         log_debug("stream", "a consumer has died");
         drop_peer(s, p);

@@ -22,7 +22,7 @@ typedef struct {
     int64_t frame;              /* a peer that announces a larger one is cut off before memory is taken */
     int queue;                  /* whole messages of one peer that wait to be read: then it has to wait */
     int64_t unread, unread_all; /* what came and was not read: of one peer, of all together */
-    int64_t unsent;             /* what waits to be sent to one */
+    int64_t unsent;             /* what waits to be sent to one, beside the largest message that it was given */
     int peers;                  /* connections at once; beyond, the oldest goes that is not kept: wire_keep() */
 } WireBounds;
 
