@@ -74,7 +74,7 @@ ShmBlock *shm_attach(int64_t pid, int64_t remote_fd, uint64_t size, bool writabl
     ShmBlock *b = NULL;
     int seals = fcntl(fd, F_GET_SEALS);
     if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 0 ||
-        (uint64_t)st.st_size < size)
+        (uint64_t)st.st_size < size || (st.st_uid != geteuid() && st.st_uid != 0))
         err_set(ERR_PEER, "shared memory of process %lld: not a sealed memory file of %llu bytes", (long long)pid,
                 (unsigned long long)size);
     else

@@ -22,7 +22,7 @@ typedef struct ShmBlock {
 /* Returns the block, or NULL. */
 ShmBlock *shm_create(size_t size);
 /* Map another process's block (or one's own, again). The descriptor is foreign input: it must be a sealed
- * memory file of at least size bytes. NULL with ERR_PEER: use inline bytes. */
+ * memory file of at least size bytes, of this user or of root. NULL with ERR_PEER: use inline bytes. */
 ShmBlock *shm_attach(int64_t pid, int64_t fd, uint64_t size, bool writable);
 void shm_free(ShmBlock **block);
 

@@ -1,6 +1,7 @@
 #include "stream/sockdir.h"
 
 #include "util/err.h"
+#include "util/log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -22,12 +23,27 @@ static char dir[256];
 static int users, lock_fd = -1;
 static pid_t owner;
 
+static bool trusted(uid_t who)
+{
+    return who == geteuid() || who == 0;
+}
+
+static int open_dir(const char *path, int how)
+{
+    return open(path, how | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 /* The lock goes last: a directory without one could be somebody's who is just making it. */
 static void remove_dir(const char *path)
 {
-    DIR *d = opendir(path);
-    if (!d)
+    struct stat st;
+    int fd = open_dir(path, O_RDONLY);
+    DIR *d = fd >= 0 && !fstat(fd, &st) && st.st_uid == geteuid() ? fdopendir(fd) : NULL;
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
         return;
+    }
     for (struct dirent *e; (e = readdir(d));)
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "lock"))
             unlinkat(dirfd(d), e->d_name, 0);
@@ -103,10 +119,70 @@ static void remove_own(void)
 
 enum { BASES = 3 };
 
+static const char *const base_name[BASES] = { "XDG_RUNTIME_DIR", "TMPDIR" };
+
 static const char *base_of(int i)
 {
-    const char *base = i == 0 ? getenv("XDG_RUNTIME_DIR") : i == 1 ? getenv("TMPDIR") : "/tmp";
+    const char *base = base_name[i] ? getenv(base_name[i]) : "/tmp";
     return base && base[0] == '/' ? base : NULL;
+}
+
+/* The owner of a directory can rename what is in it. In a user namespace the system's files belong to nobody that has a
+ * number there, as / does. What another user left in the environment (su without -) is passed over, with a word. */
+static bool good_base(int i, const char *base)
+{
+    static bool said[BASES];
+    struct stat st, root;
+    if (stat(base, &st) || access(base, W_OK | X_OK))
+        return false;
+    if (trusted(st.st_uid) || (!stat("/", &root) && st.st_uid == root.st_uid))
+        return true;
+    if (!said[i])
+        log_warn("%s%s%s belongs to user %ld, not to you: sockets are not made there; set %s to a directory of yours",
+                 base_name[i] ? base_name[i] : "", base_name[i] ? "=" : "", base, (long)st.st_uid,
+                 base_name[i] ? base_name[i] : "TMPDIR");
+    said[i] = true;
+    return false;
+}
+
+/* The directory that was just made, as it is and not as it is called. */
+static int own_dir(const char *path)
+{
+    struct stat st;
+    int fd = open_dir(path, O_RDONLY);
+    if (fd >= 0 && !fstat(fd, &st) && st.st_uid == geteuid() && (st.st_mode & 0777) == 0700)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+int sockdir_check(const char *path)
+{
+    char above[256];
+    struct stat d, s;
+    const char *name = strrchr(path, '/');
+    if (!name || (size_t)snprintf(above, sizeof above, "%.*s", name > path ? (int)(name - path) : 1, path) >= sizeof above)
+        return err_set(ERR_PEER, "%.100s: not the path of a socket", path);
+    int rc = 0, fd = open_dir(above, O_PATH);
+    if (fd < 0)
+        return errno == ENOENT ? 0
+               : errno == ENOTDIR || errno == ELOOP
+                   ? err_set(ERR_PEER, "%s is a symbolic link, or no directory: its stream cannot be joined", above)
+                   : err_set(ERR_PEER, "%s: %s: its stream cannot be joined", above, strerror(errno));
+    bool is = !fstatat(fd, name + 1, &s, AT_SYMLINK_NOFOLLOW), none = !is && errno == ENOENT;
+    if (fstat(fd, &d) || (!is && !none))
+        rc = err_set(ERR_PEER, "%s: %s", path, strerror(errno));
+    else if (!trusted(d.st_uid) || (is && !trusted(s.st_uid)))
+        rc = err_set(ERR_PEER, "%s belongs to user %ld, not to you: whoever serves there is not who gave this ticket (run as "
+                               "that user, or give the stream with --listen)",
+                     trusted(d.st_uid) ? path : above, (long)(trusted(d.st_uid) ? s.st_uid : d.st_uid));
+    else if (d.st_mode & 077)
+        rc = err_set(ERR_PEER, "%s is open to other users (mode %03o): no stream is served there", above, d.st_mode & 0777);
+    else if (is && !S_ISSOCK(s.st_mode))
+        rc = err_set(ERR_PEER, "%s is no socket", path);
+    close(fd);
+    return rc;
 }
 
 void sockdir_tidy(void)
@@ -120,21 +196,22 @@ static int make_dir(void)
 {
     static bool registered;
     for (int i = 0; i < BASES; i++) {
-        char lock[300], fresh[300];
         const char *base = base_of(i);
-        if (!base || strlen(base) > MAX_PATH_IN_SOCKET - 40 || access(base, W_OK | X_OK))
+        if (!base || strlen(base) > MAX_PATH_IN_SOCKET - 40 || !good_base(i, base))
             continue;
         sockdir_sweep(base);
         snprintf(dir, sizeof dir, "%s/hssl-%ld-%ld-XXXXXX", base, (long)getuid(), (long)getpid());
         if (!mkdtemp(dir))
             continue;
         owner = getpid();
-        snprintf(lock, sizeof lock, "%s/lock", dir);
-        snprintf(fresh, sizeof fresh, "%s/lock.new", dir);
+        int at = own_dir(dir);
         /* It gets its name when it is locked: whoever sweeps meanwhile would take a free one for a dead owner's. */
-        lock_fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        lock_fd = at >= 0 ? openat(at, "lock.new", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
         struct flock l = whole_file();
-        if (lock_fd >= 0 && !fcntl(lock_fd, F_OFD_SETLK, &l) && !rename(fresh, lock)) {
+        bool made = lock_fd >= 0 && !fcntl(lock_fd, F_OFD_SETLK, &l) && !renameat(at, "lock.new", at, "lock");
+        if (at >= 0)
+            close(at);
+        if (made) {
             if (!registered)
                 registered = !atexit(remove_own);
             return 0;

@@ -230,6 +230,9 @@ int ticket_read(int fd, const char *wanted, Ticket *t)
             struct pollfd more = { .fd = fd, .events = POLLIN };
             while (n < 40 && poll(&more, 1, 0) > 0 && read(fd, &line[n], 1) == 1)
                 n++;
+            if (n == sizeof line)
+                return err_set(ERR_DATA, "standard input: a ticket of more than %d bytes: it was spoilt on its way",
+                               TICKET_MAX_LINE - 1);
             return not_a_ticket(line, n, programs);
         }
     }

@@ -336,6 +336,8 @@ int wire_bind(void *socket, const char *name, const char *listen, Ticket *t)
 int wire_connect(void *socket, const Ticket *t)
 {
     bool tcp = !strncmp(t->endpoint, "tcp://", 6);
+    if (!strncmp(t->endpoint, "ipc://", 6) && sockdir_check(t->endpoint + 6))
+        return -1;
     set_int(socket, ZMQ_RECONNECT_IVL, RECONNECT_MS);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
     if (tcp) {

@@ -58,7 +58,8 @@ void wire_keep_memory(void);
  * for a HOST of 0.0.0.0, * or [::] the ticket names an address of this machine. A socket may be bound twice:
  * first to ipc, then to tcp. ERR_USAGE: listen is wrong. */
 int wire_bind(void *socket, const char *name, const char *listen, Ticket *t);
-/* Connect to a ticket's endpoint, with its keys on tcp. ERR_DATA: a ticket without them; ERR_PEER. */
+/* Connect to a ticket's endpoint, with its keys on tcp. ERR_DATA: a ticket without them; ERR_PEER: also an ipc socket of
+ * another user. */
 int wire_connect(void *socket, const Ticket *t);
 
 /* Send m as one multipart message; to: the peer, on a ROUTER. m is empty afterwards. Never waits. Returns 1, 0 when

@@ -2,6 +2,7 @@
 
 #include "stream/gauges.h"
 #include "stream/shm.h"
+#include "stream/sockdir.h"
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -64,6 +65,10 @@ static void choose_way(Ticket *t)
     const char *local = ticket_get(t, "local");
     if (!local || strncmp(local, "ipc://", 6) || access(local + 6, W_OK))
         return;
+    if (sockdir_check(local + 6)) {
+        err_clear();
+        return;
+    }
     snprintf(t->endpoint, sizeof t->endpoint, "%s", local);
 }
 

@@ -8,11 +8,14 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static bool deliver(void *from, void *to, WireId *id)
@@ -214,6 +217,140 @@ static void keys(void)
     wire_close(&s, 0);
 }
 
+/* ---------------------------------------------------------------- other users */
+
+enum { STRANGER = 65534 };
+
+/* How a consumer takes what serves at this path. */
+static const char *joined(const char *path)
+{
+    static char text[600];
+    Ticket t = { .kind = "x" };
+    snprintf(t.endpoint, sizeof t.endpoint, "ipc://%s", path);
+    err_clear();
+    Sink *s = sink_open(&t, &(SinkConfig){ .program = "test", .kinds = "x", .credit = 1, .life = -1 });
+    bool refused = !s || !sink_welcome(s);
+    snprintf(text, sizeof text, "%s%s", refused ? "" : "joined ", err_text());
+    sink_close(&s);
+    return text;
+}
+
+/* A process of another user that serves, and greets whoever comes as a producer does. Returns once it does. */
+static pid_t serve_as_stranger(const char *path)
+{
+    int ready[2];
+    char c;
+    if (pipe(ready))
+        return -1;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (!pid) {
+        if (setresgid(STRANGER, STRANGER, STRANGER) || setresuid(STRANGER, STRANGER, STRANGER))
+            _exit(1);
+        char endpoint[300], buffer[4096], id[64];
+        snprintf(endpoint, sizeof endpoint, "ipc://%s", path);
+        void *context = zmq_ctx_new(), *s = zmq_socket(context, ZMQ_ROUTER);
+        if (zmq_bind(s, endpoint) || write(ready[1], "", 1) != 1)
+            _exit(2);
+        int n = zmq_recv(s, id, sizeof id, 0);
+        int m = n > 0 ? zmq_recv(s, buffer, sizeof buffer, 0) : -1;
+        _exit(m > 0 ? 9 : 3); /* 9: somebody told it something */
+    }
+    close(ready[1]);
+    if (read(ready[0], &c, 1) != 1)
+        pid = -1;
+    close(ready[0]);
+    return pid;
+}
+
+static void stop(pid_t pid, const char *name)
+{
+    int status = 0;
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    ok(WIFSIGNALED(status), "%s (%x)", name, (unsigned)status);
+}
+
+static void paths(const char *base)
+{
+    char dir[200], path[300], link[200];
+    snprintf(dir, sizeof dir, "%s/old", base);
+    snprintf(link, sizeof link, "%s/link", base);
+    mkdir(dir, 0755);
+    chmod(dir, 0755);
+    snprintf(path, sizeof path, "%s/x", dir);
+    ok(strstr(joined(path), "open to other users"), "a directory that all can read: %s", err_text());
+    chmod(dir, 0700);
+    ok(strstr(joined(path), "stream is over"), "one that is empty: %s", err_text());
+    ok(!symlink(dir, link), "a symbolic link");
+    snprintf(path, sizeof path, "%s/x", link);
+    ok(strstr(joined(path), "cannot be joined"), "is not followed: %s", err_text());
+    unlink(link);
+    snprintf(path, sizeof path, "%s/x", dir);
+    fclose(fopen(path, "w"));
+    ok(strstr(joined(path), "is no socket"), "a file: %s", err_text());
+    unlink(path);
+    rmdir(dir);
+}
+
+static void other_users(const char *base)
+{
+    char foreign[200], own[200], path[300], moved[300], text[4096], c;
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    if (geteuid()) {
+        skip("not root, who alone can be another user", "sockets of other users");
+        return;
+    }
+    chmod(base, 01777);
+    snprintf(foreign, sizeof foreign, "%s/hssl-0-4711-aaaaaa", base);
+    snprintf(path, sizeof path, "%s/x-0", foreign);
+    ok(!mkdir(foreign, 0700) && !chown(foreign, STRANGER, STRANGER), "another user makes the directory of an old ticket");
+    pid_t pid = serve_as_stranger(path);
+    ok(pid > 0 && strstr(joined(path), "belongs to user 65534"), "and serves there: %s", err_text());
+    stop(pid, "it was told nothing");
+
+    /* As if the directory had been exchanged after it was looked at. */
+    unlink(path);
+    pid = serve_as_stranger(path);
+    snprintf(own, sizeof own, "%s/own", base);
+    snprintf(moved, sizeof moved, "%s/x-0", own);
+    ok(pid > 0 && !mkdir(own, 0700) && !rename(path, moved) && !chown(moved, 0, 0), "a socket that looks like one's own");
+    hear();
+    const char *said = joined(moved);
+    heard(text, sizeof text);
+    ok(!strstr(said, "joined") && strstr(text, "served by another user"), "is asked who serves it: %s", text);
+    stop(pid, "and that one was told nothing");
+    unlink(moved);
+    rmdir(own);
+    rmdir(foreign);
+
+    /* The other way: a consumer of another user, who found a way to the socket. */
+    Ticket t = { .kind = "x" };
+    void *s = wire_socket(ZMQ_ROUTER);
+    wire_bind(s, "x", NULL, &t);
+    snprintf(a.sun_path, sizeof a.sun_path, "%.100s", t.endpoint + 6);
+    chmod(a.sun_path, 0666);
+    snprintf(own, sizeof own, "%.190s", a.sun_path);
+    *strrchr(own, '/') = 0;
+    chmod(own, 0711);
+    hear();
+    pid = fork();
+    if (!pid) {
+        if (setresgid(STRANGER, STRANGER, STRANGER) || setresuid(STRANGER, STRANGER, STRANGER))
+            _exit(1);
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        if (connect(fd, (struct sockaddr *)&a, sizeof a))
+            _exit(2);
+        _exit(recv(fd, &c, 1, 0) == 1 ? 3 : 0);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    heard(text, sizeof text);
+    ok(WIFEXITED(status) && !WEXITSTATUS(status), "a consumer of another user gets not a byte (%x)", (unsigned)status);
+    ok(strstr(text, "refused a connection of another user"), "with a word: %s", text);
+    wire_close(&s, 0);
+}
+
 int main(void)
 {
     char dir[] = "/tmp/hssl-secure-XXXXXX";
@@ -223,6 +360,8 @@ int main(void)
     log_name("test");
     endpoints();
     keys();
+    paths(dir);
+    other_users(dir);
     ok(!rmdir(dir), "nothing is left in the socket directory");
     return tap_done();
 }
