@@ -135,6 +135,8 @@ $B/tests/%: $B/obj/tests/unit/%.o $(TAP) $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$B/tests/stream_exhaust $B/tests/stream_hostile: $B/obj/tests/zmtp.o
+
 $B/gpu/%: $B/obj/tests/gpu/%.o $B/obj/tests/gpu/both.o $(TAP) $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)

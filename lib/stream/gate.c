@@ -52,7 +52,7 @@ struct Gate {
     Connection *oldest, *newest;
     int n, listeners;
     int64_t unread; /* of all connections */
-    int64_t left, left_before; /* of those that are closed: not read yet; of that what was so at the last drain */
+    int64_t left, left_before; /* of closed ones, not read yet; of that what was so at the last drain */
     int64_t unsent, largest; /* where it has one peer */
     double moved;
     bool said_full, said_stranger;
@@ -415,8 +415,8 @@ ssize_t gate_recv(int fd, void *to, size_t n, int flags)
         Gate *g = full->gate;
         describe(full, who, sizeof who);
         if (!g->said_full)
-            snprintf(text, sizeof text, "a peer%s sent %lld bytes more than was read: it is cut off; others are not named",
-                     who, (long long)full->unread);
+            snprintf(text, sizeof text, "a peer%s sent %lld bytes more than was read: it is cut off; others are not "
+                                        "named", who, (long long)full->unread);
         g->said_full = true;
         cut(full);
     }

@@ -48,8 +48,8 @@ uint64_t gate_connection(const Gate *g, int fd);
 void gate_read(Gate *g, uint64_t connection, size_t n);
 /* Nothing is left to be read now. */
 void gate_drained(Gate *g);
-/* A message, n bytes of one frame, or with GATE_FRAME more for each further one, is given to ZeroMQ; connection 0: on a
- * socket with one peer. Returns whether there was room; what has none is not to be sent: the connection has been ended. */
+/* A message is given to ZeroMQ: n bytes of one frame, with GATE_FRAME more for each further one; connection 0: on a
+ * socket with one peer. Returns whether there was room: else it is not to be sent, and the connection has been ended. */
 bool gate_give(Gate *g, uint64_t connection, size_t n);
 /* What waits to be sent, and since when (seconds) the peer has taken nothing of it. */
 int64_t gate_unsent(Gate *g, uint64_t connection, double *idle);

@@ -189,7 +189,8 @@ static bool is_suspect(const Held *r)
 
 static bool may_have(const Hub *h, const HubWorker *w, const Held *r)
 {
-    return w->used && w->ready && !w->silent && !w->full && !w->alone && w->credit > 0 && w->queue < (is_suspect(r) ? 1 : h->depth) &&
+    return w->used && w->ready && !w->silent && !w->full && !w->alone && w->credit > 0 &&
+           w->queue < (is_suspect(r) ? 1 : h->depth) &&
            (!w->desk || desk_free_slot(w->desk)) && (!r->holders || worker_place(w, r->seq) < 0);
 }
 

@@ -138,7 +138,7 @@ static bool good_base(int i, const char *base)
     if (trusted(st.st_uid) || (!stat("/", &root) && st.st_uid == root.st_uid))
         return true;
     if (!said[i])
-        log_warn("%s%s%s belongs to user %ld, not to you: sockets are not made there; set %s to a directory of yours",
+        log_warn("%s%s%s belongs to user %ld, not to you: no socket is made there; set %s to a directory of yours",
                  base_name[i] ? base_name[i] : "", base_name[i] ? "=" : "", base, (long)st.st_uid,
                  base_name[i] ? base_name[i] : "TMPDIR");
     said[i] = true;
@@ -162,7 +162,8 @@ int sockdir_check(const char *path)
     char above[256];
     struct stat d, s;
     const char *name = strrchr(path, '/');
-    if (!name || (size_t)snprintf(above, sizeof above, "%.*s", name > path ? (int)(name - path) : 1, path) >= sizeof above)
+    int n = name ? snprintf(above, sizeof above, "%.*s", name > path ? (int)(name - path) : 1, path) : -1;
+    if (n < 0 || (size_t)n >= sizeof above)
         return err_set(ERR_PEER, "%.100s: not the path of a socket", path);
     int rc = 0, fd = open_dir(above, O_PATH);
     if (fd < 0)
@@ -174,13 +175,12 @@ int sockdir_check(const char *path)
     if (fstat(fd, &d) || (!is && !none))
         rc = err_set(ERR_PEER, "%s: %s", path, strerror(errno));
     else if (!trusted(d.st_uid) || (is && !trusted(s.st_uid)))
-        rc = err_set(ERR_PEER, "%s belongs to user %ld, not to you: whoever serves there is not who gave this ticket (run as "
-                               "that user, or give the stream with --listen)",
+        rc = err_set(ERR_PEER, "%s belongs to user %ld, not to you: who serves there is not who gave this ticket "
+                               "(run as that user, or give the stream with --listen)",
                      trusted(d.st_uid) ? path : above, (long)(trusted(d.st_uid) ? s.st_uid : d.st_uid));
     else if (d.st_mode & 077)
-        rc = err_set(ERR_PEER, "%s is open to other users (mode %03o): no stream is served there", above, d.st_mode & 0777);
-    else if (is && !S_ISSOCK(s.st_mode))
-        rc = err_set(ERR_PEER, "%s is no socket", path);
+        rc = err_set(ERR_PEER, "%s is open to other users (mode %03o): no stream is served there", above,
+                     d.st_mode & 0777);
     close(fd);
     return rc;
 }

@@ -235,7 +235,7 @@ static const char *joined(const char *path)
     return text;
 }
 
-/* A process of another user that serves, and greets whoever comes as a producer does. Returns once it does. */
+/* A process of another user that serves, and greets whoever comes as a producer does. Returns when it does. */
 static pid_t serve_as_stranger(const char *path)
 {
     int ready[2];
@@ -288,7 +288,7 @@ static void paths(const char *base)
     unlink(link);
     snprintf(path, sizeof path, "%s/x", dir);
     fclose(fopen(path, "w"));
-    ok(strstr(joined(path), "is no socket"), "a file: %s", err_text());
+    ok(strstr(joined(path), "stream is over"), "a file: %s", err_text());
     unlink(path);
     rmdir(dir);
 }
@@ -304,7 +304,8 @@ static void other_users(const char *base)
     chmod(base, 01777);
     snprintf(foreign, sizeof foreign, "%s/hssl-0-4711-aaaaaa", base);
     snprintf(path, sizeof path, "%s/x-0", foreign);
-    ok(!mkdir(foreign, 0700) && !chown(foreign, STRANGER, STRANGER), "another user makes the directory of an old ticket");
+    ok(!mkdir(foreign, 0700) && !chown(foreign, STRANGER, STRANGER),
+       "another user makes the directory of an old ticket");
     pid_t pid = serve_as_stranger(path);
     ok(pid > 0 && strstr(joined(path), "belongs to user 65534"), "and serves there: %s", err_text());
     stop(pid, "it was told nothing");
@@ -314,7 +315,8 @@ static void other_users(const char *base)
     pid = serve_as_stranger(path);
     snprintf(own, sizeof own, "%s/own", base);
     snprintf(moved, sizeof moved, "%s/x-0", own);
-    ok(pid > 0 && !mkdir(own, 0700) && !rename(path, moved) && !chown(moved, 0, 0), "a socket that looks like one's own");
+    ok(pid > 0 && !mkdir(own, 0700) && !rename(path, moved) && !chown(moved, 0, 0),
+       "a socket that looks like one's own");
     hear();
     const char *said = joined(moved);
     heard(text, sizeof text);
@@ -346,7 +348,8 @@ static void other_users(const char *base)
     int status = -1;
     waitpid(pid, &status, 0);
     heard(text, sizeof text);
-    ok(WIFEXITED(status) && !WEXITSTATUS(status), "a consumer of another user gets not a byte (%x)", (unsigned)status);
+    ok(WIFEXITED(status) && !WEXITSTATUS(status), "a consumer of another user gets not a byte (%x)",
+       (unsigned)status);
     ok(strstr(text, "refused a connection of another user"), "with a word: %s", text);
     wire_close(&s, 0);
 }
