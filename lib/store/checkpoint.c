@@ -374,7 +374,7 @@ static int parse_tensor(Checkpoint *cp, const MDB_val *k, const MDB_val *v, Stor
         }
         t->data = memcpy(aligned, t->data, t->bytes);
     }
-    return 0;
+    return store_intact(&cp->run->env, false);
 }
 
 int checkpoint_get(Checkpoint *cp, const char *name, StoredTensor *t)
@@ -413,6 +413,8 @@ int checkpoint_each(Checkpoint *cp, StoredEach *cb, void *arg)
     mdb_cursor_close(cursor);
     if (rc && rc != MDB_NOTFOUND)
         return store_error(&cp->run->env, rc);
+    if (store_intact(&cp->run->env, false)) /* of what the last callback saw */
+        return -1;
     if (seen != cp->count)
         return err_set(ERR_DATA, "%s: damaged: step %" PRIu64 " has %" PRIu64 " of %" PRIu64 " tensors",
                        cp->run->env.path, cp->step, seen, cp->count);

@@ -26,6 +26,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,11 +38,14 @@ typedef struct {
     uint32_t number;
 } Class;
 
+enum { QUICK = 16 }; /* of so many looks at the file one is thorough */
+
 struct Dataset {
     StoreEnv env;
-    MDB_txn *txn; /* one snapshot for the handle's life */
+    MDB_txn *txn; /* a snapshot, between dataset_rest()s */
     MDB_dbi images;
     pthread_mutex_t lock; /* a transaction is for one thread at a time; what it handed out stays good */
+    atomic_uint reads;
     StoreHeader head;
     Class *classes; /* by name */
     int32_t *label; /* class number -> label */
@@ -169,14 +173,27 @@ Dataset *dataset_open(const char *path)
         return NULL;
     }
     pthread_mutex_init(&ds->lock, NULL);
+    /* Databases are opened in one transaction, to stay open; all else is seen in the next. */
     if (store_open(&ds->env, path, STORE_READ, "dataset", "names") || store_begin_read(&ds->env, &ds->txn) ||
-        dataset_open_dbs(&ds->env, ds->txn, 0, &dbs) ||
-        dataset_read_header(&ds->env, ds->txn, &dbs, &ds->head) || read_classes(ds, &dbs)) {
-        dataset_close(ds);
-        return NULL;
-    }
+        dataset_open_dbs(&ds->env, ds->txn, 0, &dbs))
+        goto fail;
+    int rc = store_keep_dbs(&ds->env, ds->txn);
+    ds->txn = NULL;
     ds->images = dbs.images;
-    return ds;
+    if (!rc && !store_begin_read(&ds->env, &ds->txn) &&
+        !dataset_read_header(&ds->env, ds->txn, &dbs, &ds->head) && !read_classes(ds, &dbs))
+        return ds;
+fail:
+    dataset_close(ds);
+    return NULL;
+}
+
+void dataset_rest(Dataset *ds)
+{
+    pthread_mutex_lock(&ds->lock);
+    store_end_read(&ds->env, ds->txn);
+    ds->txn = NULL;
+    pthread_mutex_unlock(&ds->lock);
 }
 
 void dataset_close(Dataset *ds)
@@ -210,34 +227,49 @@ int dataset_parse_record(const char *path, uint64_t id, const MDB_val *v, int64_
     return 0;
 }
 
-int dataset_get(Dataset *ds, uint64_t id, Record *rec)
+/* 0, MDB_NOTFOUND, or -1. */
+static int look_up(Dataset *ds, uint64_t id, MDB_val *v)
 {
-    MDB_val k = { sizeof id, &id }, v;
+    MDB_val k = { sizeof id, &id };
+    int rc = 0;
     pthread_mutex_lock(&ds->lock);
-    int rc = mdb_get(ds->txn, ds->images, &k, &v);
+    if (!ds->txn)
+        rc = store_begin_read(&ds->env, &ds->txn);
+    if (!rc && (rc = mdb_get(ds->txn, ds->images, &k, v)) && rc != MDB_NOTFOUND)
+        rc = store_error(&ds->env, rc);
     pthread_mutex_unlock(&ds->lock);
+    return rc;
+}
+
+static int read_record(Dataset *ds, uint64_t id, Record *rec)
+{
+    MDB_val v;
+    int rc = look_up(ds, id, &v);
     if (rc == MDB_NOTFOUND && id < dataset_count(ds))
         return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 " is missing", ds->env.path, id);
     if (rc == MDB_NOTFOUND)
         return err_set(ERR_ABSENT, "%s: no image %" PRIu64 ": there are %" PRIu64, ds->env.path, id,
                        dataset_count(ds));
-    if (rc)
-        return store_error(&ds->env, rc);
-    if (dataset_parse_record(ds->env.path, id, &v, ds->n_classes, rec))
+    if (rc || dataset_parse_record(ds->env.path, id, &v, ds->n_classes, rec))
         return -1;
     if (rec->label >= 0)
         rec->label = ds->label[rec->label];
     return 0;
 }
 
+int dataset_get(Dataset *ds, uint64_t id, Record *rec)
+{
+    int rc = read_record(ds, id, rec);
+    /* Looked at last: then nothing of what was read came from another file that lies there now. */
+    bool quick = !rc && atomic_fetch_add(&ds->reads, 1) % QUICK;
+    return ds->txn && store_intact(&ds->env, quick) ? -1 : rc;
+}
+
 void dataset_salvage(Dataset *ds, uint64_t id, Record *rec)
 {
-    MDB_val k = { sizeof id, &id }, v;
+    MDB_val v;
     *rec = (Record){ .bytes = "", .name = "", .label = -1 };
-    pthread_mutex_lock(&ds->lock);
-    int rc = mdb_get(ds->txn, ds->images, &k, &v);
-    pthread_mutex_unlock(&ds->lock);
-    if (rc)
+    if (look_up(ds, id, &v))
         return;
     const char *p = v.mv_data;
     size_t length = v.mv_size > RECORD_HEAD ? load16(p + 12) : 0;
@@ -306,7 +338,8 @@ static const char *class_of(const void *arg, int32_t number)
 static int walk(Dataset *ds, uint64_t *digest)
 {
     pthread_mutex_lock(&ds->lock);
-    int rc = dataset_digest_walk(&ds->env, ds->txn, ds->images, ds->n_classes, class_of, ds, digest);
+    int rc = ds->txn ? 0 : store_begin_read(&ds->env, &ds->txn);
+    rc = rc ? rc : dataset_digest_walk(&ds->env, ds->txn, ds->images, ds->n_classes, class_of, ds, digest);
     pthread_mutex_unlock(&ds->lock);
     return rc;
 }

@@ -4,7 +4,7 @@
  * imported (JPEG or PNG). A label is the rank of the image's class name among all class names of the file,
  * sorted by bytes, so it does not depend on the order in which classes were met.
  *
- * A Dataset sees the file as it was when opened, also while an import goes on. All its functions may be
+ * A Dataset sees the images that were there when it was opened, also while an import goes on. All its functions may be
  * called by several threads at once. One process opens a file at most once at a time, and a handle does not
  * survive fork(). */
 #ifndef HSSL_DATASET_H
@@ -35,13 +35,16 @@ const char *dataset_path(const Dataset *ds);
 uint64_t dataset_count(const Dataset *ds);
 uint64_t dataset_bytes(const Dataset *ds); /* encoded images, all together */
 
-/* The record's pointers stay good until dataset_close. 0, or -1 with ERR_ABSENT (no such id) or ERR_DATA
- * (damaged). The checksum is not recomputed here: dataset_verify does. */
+/* The record's pointers stay good until dataset_rest or dataset_close. 0, or -1 with ERR_ABSENT (no such id), ERR_DATA
+ * (damaged) or ERR_STORE (the file was overwritten in place). The checksum is not recomputed here: dataset_verify does. */
 int dataset_get(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unused_result));
 /* Of a record that dataset_get refuses, what can be read: the name ("" where that is damaged, too) and the bytes of the
  * image, or of the whole record where its parts can't be told apart; size is 0 where there are none. Nothing of it has
  * been checked; label is -1, the other numbers are 0. */
 void dataset_salvage(Dataset *ds, uint64_t id, Record *rec);
+/* Give back the snapshot until the next record is read. While one is held, an import can't use space again that it has
+ * freed: nobody holds it while he waits for a reader of his own. No other thread may use a record meanwhile. */
+void dataset_rest(Dataset *ds);
 /* Whether a record's bytes still have its checksum: 0, or -1 with ERR_DATA. */
 int dataset_verify(const Dataset *ds, const Record *rec);
 /* Reads and verifies a record, for those who go on without a bad one: 0; 1: it is damaged, err_text() says

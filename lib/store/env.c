@@ -198,12 +198,22 @@ static int check_lock_file(const StoreEnv *e)
     return bad ? err_set(ERR_DATA, "%s-lock: not a regular file: remove it", e->path) : 0;
 }
 
+/* The pages were sound when the file was opened. */
+static void on_assert(MDB_env *mdb, const char *what)
+{
+    const StoreEnv *e = mdb_env_get_userctx(mdb);
+    (void)what;
+    fault_end(e->path);
+}
+
 static int call_lmdb(StoreEnv *e, const char *path, unsigned flags)
 {
     for (;;) {
         int rc = mdb_env_create(&e->mdb);
         if (rc)
             return store_error(e, rc);
+        mdb_env_set_userctx(e->mdb, e);
+        mdb_env_set_assert(e->mdb, on_assert);
         mdb_env_set_maxdbs(e->mdb, 8);
         mdb_env_set_maxreaders(e->mdb, 1022);
         mdb_env_set_mapsize(e->mdb, e->map);
@@ -227,12 +237,28 @@ static int call_lmdb(StoreEnv *e, const char *path, unsigned flags)
     }
 }
 
+/* A fresh file is opened twice. */
+static int watch(StoreEnv *e)
+{
+    if (e->watch.bytes)
+        return 0;
+    e->watch.bytes = malloc(FAULT_PAGES * e->page);
+    if (!e->watch.bytes)
+        return err_set(ERR_MEMORY, "%s: out of memory", e->path);
+    e->watch.path = e->path;
+    e->watch.fd = e->fd;
+    e->watch.page = e->page;
+    fault_watch(&e->watch);
+    return 0;
+}
+
 int store_open_env(StoreEnv *e)
 {
     int fd, dead;
     char *fresh = NULL;
     MDB_stat stat;
     unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | (e->write ? 0 : MDB_RDONLY);
+    fault_guard();
     if (e->fresh) {
         flags |= MDB_NOLOCK; /* nobody else knows it */
         if (asprintf(&fresh, "%.*s%s", (int)(store_name(e) - e->real), e->real, e->fresh) < 0)
@@ -253,6 +279,9 @@ int store_open_env(StoreEnv *e)
         return 1;
     mdb_env_stat(e->mdb, &stat);
     e->page = stat.ms_psize;
+    e->sound = e->sound || e->fresh;
+    if (watch(e))
+        return -1;
     mdb_reader_check(e->mdb, &dead); /* readers that were killed would keep old pages from being used again */
     return 0;
 }
@@ -290,6 +319,7 @@ int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, 
         rc = rc ? rc : open_file(e, what);
         rc = rc ? rc : store_open_env(e);
         rc = rc ? rc : check(e, skip);
+        e->sound = !rc;
         if (!rc)
             return 0;
         store_close(e);
@@ -302,6 +332,8 @@ int store_open(StoreEnv *e, const char *path, StoreMode mode, const char *what, 
 
 void store_close(StoreEnv *e)
 {
+    fault_unwatch(&e->watch);
+    free(e->watch.bytes);
     if (e->mdb)
         mdb_env_close(e->mdb);
     if (e->path) {
@@ -341,15 +373,31 @@ static int resize(StoreEnv *e, size_t size)
     return 0;
 }
 
+static int changed(const StoreEnv *e)
+{
+    return err_set(ERR_STORE, "%s: %s", e->path, fault_text);
+}
+
+/* LMDB takes the last transaction's number from its lock file, and all else from the file. Where the file has not
+ * got that transaction, a writer was faster than we; or somebody copied another over it, and then it never has. */
 static int begin(StoreEnv *e, unsigned flags, MDB_txn **txn)
 {
-    int rc = mdb_txn_begin(e->mdb, NULL, flags, txn);
-    if (rc == MDB_MAP_RESIZED) {
-        if (resize(e, 0))
-            return -1;
-        rc = mdb_txn_begin(e->mdb, NULL, flags, txn);
+    for (int i = 0; i < 100; i++) {
+        int rc = mdb_txn_begin(e->mdb, NULL, flags, txn);
+        if (rc == MDB_MAP_RESIZED) {
+            if (resize(e, 0))
+                return -1;
+            rc = mdb_txn_begin(e->mdb, NULL, flags, txn);
+        }
+        if (rc)
+            return store_error(e, rc);
+        if (pages_pin(e, mdb_txn_id(*txn) - (flags & MDB_RDONLY ? 0 : 1), !e->readers))
+            return 0;
+        mdb_txn_abort(*txn);
+        *txn = NULL;
+        usleep(1000);
     }
-    return rc ? store_error(e, rc) : 0;
+    return changed(e);
 }
 
 int store_begin_read(StoreEnv *e, MDB_txn **txn)
@@ -365,8 +413,22 @@ void store_end_read(StoreEnv *e, MDB_txn *txn)
 {
     if (!txn)
         return;
+    if (!--e->readers)
+        atomic_store(&e->watch.active, false);
     mdb_txn_abort(txn);
-    e->readers--;
+}
+
+int store_keep_dbs(StoreEnv *e, MDB_txn *txn)
+{
+    if (!--e->readers)
+        atomic_store(&e->watch.active, false);
+    int rc = mdb_txn_commit(txn);
+    return rc ? store_error(e, rc) : 0;
+}
+
+int store_intact(const StoreEnv *e, bool quick)
+{
+    return fault_same(&e->watch, quick ? 1 : FAULT_PAGES) ? 0 : changed(e);
 }
 
 int store_begin_write(StoreEnv *e, size_t need, MDB_txn **txn)
@@ -399,8 +461,17 @@ int store_begin_write(StoreEnv *e, size_t need, MDB_txn **txn)
 
 int store_commit(StoreEnv *e, MDB_txn *txn)
 {
+    if (!e->readers)
+        atomic_store(&e->watch.active, false); /* the page is free now */
+    uint64_t id = mdb_txn_id(txn);
     int rc = mdb_txn_commit(txn);
-    return rc ? store_error(e, rc) : check_place(e);
+    if (rc)
+        return store_error(e, rc);
+    if (!e->readers) {
+        pages_pin(e, id, true); /* unless another writer was faster */
+        atomic_store(&e->watch.active, false);
+    }
+    return check_place(e);
 }
 
 int sealed_put(StoreEnv *e, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const void *bytes, size_t n)

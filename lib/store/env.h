@@ -7,6 +7,8 @@
 #ifndef HSSL_STORE_ENV_H
 #define HSSL_STORE_ENV_H
 
+#include "util/fault.h"
+
 #include <lmdb.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,6 +24,9 @@ typedef struct {
     bool write;
     int readers; /* read transactions of this process: the map can't move while there are any */
     size_t map, page;
+    FaultWatch watch; /* the roots of the snapshot's trees, the main one first: nobody writes there while it is held */
+    uint64_t pinned;  /* the transaction that they belong to */
+    bool sound;       /* its pages have been checked: what is wrong now has become so since */
 } StoreEnv;
 
 typedef enum { STORE_READ, STORE_WRITE } StoreMode;
@@ -60,6 +65,11 @@ int store_open_env(StoreEnv *e);
 /* A read transaction; end it with store_end_read. */
 int store_begin_read(StoreEnv *e, MDB_txn **txn);
 void store_end_read(StoreEnv *e, MDB_txn *txn);
+/* Instead, where databases were opened in it: they stay open. 0 or -1. */
+int store_keep_dbs(StoreEnv *e, MDB_txn *txn);
+/* While a snapshot is held: 0, or -1 with ERR_STORE where the file was overwritten in place meanwhile, so that what was
+ * read since may be anything. quick: only a file of the same shape, with the same number of transactions, passes for it. */
+int store_intact(const StoreEnv *e, bool quick);
 /* A write transaction with room for at least `need` more bytes of pages. */
 int store_begin_write(StoreEnv *e, size_t need, MDB_txn **txn);
 /* mdb_txn_commit as 0 or -1; -1 also where the file is not in its place any more. */

@@ -278,6 +278,68 @@ static void pages_unmap(const unsigned char *map, size_t length)
         munmap((void *)map, length);
 }
 
+/* The meta page of a transaction, if it is still there. */
+static bool read_meta(int fd, size_t size, uint64_t txn, unsigned char meta[META_SIZE])
+{
+    return pread(fd, meta, META_SIZE, (off_t)(PAGE_HEAD + (txn & 1) * size)) == META_SIZE &&
+           load32(meta) == META_MAGIC && load64(meta + 128) == txn;
+}
+
+static bool pin_page(FaultWatch *w, uint64_t page)
+{
+    unsigned char *to = w->bytes + (size_t)w->n * w->page;
+    w->at[w->n] = (off_t)(page * w->page);
+    if (pread(w->fd, to, w->page, w->at[w->n]) != (ssize_t)w->page || load64(to) != page)
+        return false;
+    w->n++;
+    return true;
+}
+
+/* The roots of the databases that a leaf of the main tree names, as many as there is room for. */
+static bool pin_named(FaultWatch *w)
+{
+    const unsigned char *p = w->bytes;
+    unsigned lower = load16(p + 12), n = lower > PAGE_HEAD ? (lower - PAGE_HEAD) / 2 : 0;
+    bool good = true;
+    for (unsigned i = 0; good && i < n && PAGE_HEAD + 2 * i + 2 <= w->page && load16(p + 10) == P_LEAF; i++) {
+        size_t at = load16(p + PAGE_HEAD + 2 * i);
+        size_t db = at + NODE_HEAD <= w->page ? at + NODE_HEAD + load16(p + at + 6) : w->page;
+        if (db + DB_SIZE > w->page || !(load16(p + at + 4) & N_DB))
+            continue;
+        uint64_t root = load64(p + db + 40);
+        good = root == no_page || w->n == FAULT_PAGES || pin_page(w, root);
+    }
+    return good;
+}
+
+bool pages_pin(StoreEnv *e, uint64_t txn, bool keep)
+{
+    FaultWatch *w = &e->watch;
+    unsigned char meta[META_SIZE];
+    if (!read_meta(w->fd, e->page, txn, meta))
+        return false;
+    uint64_t root = load64(meta + 72 + 40);
+    if (e->pinned == txn) {
+        bool as_it_was = root == no_page ? !w->n
+                                         : w->n && w->at[0] == (off_t)(root * e->page) && fault_same(w, FAULT_PAGES);
+        if (keep && as_it_was)
+            atomic_store(&w->active, true);
+        return as_it_was;
+    }
+    if (!keep)
+        return true;
+    atomic_store(&w->active, false);
+    e->pinned = no_page;
+    w->n = 0;
+    if (root != no_page && !(pin_page(w, root) && pin_named(w))) { /* it is empty as long as nothing was stored */
+        w->n = 0;
+        return !e->sound;
+    }
+    e->pinned = txn;
+    atomic_store(&w->active, true);
+    return true;
+}
+
 int pages_check_tree(const StoreEnv *e, MDB_txn *txn, bool deep, const char *skip)
 {
     MDB_envinfo info;
@@ -292,14 +354,7 @@ int pages_check_tree(const StoreEnv *e, MDB_txn *txn, bool deep, const char *ski
         return err_system("%s", e->path);
 
     /* The meta page of this transaction. A writer may be putting a newer one in its place: ERR_EXISTS asks to retry. */
-    int which = -1;
-    for (int i = 0; i < 2 && which < 0; i++) {
-        if (pread(fd, meta, sizeof meta, (off_t)(PAGE_HEAD + (size_t)i * w.size)) != (ssize_t)sizeof meta)
-            return err_set(ERR_DATA, "%s: truncated", e->path);
-        if (load64(meta + 128) == mdb_txn_id(txn))
-            which = i;
-    }
-    if (which < 0)
+    if (!read_meta(fd, w.size, mdb_txn_id(txn), meta))
         return err_set(ERR_EXISTS, "%s: written to too fast to be opened", e->path);
 
     w.named = load64(meta + 120) + 1; /* pages_check_head() has seen that it is not much more than there is */

@@ -12,4 +12,8 @@ int pages_check_head(int fd, const char *path, const char *what);
  * deep (for writers): also the headers of large values, the free list, and that no page is used twice. */
 int pages_check_tree(const StoreEnv *e, MDB_txn *txn, bool deep, const char *skip);
 
+/* Whether the file's meta page is that of the committed transaction txn; and, where that was remembered already and nobody
+ * has written since, the roots of its trees, too. keep: remember those (e->watch), for store_intact(). */
+bool pages_pin(StoreEnv *e, uint64_t txn, bool keep);
+
 #endif

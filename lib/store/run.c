@@ -19,7 +19,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { SMALL_WRITE = 1 << 20, KEY_MAX = 400, PENDING_MAX = 1 << 20 };
+enum { SMALL_WRITE = 1 << 20, KEY_MAX = 400, PENDING_MAX = 1 << 20, LINES_MOST = 1 << 18 };
 
 static double seconds(void)
 {
@@ -98,10 +98,9 @@ static int attach(Run *run)
     if (bad == -1)
         goto fail;
     /* Committing keeps the database handles; ending it otherwise would close them. */
-    run->env.readers--;
-    rc = mdb_txn_commit(txn);
+    rc = store_keep_dbs(&run->env, txn);
     run->has_bad = !rc && !bad;
-    return rc ? store_error(&run->env, rc) : 0;
+    return rc;
 fail:
     store_end_read(&run->env, txn);
     return -1;
@@ -333,50 +332,78 @@ int64_t run_log_count(Run *run)
     return count;
 }
 
-static int log_lines(Run *run, MDB_cursor *cursor, uint64_t first, int (*cb)(int64_t, const char *, void *), void *arg)
+typedef struct {
+    char *text; /* lines, each behind its number (8) and ended by a zero byte */
+    size_t size, room;
+    uint64_t next, end; /* numbers: of the line to be read next, behind the last to be read */
+} Lines;
+
+static int add_line(Run *run, Lines *l, const MDB_val *k, const MDB_val *v)
 {
-    MDB_val k = { sizeof first, &first }, v;
-    int rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
-    for (; !rc; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
-        const void *bytes = NULL;
-        size_t n = 0;
-        if (sealed_parse(&run->env, &v, &bytes, &n))
-            return -1;
-        char *line = strndup(bytes, n);
-        if (!line)
-            return err_set(ERR_MEMORY, "%s: no memory for %zu bytes", run->env.path, n);
-        int stop = cb((int64_t)load64(k.mv_data), line, arg);
-        free(line);
-        if (stop)
-            return stop;
+    const void *bytes = NULL;
+    size_t n = 0;
+    if (sealed_parse(&run->env, v, &bytes, &n))
+        return -1;
+    n = strnlen(bytes, n);
+    if (l->size + 8 + n + 1 > l->room) {
+        size_t room = 2 * l->room + 8 + n + 1;
+        char *grown = realloc(l->text, room);
+        if (!grown)
+            return err_set(ERR_MEMORY, "%s: no memory for %zu bytes of log", run->env.path, room);
+        l->text = grown;
+        l->room = room;
     }
-    return rc == MDB_NOTFOUND ? 0 : store_error(&run->env, rc);
+    memcpy(l->text + l->size, k->mv_data, 8);
+    memcpy(l->text + l->size + 8, bytes, n);
+    l->text[l->size + 8 + n] = 0;
+    l->size += 8 + n + 1;
+    l->next = load64(k->mv_data) + 1;
+    return 0;
+}
+
+/* Reads lines from l->next on, as many as LINES_MOST bytes hold. */
+static int fill_lines(Run *run, MDB_txn *txn, Lines *l)
+{
+    MDB_cursor *cursor;
+    MDB_val k = { sizeof l->next, &l->next }, v;
+    int rc = mdb_cursor_open(txn, run->log, &cursor), failed = 0;
+    if (rc)
+        return store_error(&run->env, rc);
+    l->size = 0;
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    while (!rc && !failed && load64(k.mv_data) < l->end && l->size < LINES_MOST) {
+        failed = add_line(run, l, &k, &v);
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    if (rc == MDB_NOTFOUND || (!rc && load64(k.mv_data) >= l->end))
+        l->next = l->end;
+    return failed || !rc || rc == MDB_NOTFOUND ? failed : store_error(&run->env, rc);
+}
+
+static int next_lines(Run *run, Lines *l, int64_t from)
+{
+    MDB_txn *txn;
+    int rc;
+    pthread_mutex_lock(&run->lock);
+    rc = store_begin_read(&run->env, &txn);
+    if (!rc && !l->end && !(rc = log_next(run, txn, &l->end))) /* what comes later is not waited for */
+        l->next = from >= 0 ? (uint64_t)from : l->end > -(uint64_t)from ? l->end + (uint64_t)from : 0;
+    rc = rc ? rc : fill_lines(run, txn, l);
+    store_end_read(&run->env, txn);
+    pthread_mutex_unlock(&run->lock);
+    return rc;
 }
 
 int run_log_each(Run *run, int64_t from, int (*cb)(int64_t, const char *, void *), void *arg)
 {
-    MDB_txn *txn;
-    MDB_cursor *cursor;
-    uint64_t next, first = (uint64_t)from;
+    Lines l = { 0 };
     int rc;
-    pthread_mutex_lock(&run->lock);
-    rc = store_begin_read(&run->env, &txn);
-    if (rc)
-        goto out;
-    rc = log_next(run, txn, &next);
-    if (!rc && from < 0)
-        first = next > -(uint64_t)from ? next + (uint64_t)from : 0;
-    if (!rc) {
-        rc = mdb_cursor_open(txn, run->log, &cursor);
-        if (rc)
-            rc = store_error(&run->env, rc);
-        else {
-            rc = log_lines(run, cursor, first, cb, arg);
-            mdb_cursor_close(cursor);
-        }
-    }
-    store_end_read(&run->env, txn);
-out:
-    pthread_mutex_unlock(&run->lock);
+    do {
+        rc = next_lines(run, &l, from);
+        for (size_t at = 0; !rc && at < l.size; at += 8 + strlen(l.text + at + 8) + 1)
+            rc = cb((int64_t)load64(l.text + at), l.text + at + 8, arg);
+    } while (!rc && l.next < l.end);
+    free(l.text);
     return rc;
 }

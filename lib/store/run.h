@@ -47,7 +47,8 @@ int run_flush(Run *run) __attribute__((warn_unused_result));
 /* Number of committed lines; -1 on error. */
 int64_t run_log_count(Run *run);
 /* Call cb for the lines from number `from` on (negative: counted from the end). A result other than 0 ends the
- * walk and is returned. The line is good during the call; cb must not use the run. */
+ * walk and is returned. The line is good during the call. No snapshot is held meanwhile: lines are read a few hundred
+ * kilobytes at a time, up to the one that was the last when the walk began. */
 int run_log_each(Run *run, int64_t from, int (*cb)(int64_t number, const char *line, void *arg), void *arg);
 
 /* Store a checkpoint, in one transaction: all of it becomes visible or none of it; it is on the disk when the

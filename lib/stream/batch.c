@@ -4,6 +4,7 @@
 #include "stream/gauges.h"
 #include "stream/stage.h"
 #include "util/err.h"
+#include "util/fault.h"
 #include "util/idset.h"
 #include "util/log.h"
 #include "util/stop.h"
@@ -304,6 +305,7 @@ static void *run(void *arg)
     Batches *b = arg;
     const Message *w = sink_welcome(b->sink);
     int rc = -1;
+    fault_thread();
     if (w && !read_shape(b, w) && !make_slots(b)) {
         pthread_mutex_lock(&b->guard);
         b->shaped = true;

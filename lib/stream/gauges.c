@@ -2,6 +2,7 @@
 
 #include "stream/sockdir.h"
 #include "util/err.h"
+#include "util/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,6 +76,7 @@ static void begin(GaugePage *p, const char *program)
 static void publish(const char *program)
 {
     GaugePage *p = page;
+    fault_guard();
     if (!p && !(p = map_page(NULL, -1)))
         return;
     owner = pthread_self();

@@ -1,6 +1,7 @@
 #include "stream/shm.h"
 
 #include "util/err.h"
+#include "util/fault.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@ static ShmBlock *map_block(int fd, size_t size, bool writable)
         err_set(ERR_MEMORY, "shared memory: out of memory");
         return NULL;
     }
+    fault_guard(); /* the owner has sealed it against shrinking, but memory may be short */
     b->mem = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
     if (b->mem == MAP_FAILED) {
         err_system("shared memory: cannot map %zu bytes", size);

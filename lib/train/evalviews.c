@@ -2,6 +2,7 @@
 
 #include "image/image.h"
 #include "util/err.h"
+#include "util/fault.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,6 +74,7 @@ static void render(EvalViews *v, int n)
         Image im = { 0 };
         if (s->code)
             continue;
+        fault_thread();
         if (image_decode(s->rec.bytes, s->rec.size, &im) < 0 ||
             image_eval_view(&im, v->resize, v->side, v->views + (size_t)i * v->view) < 0)
             note(s);

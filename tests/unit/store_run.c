@@ -81,6 +81,13 @@ static int last_line(int64_t number, const char *line, void *arg)
     return 0;
 }
 
+/* At most three lines are there when the walk begins. */
+static int write_meanwhile(int64_t number, const char *line, void *arg)
+{
+    (void)line;
+    return number > 2 || run_log(arg, "{\"step\":9}") || run_flush(arg);
+}
+
 static int count_lines(int64_t number, const char *line, void *arg)
 {
     (void)number, (void)line;
@@ -110,10 +117,12 @@ static void test_facts_and_log(void)
     ok(!run_log_each(run, -1, last_line, line), "walk");
     is_str(line, "2 {\"step\":2}", "the last line");
     ok(run_log_each(run, 0, count_lines, &lines) == 7 && lines == 3, "a walk can be ended");
+    ok(run_log_each(run, 0, write_meanwhile, run) == 0 && run_log_count(run) == 6,
+       "while a line is looked at the run may be used, and what comes meanwhile is not walked over");
     ok(!run_log(run, "{\"step\":3}") && !run_close(run), "closing flushes");
 
     run = run_open(path, false);
-    ok(run && run_log_count(run) == 4 && !strcmp(run_config(run), "{\"lr\":0.5}"), "open again");
+    ok(run && run_log_count(run) == 7 && !strcmp(run_config(run), "{\"lr\":0.5}"), "open again");
     ok(run_set(run, "x", "y") < 0 && err_code() == ERR_USAGE, "a reader can't write");
     ok(!run_checkpoint(run, -1) && err_code() == ERR_ABSENT, "no checkpoint yet");
     ok(!run_close(run), "close");
@@ -380,10 +389,36 @@ static int make_sample(const char *path)
     return run_close(run) || bad;
 }
 
+/* N lines more in its log, N checkpoints more of which 2 are kept; or a checkpoint that is held until standard input ends. */
+static int use_sample(const char *how, const char *path, int n)
+{
+    State s = { 0 };
+    bool hold = !strcmp(how, "--hold"), log = !strcmp(how, "--log");
+    Run *run = run_open(path, !hold);
+    Checkpoint *cp = run && hold ? run_checkpoint(run, -1) : NULL;
+    int bad = !run || (hold && !cp);
+    if (hold && !bad) {
+        puts("held");
+        fflush(stdout);
+        while (getchar() != EOF)
+            ;
+    }
+    for (int i = 0; i < n && !hold && !bad; i++) {
+        make_state(&s, 100 + (uint64_t)i);
+        bad = log ? run_log(run, "{\"step\":60,\"what\":\"a line among many\"}")
+                  : run_save(run, 100 + (uint64_t)i, "{\"epoch\":5}", s.t, 4, 2);
+    }
+    checkpoint_close(cp);
+    free(s.big);
+    return run_close(run) || bad;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "--make"))
         return make_sample(argv[2]);
+    if (argc == 4)
+        return use_sample(argv[1], argv[2], atoi(argv[3]));
     if (!mkdtemp(dir))
         return 1;
     test_facts_and_log();
