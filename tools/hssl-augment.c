@@ -9,6 +9,7 @@
 #include "util/idset.h"
 #include "util/log.h"
 #include "util/opt.h"
+#include "util/output.h"
 #include "util/stop.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -214,26 +216,6 @@ static int run(Stage *st, Message *held)
     return 0;
 }
 
-/* Written beside and renamed, for readers that wait for the file; readable by its owner only: it opens the door. */
-static int write_ticket(const char *path, const char *line)
-{
-    char part[4096];
-    size_t n = strlen(line);
-    if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
-        return err_set(ERR_USAGE, "%.100s...: the name is too long", path);
-    unlink(part);
-    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_system("%s", part);
-    bool wrote = write(fd, line, n) == (ssize_t)n;
-    if (close(fd) || !wrote || rename(part, path)) {
-        err_system("%s", path);
-        unlink(part);
-        return -1;
-    }
-    return 0;
-}
-
 static int open_hub(Stage *st)
 {
     ViewCounts counts;
@@ -261,7 +243,9 @@ static int open_hub(Stage *st)
         message_clear(&facts);
         goto fail;
     }
-    if ((o.ticket && write_ticket(o.ticket, hub_ticket(st->hub))) ||
+    const char *line = hub_ticket(st->hub);
+    /* For readers that wait for the file; readable by its owner only: it opens the door. */
+    if ((o.ticket && output_file(o.ticket, OUTPUT_PRIVATE, line, strlen(line))) ||
         hub_employ(st->hub, worker_command, o.jobs ? (int)o.jobs : processors()))
         goto fail;
     return source_welcome(st->out, &w);
@@ -302,8 +286,9 @@ int main(int argc, char **argv)
             log_error("%s", err_text());
     }
     if (st.hub) {
+        struct stat ticket;
         say_counts(&st);
-        if (o.ticket)
+        if (o.ticket && !lstat(o.ticket, &ticket) && S_ISREG(ticket.st_mode))
             unlink(o.ticket);
     }
     message_clear(&held);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "models/backbone.h"
 #include "ssl/config.h"
@@ -13,6 +12,7 @@
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
+#include "util/output.h"
 
 static struct {
     const char *which;
@@ -88,8 +88,7 @@ static int consider(const StoredTensor *t, void *arg)
     return 0;
 }
 
-static int write_file(const char *path, const List *l, const TrainConfig *c, const char *source,
-                      uint64_t step)
+static int put(Output *out, const List *l, const TrainConfig *c, const char *source, uint64_t step)
 {
     char patch[24], size[24], steps[24], heads[24];
     const char *const meta[][2] = {
@@ -103,7 +102,14 @@ static int write_file(const char *path, const List *l, const TrainConfig *c, con
     snprintf(heads, sizeof heads, "%d",
              backbone_dims(c->arch, (int)c->dim, (int)c->depth, (int)c->heads).heads);
     snprintf(steps, sizeof steps, "%" PRIu64, step);
-    return safetensors_write(path, l->items, l->count, meta, sizeof meta / sizeof *meta);
+    return safetensors_put(out, l->items, l->count, meta, sizeof meta / sizeof *meta);
+}
+
+static void refuse(void)
+{
+    if (err_code() == ERR_EXISTS)
+        die_with("%s; --force replaces it", err_text());
+    die();
 }
 
 int main(int argc, char **argv)
@@ -113,9 +119,10 @@ int main(int argc, char **argv)
 
     if (opt_parse(&program, argc, argv) != 2)
         opt_usage("name a run and the file to write");
-    const char *path = argv[2];
-    if (!o.force && access(path, F_OK) == 0)
-        die_with("%s: there already; --force replaces it", path);
+    const char *const sources[OUTPUT_SOURCES] = { argv[1] };
+    Output *out = output_open(argv[2], sources, OUTPUT_LASTING | (o.force ? 0 : OUTPUT_NEW));
+    if (!out)
+        refuse();
 
     Run *run = run_open(argv[1], false);
     if (!run)
@@ -134,15 +141,19 @@ int main(int argc, char **argv)
         die();
     if (!l.of_base)
         die_with("%s: step %" PRIu64 " has no weights of the %s", argv[1], checkpoint_step(cp), o.which);
-    if (claim_check_free(path)) /* a run or a dataset that somebody uses */
+    if (claim_check_free(argv[2])) /* a run or a dataset that somebody uses */
         die();
-    if (write_file(path, &l, &c, argv[1], checkpoint_step(cp)) < 0)
+    if (put(out, &l, &c, argv[1], checkpoint_step(cp)) < 0) {
+        err_prefix("%s", argv[2]);
         die();
+    }
+    checkpoint_close(cp);
+    run_close(run); /* before somebody may be slow to take what was written */
+    if (output_commit(&out) < 0)
+        refuse();
 
     for (size_t i = 0; i < l.count; i++)
         free((void *)(uintptr_t)l.items[i].name);
     free(l.items);
-    checkpoint_close(cp);
-    run_close(run);
     return 0;
 }

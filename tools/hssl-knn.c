@@ -75,7 +75,7 @@ typedef struct {
     BadNames bad; /* 0: of the training images, 1: of other test images */
     Progress progress;
     int64_t done, answered; /* images through the network; queries scored */
-    /* --dump */
+    Output *dump;
     float *dump_features;
     int64_t *dump_ids, *dump_labels;
     int64_t dumped;
@@ -285,10 +285,14 @@ static int classify(Work *w)
 
 /* ---------------------------------------------------------------- what comes out */
 
-static int dump_start(Work *w)
+static int dump_start(Work *w, const char *run)
 {
+    const char *const sources[OUTPUT_SOURCES] = { o.train, o.test ? o.test : run, run };
     size_t n = (size_t)w->tests;
 
+    w->dump = output_open(o.dump, sources, OUTPUT_LASTING);
+    if (!w->dump)
+        return err_prefix("--dump");
     w->dump_features = malloc(n * (size_t)extractor_dim(w->ex) * sizeof(float));
     w->dump_ids = malloc(n * sizeof(int64_t));
     w->dump_labels = malloc(n * sizeof(int64_t));
@@ -297,7 +301,7 @@ static int dump_start(Work *w)
                : err_set(ERR_MEMORY, "no memory for %zu feature vectors to dump", n);
 }
 
-static int dump_finish(const Work *w)
+static int dump_finish(Work *w)
 {
     int64_t n = w->dumped, dim = extractor_dim(w->ex);
     const StoredTensor tensors[] = {
@@ -309,7 +313,7 @@ static int dump_finish(const Work *w)
                                     { "features", extractor_text(w->ex) },
                                     { "dataset", dataset_path(w->test) } };
 
-    return safetensors_write(o.dump, tensors, 3, meta, 3);
+    return safetensors_put(w->dump, tensors, 3, meta, 3) ? err_prefix("--dump %s", o.dump) : output_commit(&w->dump);
 }
 
 static double percent(int64_t part, int64_t all)
@@ -402,7 +406,7 @@ static void open_inputs(Work *w, const char *run)
     if (w->test != w->train)
         w->bad.whole += (int64_t)dataset_count(w->test);
     w->ex = extractor_open(&c);
-    if (!w->ex || (o.dump && dump_start(w) < 0))
+    if (!w->ex || (o.dump && dump_start(w, run) < 0))
         die();
 }
 
@@ -422,7 +426,11 @@ int main(int argc, char **argv)
     threads_use((int)o.threads);
 
     open_inputs(&w, operands ? argv[1] : NULL);
-    if (classify(&w) < 0 || (o.dump && dump_finish(&w) < 0))
+    if (classify(&w) < 0)
+        die();
+    dataset_rest(w.train); /* before somebody may be slow to read what is written */
+    dataset_rest(w.test);
+    if (o.dump && dump_finish(&w) < 0)
         die();
     if (o.json)
         print_json(&w);

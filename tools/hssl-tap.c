@@ -7,6 +7,7 @@
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
+#include "util/output.h"
 #include "util/stop.h"
 
 #include <errno.h>
@@ -98,23 +99,6 @@ static int show(const Message *m)
     return 0;
 }
 
-/* Write beside the file and rename, so that a viewer never sees half a picture. */
-static int write_file(const char *path, const void *bytes, size_t n)
-{
-    char part[4096];
-    snprintf(part, sizeof part, "%s.part", path);
-    FILE *f = fopen(part, "wb");
-    if (!f)
-        return err_system("%s", part);
-    bool wrote = fwrite(bytes, 1, n, f) == n;
-    if ((fclose(f) || !wrote || rename(part, path))) {
-        err_system("%s", path);
-        remove(part);
-        return -1;
-    }
-    return 0;
-}
-
 static int write_sheet(void)
 {
     Image picture = { 0 };
@@ -124,7 +108,7 @@ static int write_sheet(void)
     if (!sheet)
         return 0;
     if ((picture.rgb = sheet_draw(sheet, &picture.w, &picture.h)) && !image_encode_png(&picture, &png, &n))
-        rc = write_file(o.sheet, png, n);
+        rc = output_file(o.sheet, 0, png, n); /* a viewer never sees half a picture */
     free(png);
     free(picture.rgb);
     sheet_free(&sheet);

@@ -10,6 +10,7 @@
 #include "store/safetensors.h"
 
 #include "util/err.h"
+#include "util/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +28,8 @@ struct SafeTensors {
     char *path;
     unsigned char *map;
     size_t size, data; /* of the file; where the data begins */
+    int fd;
+    struct stat was;
     StoredTensor *tensors;
     size_t count;
     void **copies; /* data that is not aligned in the file, by tensor */
@@ -197,11 +200,13 @@ SafeTensors *safetensors_open(const char *path)
     struct stat info;
     SafeTensors *st = calloc(1, sizeof *st);
     int fd = -1, rc = -1;
+    if (st)
+        st->fd = -1;
     if (!st || !(st->path = strdup(path))) {
         err_set(ERR_MEMORY, "%s: out of memory", path);
         goto out;
     }
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not hang us */
+    st->fd = fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer must not hang us */
     if (fd < 0 || fstat(fd, &info)) {
         if (errno == ENOENT)
             err_set(ERR_ABSENT, "%s: no such file", path);
@@ -214,16 +219,16 @@ SafeTensors *safetensors_open(const char *path)
         goto out;
     }
     st->size = (size_t)info.st_size;
+    fault_guard();
     void *map = mmap(NULL, st->size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (map == MAP_FAILED) {
         err_system("%s: mapping %zu bytes", path, st->size);
         goto out;
     }
     st->map = map;
+    st->was = info;
     rc = parse(st);
 out:
-    if (fd >= 0)
-        close(fd);
     if (rc) {
         safetensors_close(st);
         st = NULL;
@@ -243,8 +248,19 @@ void safetensors_close(SafeTensors *st)
         json_object_put(st->header);
     if (st->map)
         munmap(st->map, st->size);
+    if (st->fd >= 0)
+        close(st->fd);
     free(st->path);
     free(st);
+}
+
+int safetensors_intact(const SafeTensors *st)
+{
+    struct stat now;
+    if (!fstat(st->fd, &now) && now.st_size == st->was.st_size && now.st_mtim.tv_sec == st->was.st_mtim.tv_sec &&
+        now.st_mtim.tv_nsec == st->was.st_mtim.tv_nsec)
+        return 0;
+    return err_set(ERR_STORE, "%s: %s", st->path, fault_text);
 }
 
 const char *safetensors_path(const SafeTensors *st)

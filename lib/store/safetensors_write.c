@@ -2,16 +2,10 @@
 
 #include "util/err.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <json-c/json.h>
-#include <libgen.h>
-#include <limits.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Both take value over. json-c drops what it has no memory for. 0, or -1. */
 static int add(json_object *o, const char *key, json_object *value)
@@ -85,49 +79,20 @@ fail:
     return NULL;
 }
 
-static int write_all(int fd, const void *bytes, size_t n)
-{
-    for (const char *p = bytes; n;) {
-        ssize_t done = write(fd, p, n < (1u << 30) ? n : (1u << 30));
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return -1;
-        p += done;
-        n -= (size_t)done;
-    }
-    return 0;
-}
-
-static int write_file(int fd, json_object *header, const StoredTensor *tensors, const size_t *order, size_t n)
+static int write_file(Output *o, json_object *header, const StoredTensor *tensors, const size_t *order, size_t n)
 {
     static const char spaces[8] = { ' ', ' ', ' ', ' ', ' ', ' ', ' ', ' ' };
     const char *text = json_object_to_json_string_ext(header, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
-    if (!text) {
-        errno = ENOMEM;
-        return -1;
-    }
+    if (!text)
+        return err_set(ERR_MEMORY, "safetensors: out of memory");
     size_t length = strlen(text), pad = (8 - length % 8) % 8;
     uint64_t announced = length + pad;
-    if (write_all(fd, &announced, 8) || write_all(fd, text, length) || write_all(fd, spaces, pad))
+    if (output_write(o, &announced, 8) || output_write(o, text, length) || output_write(o, spaces, pad))
         return -1;
     for (size_t i = 0; i < n; i++)
-        if (write_all(fd, tensors[order[i]].data, tensors[order[i]].bytes))
+        if (output_write(o, tensors[order[i]].data, tensors[order[i]].bytes))
             return -1;
-    return fsync(fd);
-}
-
-/* The name itself is durable only once its directory is. */
-static void sync_directory(const char *path)
-{
-    char copy[PATH_MAX];
-    if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy)
-        return;
-    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        fsync(fd);
-        close(fd);
-    }
+    return 0;
 }
 
 /* Indices by falling element size, otherwise as given. */
@@ -141,48 +106,28 @@ static size_t *lay_out(const StoredTensor *tensors, size_t n)
     return order;
 }
 
-int safetensors_write(const char *path, const StoredTensor *tensors, size_t n, const char *const meta[][2],
-                      size_t n_meta)
+int safetensors_put(Output *o, const StoredTensor *tensors, size_t n, const char *const meta[][2], size_t n_meta)
 {
     for (size_t i = 0; i < n; i++)
         if (stored_check(&tensors[i]))
-            return err_prefix("%s", path);
-    int rc = -1, fd = -1;
-    json_object *header = NULL;
-    size_t room = strlen(path) + 32, *order = lay_out(tensors, n);
-    char *temporary = malloc(room);
-    if (!order || !temporary) {
-        err_set(ERR_MEMORY, "%s: out of memory", path);
-        goto out;
-    }
-    snprintf(temporary, room, "%s.tmp.%ld", path, (long)getpid());
-    header = make_header(tensors, order, n, meta, n_meta);
-    if (!header) {
-        err_prefix("%s", path);
-        goto out;
-    }
-    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        err_system("%s", temporary);
-        goto out;
-    }
-    bool bad = write_file(fd, header, tensors, order, n);
-    int why = errno;
-    if (close(fd) && !bad) {
-        bad = true;
-        why = errno;
-    }
-    if (!bad && !rename(temporary, path)) {
-        sync_directory(path);
-        rc = 0;
-        goto out;
-    }
-    errno = bad ? why : errno;
-    err_system("%s", path);
-    unlink(temporary);
-out:
+            return -1;
+    size_t *order = lay_out(tensors, n);
+    json_object *header = order ? make_header(tensors, order, n, meta, n_meta) : NULL;
+    int rc = !order ? err_set(ERR_MEMORY, "safetensors: out of memory")
+             : header ? write_file(o, header, tensors, order, n) : -1;
     json_object_put(header);
-    free(temporary);
     free(order);
     return rc;
+}
+
+int safetensors_write(const char *path, const StoredTensor *tensors, size_t n, const char *const meta[][2],
+                      size_t n_meta)
+{
+    Output *o = output_open(path, NULL, OUTPUT_LASTING);
+    if (!o)
+        return -1;
+    if (!safetensors_put(o, tensors, n, meta, n_meta))
+        return output_commit(&o);
+    output_cancel(&o);
+    return err_prefix("%s", path);
 }

@@ -1,6 +1,7 @@
 #include "train/machine.h"
 
 #include "util/err.h"
+#include "util/output.h"
 #include "util/text.h"
 
 #include <errno.h>
@@ -162,24 +163,14 @@ json_object *machine_json(const Machine *machine)
 
 int machine_write(const char *path, const Machine *m)
 {
-    char part[4096];
-    if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
-        return err_set(ERR_USAGE, "%.100s...: the name is too long", path);
     json_object *j = machine_json(m);
-    if (!j)
-        return -1;
-    FILE *f = fopen(part, "w");
-    int rc = f ? 0 : err_system("%s", part);
-    if (f) {
-        bool bad = fprintf(f, "%s\n",
-                           json_object_to_json_string_ext(j, JSON_C_TO_STRING_PRETTY |
-                                                                 JSON_C_TO_STRING_NOSLASHESCAPE)) < 0;
-        bad = fclose(f) || bad;
-        if (bad || rename(part, path)) {
-            rc = err_system("%s", path);
-            unlink(part);
-        }
-    }
+    const int how = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE;
+    const char *text = j ? json_object_to_json_string_ext(j, how) : NULL;
+    Output *o = text ? output_open(path, NULL, 0) : NULL;
+    int rc = !o || output_write(o, text, strlen(text)) || output_write(o, "\n", 1) ? -1 : output_commit(&o);
+    if (j && !text)
+        err_set(ERR_MEMORY, "out of memory");
+    output_cancel(&o);
     json_object_put(j);
     return rc;
 }

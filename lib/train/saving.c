@@ -322,8 +322,7 @@ int saving_init_from(const char *path, Student *s)
     if (!st)
         return -1;
     int rc = network_backbone_state(student_network(s), "", &l) || state_load(&l, look_up_file, st) ? -1 : 0;
-    if (!rc)
-        rc = (int)(safetensors_count(st) - l.count);
+    rc = rc || safetensors_intact(st) ? -1 : (int)(safetensors_count(st) - l.count);
     state_free(&l);
     safetensors_close(st);
     return rc < 0 ? err_prefix("%s", path) : rc;

@@ -29,6 +29,22 @@ ok 'which leaves nothing behind' '[ ! -e $T/x.safetensors ]'
 fails 1 'does not overwrite' 'hssl-export $T/run.db $T/s.safetensors' 'force'
 ok 'unless told to' 'hssl-export --force $T/run.db $T/s.safetensors && cmp $T/s.safetensors $T/base.safetensors'
 
+ok 'a pipe and a device are written to' \
+    'hssl-export $T/run.db /dev/stdout | cmp - $T/base.safetensors && hssl-export $T/run.db /dev/null && [ -c /dev/null ]'
+ln -s run.db "$T/alias.db" && ln "$T/run.db" "$T/hard.db"
+before=$(cksum <"$T/run.db")
+for name in run.db alias.db hard.db run.db-lock; do
+    fails 1 "the run itself is not replaced, as $name" "hssl-export -f $T/run.db $T/$name" "$name is the"
+done
+fails 1 'nor by --dump' 'hssl-knn $T/run.db --train $T/d.db -k 3 --dump $T/hard.db' 'hard.db is the same file'
+fails 1 'nor the images' 'hssl-knn $T/run.db --train $T/d.db -k 3 --dump $T/d.db' 'd.db is the same file'
+is 'it is as it was' "$(cksum <"$T/run.db")" "$before"
+rm "$T/alias.db" "$T/hard.db"
+mkdir "$T/links" && echo precious >"$T/victim" && ln -s ../victim "$T/links/x.safetensors"
+for suffix in .part .tmp; do ln -s ../victim "$T/links/x.safetensors$suffix"; done
+ok 'links in the way are not followed' 'hssl-export -f $T/run.db $T/links/x.safetensors && cmp $T/links/x.safetensors $T/base.safetensors'
+is 'whatever their names' "$(cat "$T/victim")" precious
+
 for how in '' '--which student' '--features head' '--random-init' '--step 4' '--image-size 32 --batch-size 5'; do
     ok "k-NN of the run ${how:-as it is}" "hssl-knn $T/run.db $how --train $T/d.db -k 3 --json >$T/j && [ -n \"\$(headline <$T/j)\" ]"
 done

@@ -4,12 +4,18 @@
 #include "util/err.h"
 #include "util/idset.h"
 #include "util/opt.h"
+#include "util/output.h"
 #include "util/rng.h"
 #include "util/text.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void test_rng(void)
 {
@@ -177,10 +183,138 @@ static void test_text(void)
     file_is("folder/0123456.jpg", "0123456.jpg");
 }
 
+static void plain_is(const char *in, const char *want)
+{
+    char got[64];
+    is_str(text_plain(in, got, sizeof got), want, "fit for a terminal");
+}
+
+static char *json_of(void (*put)(FILE *, const char *), const char *in)
+{
+    static char text[256];
+    FILE *f = fmemopen(text, sizeof text, "w");
+    if (f) {
+        put(f, in);
+        fclose(f);
+    }
+    return text;
+}
+
+static void test_controls(void)
+{
+    char small[6], itself[] = "a\xc2\x9b\033" "b";
+    plain_is("tab\there\033[2J\177", "tab?here?[2J?");
+    plain_is("C1 in UTF-8: \xc2\x80 \xc2\x9b \xc2\x9f, and \xc2\xa0", "C1 in UTF-8: ? ? ?, and \xc2\xa0");
+    plain_is("bare \x9b \x80 \x9f, \xe9 stays", "bare ? ? ?, \xe9 stays");
+    plain_is("h\xc3\xb6ren \xe2\x82\xac \xf0\x9f\x98\x80", "h\xc3\xb6ren \xe2\x82\xac \xf0\x9f\x98\x80");
+    plain_is("broken off \xe2\x82", "broken off \xe2?");
+    is_str(text_plain("abcd\xc3\xb6", small, sizeof small), "abcd", "cut before a character, not in it");
+    is_str(text_plain(itself, itself, sizeof itself), "a??b", "in place");
+    is_str(json_of(text_put_string, "\"\\ \033 \xc2\x9b \x9b \xc3\xb6 \177\n"),
+           "\"\\\"\\\\ \\u001b \\u009b \xef\xbf\xbd \xc3\xb6 \\u007f\\u000a\"", "a JSON string");
+    is_str(json_of(text_put_json, "{\"a\":\"\xc2\x9b\177\xc3\xb6\"}"), "{\"a\":\"\\u009b\\u007f\xc3\xb6\"}",
+           "JSON that somebody else wrote");
+}
+
+/* ---------------------------------------------------------------- files that are written whole */
+
+static char dir[] = "/tmp/hssl-output.XXXXXX";
+
+static char *in_dir(char to[128], const char *name)
+{
+    snprintf(to, 128, "%s/%s", dir, name);
+    return to;
+}
+#define IN(name) in_dir((char[128]){ 0 }, name)
+
+static void holds(const char *path, const char *want, const char *what)
+{
+    char got[64] = "";
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(got, 1, sizeof got - 1, f) : 0;
+    if (f)
+        fclose(f);
+    got[n] = 0;
+    is_str(f ? got : "(not there)", want, what);
+}
+
+static int entries(void)
+{
+    int n = 0;
+    DIR *d = opendir(dir);
+    while (d && readdir(d))
+        n++;
+    closedir(d);
+    return n - 2;
+}
+
+static bool refused(const char *path, const char *source, int flags, ErrCode code)
+{
+    const char *const sources[OUTPUT_SOURCES] = { source };
+    Output *o = output_open(path, sources, flags);
+    bool was = !o && err_code() == code && strstr(err_text(), path);
+    if (!was)
+        diag("%s: %s", path, o ? "not refused" : err_text());
+    output_cancel(&o);
+    return was;
+}
+
+static void test_output(void)
+{
+    struct stat st;
+    mode_t before = umask(027);
+    if (!ok(mkdtemp(dir) != NULL, "a folder"))
+        return;
+    ok(!output_file(IN("a"), 0, "one", 3) && !stat(IN("a"), &st) && (st.st_mode & 0777) == 0640, "mode by umask");
+    holds(IN("a"), "one", "a file");
+    ok(!output_file(IN("p"), OUTPUT_PRIVATE, "key", 3) && !stat(IN("p"), &st) && (st.st_mode & 0777) == 0600, "for its owner");
+    Output *o = output_open(IN("a"), NULL, 0);
+    ok(o && !output_write(o, "two", 3), "begun");
+    holds(IN("a"), "one", "which nobody sees");
+    ok(entries() == 2, "nor any other file");
+    output_cancel(&o);
+    ok(!o && entries() == 2, "given up, nothing is left");
+    ok(!output_file(IN("a"), OUTPUT_LASTING, "three", 5), "replaced");
+    holds(IN("a"), "three", "as a whole");
+
+    ok(refused(IN("a"), NULL, OUTPUT_NEW, ERR_EXISTS), "a new one is not put over another");
+    o = output_open(IN("new"), NULL, OUTPUT_NEW);
+    ok(o && !output_file(IN("new"), 0, "first", 5) && output_commit(&o) < 0 && err_code() == ERR_EXISTS && !o,
+       "also if that came meanwhile");
+    holds(IN("new"), "first", "which stays");
+
+    ok(!symlink("a", IN("link")) && !link(IN("a"), IN("hard")) && !output_file(IN("a-lock"), 0, "lock", 4), "links");
+    ok(refused(IN("a"), IN("a"), 0, ERR_USAGE) && refused(IN("link"), IN("a"), 0, ERR_USAGE) &&
+           refused(IN("hard"), IN("a"), 0, ERR_USAGE) && refused(IN("a-lock"), IN("a"), 0, ERR_USAGE) &&
+           refused(IN("a"), IN("link"), 0, ERR_USAGE), "the source itself is refused, under any name");
+    const char *const sources[OUTPUT_SOURCES] = { IN("p"), IN("a") };
+    ok(!output_append(IN("hard"), sources) && err_code() == ERR_USAGE, "also to append to");
+    ok(!output_file(IN("link"), 0, "over", 4) && !lstat(IN("link"), &st) && S_ISREG(st.st_mode), "a link is replaced");
+    holds(IN("a"), "three", "and not followed");
+    ok(refused(dir, NULL, 0, ERR_USAGE), "a folder is refused");
+    ok(refused(IN("none/x"), NULL, 0, ERR_SYSTEM), "a folder that is not there");
+
+    ok(!output_file("/dev/null", OUTPUT_LASTING, "gone", 4) && !stat("/dev/null", &st) && S_ISCHR(st.st_mode),
+       "a device is written to, not replaced");
+    int fd = open(IN("fd"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    char name[32];
+    snprintf(name, sizeof name, "/dev/fd/%d", fd);
+    ok(fd >= 0 && write(fd, "at ", 3) == 3 && !output_file(name, 0, "its place", 9) && !close(fd), "a descriptor of ours");
+    holds(IN("fd"), "at its place", "is written to where it stands");
+    ok(!mkfifo(IN("pipe"), 0600) && !output_file(IN("pipe"), OUTPUT_PLAIN, "file", 4), "a pipe where a file has to be");
+    holds(IN("pipe"), "file", "is replaced");
+    char command[64];
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    ok(!system(command), "clean");
+    umask(before);
+}
+
 int main(void)
 {
     test_idset();
     test_text();
+    test_controls();
+    test_output();
     test_words();
     test_rng();
     test_opt();

@@ -3,41 +3,24 @@
 #include "store/quarantine.h"
 #include "util/err.h"
 #include "util/log.h"
+#include "util/output.h"
 #include "util/text.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-/* Write through a name of its own and rename, so that what is there under the final name is whole, and nothing is
- * followed or written into. */
-static int write_bad(int dir, const char *file, const BadImage *b, const Wanted *w)
+/* What is there under the final name is whole, and nothing is followed or written into. */
+static int write_bad(const char *file, const BadImage *b, const Wanted *w)
 {
-    enum { PARTLY = 8 };
-    char part[NAME_MAX + 1];
-    snprintf(part, sizeof part, ".%.*s.part", NAME_MAX - PARTLY, file);
-    unlinkat(dir, part, 0);
-    int fd = openat(dir, part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return err_system("%s/%s", w->extract, file);
-    int rc = 0;
-    for (size_t at = 0; at < b->kept && !rc;) {
-        ssize_t n = write(fd, (const char *)b->bytes + at, b->kept - at);
-        if (n < 0 && errno != EINTR)
-            rc = err_system("%s/%s", w->extract, file);
-        at += n > 0 ? (size_t)n : 0;
-    }
-    if (close(fd) && !rc)
-        rc = err_system("%s/%s", w->extract, file);
-    if (!rc && renameat(dir, part, dir, file))
-        rc = err_system("%s/%s", w->extract, file);
-    if (rc)
-        unlinkat(dir, part, 0);
+    char *path;
+    if (asprintf(&path, "%s/%s", w->extract, file) < 0)
+        return err_set(ERR_MEMORY, "%s: out of memory", file);
+    int rc = output_file(path, OUTPUT_PLAIN, b->bytes, b->kept);
+    free(path);
     return rc;
 }
 
@@ -78,18 +61,18 @@ static void show_bad(const BadImage *b, const char *file, const Wanted *w)
 }
 
 /* Lists, extracts or verifies the quarantine; a damaged entry does not hide the others. */
-static int each_bad(Run *run, bool show, int dir, const Wanted *w)
+static int each_bad(Run *run, bool show, bool extract, const Wanted *w)
 {
     uint64_t *ids;
     int64_t n = run_bad_ids(run, &ids), failed = 0;
     for (int64_t i = 0; i < n; i++) {
         BadImage b;
-        int rc = run_bad_get(run, ids[i], dir >= 0 || w->verify, &b);
-        bool writes = !rc && dir >= 0 && b.kept;
-        if (!rc && dir >= 0 && !b.kept)
+        int rc = run_bad_get(run, ids[i], extract || w->verify, &b);
+        bool writes = !rc && extract && b.kept;
+        if (!rc && extract && !b.kept)
             log_warn("%s: of image %" PRIu64 " nothing was kept", run_path(run), b.id);
         if (writes)
-            rc = write_bad(dir, bad_file(&b), &b, w);
+            rc = write_bad(bad_file(&b), &b, w);
         if (!rc && show)
             show_bad(&b, writes ? bad_file(&b) : NULL, w);
         if (rc && !failed++)
@@ -99,29 +82,20 @@ static int each_bad(Run *run, bool show, int dir, const Wanted *w)
     free(ids);
     if (failed)
         err_set(ERR_DATA, "%s: %" PRId64 " of %" PRId64 " bad images can't be %s", run_path(run), failed, n,
-                dir >= 0 ? "extracted" : "read");
+                extract ? "extracted" : "read");
     return n < 0 || failed ? -1 : 0;
 }
 
 int list_bad(Run *run, const Wanted *w)
 {
-    int dir = -1;
-    if (w->extract) {
-        if (mkdir(w->extract, 0777) && errno != EEXIST)
-            return err_system("--extract %s", w->extract);
-        dir = open(w->extract, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (dir < 0)
-            return err_system("--extract %s", w->extract);
-    }
-    int rc = each_bad(run, true, dir, w);
-    if (dir >= 0)
-        close(dir);
-    return rc;
+    if (w->extract && mkdir(w->extract, 0777) && errno != EEXIST)
+        return err_system("--extract %s", w->extract);
+    return each_bad(run, true, w->extract, w);
 }
 
 int verify_bad(Run *run, const Wanted *w)
 {
-    return each_bad(run, false, -1, w);
+    return each_bad(run, false, false, w);
 }
 
 int64_t count_bad(Run *run)

@@ -4,6 +4,7 @@
 #include "stream/stage.h"
 #include "tensor/backend.h"
 #include "util/err.h"
+#include "util/output.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -144,8 +145,9 @@ static int open_run(Training *t)
     if (run_set(t->run, "trainer_pid", pid) || run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         return -1;
     t->journal.run = t->run;
-    if (options.log && !(t->journal.file = strcmp(options.log, "-") ? fopen(options.log, "a") : stderr))
-        return err_system("--log %s", options.log);
+    const char *const sources[OUTPUT_SOURCES] = { options.output, options.init_from };
+    if (options.log && !(t->journal.file = strcmp(options.log, "-") ? output_append(options.log, sources) : stderr))
+        return err_prefix("--log");
     return 0;
 }
 
