@@ -89,6 +89,7 @@ static int over_dataset(const char *run_file, const char *dataset)
     BadNames bad = { .most = &o.max_bad, .whole = (int64_t)dataset_count(ds) };
     if (measure_dataset(t, &c, r.teacher_temp, ds, (int)o.batch, say_bad, &bad, &used, &d))
         die();
+    dataset_close(ds); /* before somebody may be slow to read what is written */
     json_object *line = journal_line("discrepancy");
     journal_text(line, "run", run_file);
     journal_int(line, "step", p.step);
@@ -99,7 +100,6 @@ static int over_dataset(const char *run_file, const char *dataset)
     journal_real(line, "d_role", d.d_role);
     int rc = journal_write(&(Journal){ .file = stdout }, line);
     bad_names_free(&bad);
-    dataset_close(ds);
     teacher_free(t);
     return rc || run_close(run) || log_close_stdout() ? (log_error("%s", err_text()), 1) : 0;
 }

@@ -382,6 +382,8 @@ int main(int argc, char **argv)
     Dataset *ds = count ? dataset_open(path) : NULL;
     if (count && !ds)
         die();
+    if (ds)
+        dataset_rest(ds); /* another importer may be at work while somebody reads this */
     print_totals(path, ds);
     dataset_close(ds);
     free(tally.keys);

@@ -113,6 +113,7 @@ static int stream(Source *s, Dataset *ds, uint64_t per_epoch)
         while (source_next(s, total, &seq))
             if (send_record(s, ds, seq, per_epoch))
                 return -1;
+        dataset_rest(ds); /* nobody knows for how long */
         if (stream_wait(NULL, s, -1, -1) < 0)
             return -1;
     }

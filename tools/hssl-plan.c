@@ -209,9 +209,9 @@ int main(int argc, char **argv)
         p.data.images = (double)o.images;
     if (p.data.images < (double)config.batch_size)
         die_with("%.0f images do not make a batch of %lld", p.data.images, (long long)config.batch_size);
+    dataset_close(ds);
     if (o.write && machine_write(o.write, &p.machine))
         die();
-    dataset_close(ds);
     p.config = config;
     forecast(&p.work, &p.data, &p.run, &p.machine, &p.forecast);
     if (o.json ? print_plan_json(&p) : print_table(&p))

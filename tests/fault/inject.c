@@ -1,7 +1,8 @@
 /* A library for LD_PRELOAD that makes chosen calls fail, for tests only.
  *
  *   HSSL_FAULT=CALL:HOW:N[,...]  the Nth call (from 1) of CALL fails; N+: that and all later ones.
- *                                HOW: EIO ENOSPC ENOMEM EINTR EAGAIN EMFILE, or "short": half the bytes only
+ *                                HOW: EIO ENOSPC ENOMEM EINTR EAGAIN EMFILE; "short": half the bytes only;
+ *                                "STOP": it does not fail, but the process stops before it, until SIGCONT
  *   HSSL_FAULT_PROGRAM=NAME      only in programs of that name
  *   HSSL_FAULT_HIT=FILE          a line for each fault that happened; without + there is one, whichever process
  *                                comes first
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -47,9 +49,9 @@ static const struct {
                { "EMFILE", EMFILE } };
 static const char *const ours[] = { "liblmdb", "libjpeg", "libpng" };
 
-enum { SHORT = -1, RANGES = 64 };
+enum { SHORT = -1, STOP = -2, RANGES = 64 };
 static struct {
-    int how; /* errno, SHORT; 0: never */
+    int how; /* errno, SHORT, STOP; 0: never */
     long first;
     bool on;
     atomic_long seen;
@@ -109,7 +111,7 @@ __attribute__((constructor)) static void start(void)
             break;
         while (c < CALLS && strcmp(names[c], call))
             c++;
-        int number = strcmp(how, "short") ? 0 : SHORT;
+        int number = !strcmp(how, "short") ? SHORT : !strcmp(how, "STOP") ? STOP : 0;
         for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
             if (!strcmp(errors[i].name, how))
                 number = errors[i].number;
@@ -150,6 +152,10 @@ static int now(Call c)
         syscall(SYS_write, fd, "\n", 1);
         syscall(SYS_close, fd);
     }
+    if (fault[c].how == STOP) {
+        raise(SIGSTOP);
+        return 0;
+    }
     if (fault[c].how > 0)
         errno = fault[c].how;
     return fault[c].how;
@@ -173,6 +179,22 @@ EXPORT int open64(const char *path, int flags, ...)
     int mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, int) : 0;
     va_end(ap);
     return now(C_OPEN) > 0 ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_LARGEFILE, mode);
+}
+
+/* What open() becomes under _FORTIFY_SOURCE where its flags are no constant. */
+EXPORT int __open_2(const char *path, int flags);
+EXPORT int __open_2(const char *path, int flags)
+{
+    return now(C_OPEN) > 0 ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, 0);
+}
+
+EXPORT int openat(int dir, const char *path, int flags, ...)
+{
+    va_list ap;
+    va_start(ap, flags);
+    int mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, int) : 0;
+    va_end(ap);
+    return now(C_OPEN) > 0 ? -1 : (int)syscall(SYS_openat, dir, path, flags, mode);
 }
 
 #define HALF(how, n) ((how) == SHORT && (n) > 1 ? (n) / 2 : (n))

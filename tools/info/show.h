@@ -48,7 +48,7 @@ json_object *provenance_json(Run *run);
 const char *nice_bytes(uint64_t n);
 /* Foreign text, without what would command the terminal. Good for 2 calls; cut at 4199 bytes. */
 const char *safe_text(const char *s);
-/* One line; a checkpoint_each or safetensors_each function that ignores arg. */
+/* One line to arg, a FILE *; a checkpoint_each or safetensors_each function. */
 int print_tensor(const StoredTensor *t, void *arg);
 
 /* ---- JSON: the caller owns what is returned ---- */

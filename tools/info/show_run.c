@@ -3,6 +3,7 @@
 #include "store/run.h"
 #include "store/claim.h"
 #include "util/err.h"
+#include "util/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,8 +12,9 @@
 static int print_line(int64_t number, const char *line, void *arg)
 {
     (void)number;
-    printf("%s%s\n", (const char *)arg, safe_text(line));
-    return ferror(stdout);
+    fputs(arg, stdout);
+    text_put_json(stdout, line);
+    return putchar('\n') == EOF || ferror(stdout) ? err_system("standard output") : 0;
 }
 
 static int line_json(int64_t number, const char *line, void *arg)
@@ -29,20 +31,21 @@ static int show_checkpoint(Run *run, uint64_t step, json_object *list, const Wan
     int rc = 0;
     if (!cp)
         return err_code() == ERR_ABSENT ? 0 : -1; /* a trainer dropped it just now */
+    if (w->verify)
+        rc = checkpoint_verify(cp);
+    size_t tensors = checkpoint_count(cp);
+    uint64_t bytes = checkpoint_bytes(cp);
     if (list) {
         json_object *j = json_object_new_object();
         json_object_object_add(j, "step", number_json(step));
-        json_object_object_add(j, "tensors", number_json(checkpoint_count(cp)));
-        json_object_object_add(j, "bytes", number_json(checkpoint_bytes(cp)));
+        json_object_object_add(j, "tensors", number_json(tensors));
+        json_object_object_add(j, "bytes", number_json(bytes));
         json_object_object_add(j, "meta", parsed_json(checkpoint_meta(cp)));
         json_object_array_add(list, j);
-    } else {
-        printf("  checkpoint of step %" PRIu64 ": %zu tensors, %s\n", step, checkpoint_count(cp),
-               nice_bytes(checkpoint_bytes(cp)));
     }
-    if (w->verify)
-        rc = checkpoint_verify(cp);
-    checkpoint_close(cp);
+    checkpoint_close(cp); /* before anything is printed: a snapshot that waits for a reader makes the run grow */
+    if (!list)
+        printf("  checkpoint of step %" PRIu64 ": %zu tensors, %s\n", step, tensors, nice_bytes(bytes));
     return rc;
 }
 
@@ -51,16 +54,25 @@ static int list_tensors(Run *run, const Wanted *w)
     Checkpoint *cp = run_checkpoint(run, w->step);
     if (!cp)
         return -1;
+    uint64_t step = checkpoint_step(cp);
+    char *text = NULL;
+    size_t size;
+    json_object *list = json_object_new_array();
+    FILE *lines = open_memstream(&text, &size); /* written once the checkpoint is closed */
     int rc = w->verify ? checkpoint_verify(cp) : 0;
-    if (!rc && w->json) {
-        json_object *list = json_object_new_array();
-        rc = checkpoint_each(cp, tensor_json, list);
-        print_json(list);
-    } else if (!rc) {
-        printf("%s: step %" PRIu64 "\n", safe_text(run_path(run)), checkpoint_step(cp));
-        rc = checkpoint_each(cp, print_tensor, NULL);
-    }
+    if (!rc && !lines)
+        rc = err_set(ERR_MEMORY, "out of memory");
+    if (!rc)
+        rc = w->json ? checkpoint_each(cp, tensor_json, list) : checkpoint_each(cp, print_tensor, lines);
     checkpoint_close(cp);
+    if (lines && fclose(lines) && !rc)
+        rc = err_set(ERR_MEMORY, "out of memory");
+    if (!rc && w->json)
+        print_json(json_object_get(list));
+    else if (!rc)
+        printf("%s: step %" PRIu64 "\n%s", safe_text(run_path(run)), step, text);
+    json_object_put(list);
+    free(text);
     return rc;
 }
 

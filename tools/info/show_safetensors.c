@@ -37,7 +37,7 @@ int show_safetensors(const char *path, const Wanted *w)
             const char *key = safetensors_meta_at(st, i, &value);
             printf("  %s = %s\n", safe_text(key), safe_text(value));
         }
-        safetensors_each(st, print_tensor, NULL);
+        safetensors_each(st, print_tensor, stdout);
     }
     safetensors_close(st);
     return 0;

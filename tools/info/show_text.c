@@ -63,9 +63,8 @@ static void shape_text(const StoredTensor *t, char *buf, size_t size)
 int print_tensor(const StoredTensor *t, void *arg)
 {
     char shape[STORED_DIMS * 22 + 4];
-    (void)arg;
     shape_text(t, shape, sizeof shape);
-    printf("  %-48s %-4s %s\n", safe_text(t->name), stored_type_name(t->dtype), shape);
+    fprintf(arg, "  %-48s %-4s %s\n", safe_text(t->name), stored_type_name(t->dtype), shape);
     return 0;
 }
 
