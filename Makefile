@@ -46,10 +46,14 @@ ifeq ($(FUZZ),1)
 SANFLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CPPFLAGS += -DHSSL_FUZZ
 endif
+# What the parsers read is foreign: stacks are guarded, the C library checks the sizes it sees, tables of addresses are
+# read-only once a program runs. That it lies anywhere is the compilers' default. Read back by tests/cli/03-installed.sh.
+HARDEN   := -fstack-protector-strong $(if $(filter 1,$(SAN) $(FUZZ)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+SEALED   := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack
 # Contracting a*b+c changes bits: allowed in the tensor kernels only (below).
-CFLAGS   += -std=c11 $(OPT) $(WARN) -ffp-contract=off -fopenmp -fno-math-errno $(SANFLAGS)
+CFLAGS   += -std=c11 $(OPT) $(WARN) $(HARDEN) -ffp-contract=off -fopenmp -fno-math-errno $(SANFLAGS)
 CPPFLAGS += -D_GNU_SOURCE -Ilib -DHSSL_VERSION='"$(VERSION)"'
-LDFLAGS  += -fopenmp -rdynamic -Wl,--as-needed $(SANFLAGS)
+LDFLAGS  += -fopenmp -rdynamic -Wl,--as-needed $(SEALED) $(SANFLAGS)
 LDLIBS   += -lzmq -lmsgpackc -llmdb -ljpeg -lpng16 -ldnnl -ljson-c -lxxhash -larchive -lsodium \
             -lm -lpthread -ldl
 
@@ -157,7 +161,7 @@ $B/fuzz/seeds: $B/obj/tests/fuzz/seeds.o $(LIBHSSL)
 
 # The CUDA backend is loaded by the programs when a GPU is asked for (lib/tensor/backend.c).
 CUDA_HOME  := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-NVCCFLAGS  := -std=c++17 -O3 -g -Ilib -ccbin $(CXX) -Xcompiler -fPIC,-fvisibility=hidden \
+NVCCFLAGS  := -std=c++17 -O3 -g -Ilib -ccbin $(CXX) -Xcompiler -fPIC,-fvisibility=hidden,-fstack-protector-strong \
               $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
               -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS)) \
               $(if $(filter 1,$(WERROR)),-Werror all-warnings)
@@ -176,7 +180,7 @@ $B/obj/lib/dist/mpi/%.o: CFLAGS += -fPIC -fvisibility=hidden \
     $(patsubst -I%,-isystem %,$(if $(filter 1,$(MPI)),$(shell mpicc --showme:compile 2>/dev/null || mpicc -compile_info)))
 
 $B/hssl-mpi.so: $(MPISRC:%.c=$B/obj/%.o)
-	OMPI_CC="$(CC)" MPICH_CC="$(CC)" $(MPICC) -shared $(SANFLAGS) -o $@ $^
+	OMPI_CC="$(CC)" MPICH_CC="$(CC)" $(MPICC) -shared $(SEALED) $(SANFLAGS) -o $@ $^
 
 # All of it once more for the processor, over stand-ins for NVIDIA's libraries: tests run it where there is no GPU.
 EMULATED := $(patsubst lib/%.cu,$B/obj/emulated/%.o,$(filter %.cu,$(CUDASRC))) \
@@ -304,6 +308,10 @@ fuzz:  ## attack the parsers with clang's libFuzzer, each for SECONDS=60 [TARGET
 fuzz-build: $(FUZZERS) $B/fuzz/seeds
 
 install: all  ## install tools, manual pages and completions below PREFIX
+	umask 022 && $(MAKE) --no-print-directory install-files
+
+.PHONY: install-files
+install-files:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(TOOLS) $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/lib/hssl

@@ -1,6 +1,7 @@
 #!/bin/sh
 # install.sh PREFIX   Write the completions of the tools in PREFIX/bin where each shell looks for them.
 set -eu
+umask 022 # for everybody, whoever installs
 prefix=$1
 here=$(dirname "$0")
 bash=$prefix/share/bash-completion/completions
