@@ -296,12 +296,22 @@ static int none_left(Gate *g)
 
 int gate_accept4(int fd, struct sockaddr *address, socklen_t *n, int flags)
 {
+    Gate *g = NULL;
+    bool later = false;
+    if (zmq_thread()) {
+        pthread_mutex_lock(&guard);
+        g = listening(fd);
+        later = g && g->left > g->rule.unread_all / 2;
+        pthread_mutex_unlock(&guard);
+    }
+    if (later) { /* too much is to be read of those who have gone already: who comes now waits at the door */
+        poll(NULL, 0, 1);
+        errno = EAGAIN;
+        return -1;
+    }
     int got = (int)syscall(SYS_accept4, fd, address, n, flags);
     if (!zmq_thread())
         return got;
-    pthread_mutex_lock(&guard);
-    Gate *g = listening(fd);
-    pthread_mutex_unlock(&guard);
     if (got < 0)
         return errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM ? none_left(g) : got;
     accepted_keep(got);
@@ -312,8 +322,6 @@ int gate_accept4(int fd, struct sockaddr *address, socklen_t *n, int flags)
     if (!in) {
         strange = !g->said_stranger;
         g->said_stranger = true;
-    } else if (g->left > g->rule.unread_all / 2) {
-        in = false; /* too much is to be read of those who have gone already */
     } else {
         Connection *out = g->n >= g->rule.connections ? dispensable(g) : NULL;
         if (out)
