@@ -144,9 +144,10 @@ static int join(void)
         rc = n > 1 ? employ(&t, n) : work(&t);
     if (!rc)
         return 0;
+    int status = stream_status();
     if (err_code() != ERR_STOP && err_code() != ERR_NONE)
         log_error("%s", err_text());
-    return stream_status();
+    return status;
 }
 
 /* ---------------------------------------------------------------- the hub */

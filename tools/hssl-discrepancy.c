@@ -326,7 +326,7 @@ static int follow(const char *run_file)
         log_info("%s: no training is under way", run_file);
     }
     int status = rc < 0 ? stream_status() : 0;
-    if (rc < 0)
+    if (rc < 0 && err_code() != ERR_STOP)
         log_error("%s", err_text());
     if (w.run && run_close(w.run)) {
         log_error("%s", err_text());

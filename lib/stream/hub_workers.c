@@ -3,6 +3,7 @@
 #include "stream/process.h"
 #include "util/err.h"
 #include "util/log.h"
+#include "util/stop.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@ enum { CRASHES = 3, MOST_DOUBLINGS = 6 };
 enum { KILLS = 3, KILLS_ALONE = 5 };
 /* A worker that cannot be watched is forgotten after so many times the silence that makes it suspect. */
 enum { FORGET = 12 };
+enum { NEIGHBOUR_MS = 50 };
 
 /* ---------------------------------------------------------------- workers that go */
 
@@ -129,6 +131,15 @@ static void describe_end(int status, char *buf, size_t size)
         snprintf(buf, size, "ended with status %d", WEXITSTATUS(status));
 }
 
+/* Nothing is said of one that the signal to the whole pipeline reached first. */
+static void lose_child(Hub *h, HubWorker *w, bool writes, const char *why)
+{
+    if (stop_within(NEIGHBOUR_MS))
+        worker_remove(h, w, false);
+    else
+        worker_lose(h, w, writes, why);
+}
+
 static void child_ended(Hub *h, pid_t pid, int status)
 {
     char why[64];
@@ -141,10 +152,10 @@ static void child_ended(Hub *h, pid_t pid, int status)
         else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
             worker_killed(h, w, why);
         else
-            worker_lose(h, w, false, why);
+            lose_child(h, w, false, why);
         return;
     }
-    if (!h->ended)
+    if (!h->ended && !stop_within(NEIGHBOUR_MS))
         log_warn("a worker without work %s", why);
 }
 
@@ -240,8 +251,10 @@ static int give(Hub *h, HubWorker *w, Held *r, double now)
     if (rc != 1) {
         if (slot)
             slot->state = SLOT_FREE;
-        if (rc == 0)
-            worker_lose(h, w, w->pid > 0, "cannot be reached");
+        if (rc == 0 && w->pid > 0)
+            lose_child(h, w, true, "cannot be reached");
+        else if (rc == 0)
+            worker_lose(h, w, false, "cannot be reached");
         else if (err_code() == ERR_DATA) /* no room in its header for what we add */
             hub_make_bad(h, r, err_text());
         return rc == 0 || r->state == CUSTODY_DONE ? 0 : -1;

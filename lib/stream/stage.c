@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+enum { NEIGHBOUR_MS = 1000 };
+
 static int sooner(int a, int b)
 {
     return a < 0 || (b >= 0 && b < a) ? b : a;
@@ -147,6 +149,8 @@ void stage_close(Stage *st)
 
 int stream_status(void)
 {
+    if (err_code() == ERR_PEER && stop_within(NEIGHBOUR_MS))
+        err_set(ERR_STOP, "stopped by a signal");
     if (err_code() == ERR_STOP && stop_status())
         return stop_status();
     return err_code() == ERR_USAGE ? 2 : 1;

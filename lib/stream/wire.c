@@ -36,9 +36,15 @@ int wire_error(const char *what)
     return err_set(ERR_SYSTEM, "%s: %s", what, zmq_strerror(errno));
 }
 
+static int most_messages(int64_t bytes)
+{
+    return bytes / GATE_FRAME < INT_MAX ? (int)(bytes / GATE_FRAME) + 1 : INT_MAX;
+}
+
 /* A consumer says little, and less the less it is answered: its records are bounded, and so is what it has to say of
  * them. 64 consumers that all wait for a producer at work stay far below. A subscriber subscribes once. What comes to
- * a DEALER or SUB was asked for: 16 messages, so 60 MB each on average before a producer is taken for a hostile one. */
+ * a DEALER or SUB was asked for. A DEALER has no number of messages beside the bytes: at such a mark ZeroMQ stops
+ * reading, and loses what the system still holds when the other end closes: a producer's last word. */
 WireBounds wire_bounds(int type)
 {
     const int64_t k = 1 << 10, m = 1 << 20, g = 1 << 30;
@@ -47,7 +53,7 @@ WireBounds wire_bounds(int type)
                              .unsent = 64 * m, .peers = 256 };
     if (type == ZMQ_XPUB)
         return (WireBounds){ .frame = 4 * k, .queue = 16, .unread = 4 * k, .unread_all = 64 * k, .peers = 8 };
-    return (WireBounds){ .frame = g, .queue = 16, .unread = g, .unread_all = g, .unsent = g, .peers = 4 };
+    return (WireBounds){ .frame = g, .queue = type == ZMQ_SUB ? 16 : most_messages(g), .unread = g, .unread_all = g, .unsent = g, .peers = 4 };
 }
 
 static void set_int(void *socket, int option, int value)
@@ -91,11 +97,6 @@ void *wire_socket(int type)
     if (wire_bound(s, &b))
         wire_close(&s, 0);
     return s;
-}
-
-static int most_messages(int64_t bytes)
-{
-    return bytes / GATE_FRAME < INT_MAX ? (int)(bytes / GATE_FRAME) + 1 : INT_MAX;
 }
 
 /* So many messages to be sent weigh more than is allowed, so sending never waits. To subscribers it leaves out what

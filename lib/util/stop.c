@@ -135,6 +135,11 @@ int stop_status(void)
     return signal ? 128 + signal : 0;
 }
 
+bool stop_within(int ms)
+{
+    return stop_signal() || (stop_fd() >= 0 && poll(&(struct pollfd){ .fd = stop_fd(), .events = POLLIN }, 1, ms) > 0);
+}
+
 ssize_t stop_read(int fd, void *to, size_t n)
 {
     struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = stop_fd(), .events = POLLIN } };

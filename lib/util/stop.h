@@ -15,6 +15,7 @@
 #ifndef HSSL_STOP_H
 #define HSSL_STOP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -34,6 +35,9 @@ int stop_signal(void);
 int stop_fd(void);
 /* 128 + the signal, or 0. */
 int stop_status(void);
+/* Whether a signal asks to stop, or does so within this time. For who sees a neighbour go: Ctrl-C reaches all of a
+ * pipeline at once, and a neighbour may have gone because of it before it is seen here. */
+bool stop_within(int ms);
 /* As if the signal had come, but nothing is said and it can be asked for any number of times: for tests, and to pass
  * on another process's fate. From any thread. */
 void stop_request(int signal);

@@ -8,7 +8,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -112,20 +111,12 @@ int finish(Training *t, int rc, bool savable)
     if (other)
         rc = err_code() == ERR_STOP ? 0 : -1;
     int status = rc ? stream_status() : 0;
-    ErrCode why = rc ? err_code() : ERR_NONE;
-    if (other) {
+    if (other)
         status = rc ? 1 : status;
-    } else if (rc && why == ERR_PEER) { /* after Ctrl-C the producers may be gone before the signal is seen here */
-        struct pollfd p = { .fd = stop_fd(), .events = POLLIN };
-        char text[512];
-        snprintf(text, sizeof text, "%s", err_text());
-        if (poll(&p, 1, 200) > 0)
-            rc = 0;
-        else
-            log_error("%s", text);
-    } else if (rc) {
+    else if (rc && err_code() == ERR_STOP)
+        rc = 0;
+    else if (rc)
         log_error("%s%s", err_text(), memory_remedy());
-    }
     if (!rc && stop_signal())
         status = stop_status();
     if (!other && (rc || stop_signal()))
