@@ -255,9 +255,11 @@ SIEGE := $(addprefix $B/tests/, \
              store_dataset \
              store_quarantine \
              store_run \
+             stream_exhaust \
              stream_siege) \
          $(FUZZERS) \
          $(addprefix tests/cli/, \
+             12-claims.sh \
              24-elastic.sh \
              30-train.sh \
              31-teacher.sh \

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Several processes at one data set or run, under all its names: whoever exits 0 has stored what it said, and what is there
-# is sound. HSSL_SIEGE=N: N times as many rounds.
+# is sound.
 . "$(dirname "$0")/../tap.sh"
 data=$(cd "$(dirname "$0")/../data" && pwd)
 cd "$T" || exit 1
-rounds=$((2 * ${HSSL_SIEGE:-1}))
+rounds=$(siege 2)
 tiny='--arch vit_nano --dim 16 --depth 1 --heads 2 --patch-size 4 --head-hidden 16 --head-bottleneck 8'
 tiny="$tiny --out-dim 32 --batch-size 4 --threads 1 --teacher-in-process --epochs 1"
 
