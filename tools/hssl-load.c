@@ -157,7 +157,7 @@ int main(int argc, char **argv)
         if (err_code() != ERR_STOP)
             log_error("%s", err_text());
         if (s)
-            source_fail(s, err_code() == ERR_STOP ? "hssl-load was stopped by a signal" : err_text());
+            source_fail(s, err_code() == ERR_STOP ? "hssl-load " SOURCE_STOPPED : err_text());
     }
     source_close(&s);
     dataset_close(ds);

@@ -7,12 +7,14 @@
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
+#include "util/stop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+enum { NEIGHBOUR_MS = 200, ASKED_MS = 500 };
 enum { FIRST_CREDIT = 4, ACK_BATCH = 64, GRACE_MS = 1000, LINK_MS = 20000, LINGER_MS = 200 };
 
 struct Sink {
@@ -222,6 +224,12 @@ static bool nobody_there(const Sink *s)
     return s->watch.unmet && log_seconds() - s->opened > 1e-3 * grace;
 }
 
+/* The producer has gone, perhaps for a signal to the whole pipeline, which may be seen here a moment later. */
+static int gone(int wait_ms, const char *why)
+{
+    return stop_within(wait_ms) ? err_set(ERR_STOP, "stopped by a signal") : err_set(ERR_PEER, "%s", why);
+}
+
 /* The producer is dead when the connection is lost, or when standard input has come to its end and no connection
  * was ever made. An end of standard input alone says little: `echo TICKET | hssl-tap` is at its end at once. */
 int sink_look(Sink *s)
@@ -238,8 +246,9 @@ int sink_look(Sink *s)
     const char *program = message_text(&s->welcome, "program", ticket_program(s->ticket.kind));
     if (s->watch.refused)
         return err_set(ERR_PEER, "%s refuses this ticket: it is of another run, or spoilt", s->ticket.endpoint);
-    return err_set(ERR_PEER, "%s died: its stream of %s broke off without an end", program ? program : "the producer",
-                   s->ticket.kind);
+    snprintf(s->failure, sizeof s->failure, "%s died: its stream of %s broke off without an end",
+             program ? program : "the producer", s->ticket.kind);
+    return gone(NEIGHBOUR_MS, s->failure);
 }
 
 int sink_patience(const Sink *s)
@@ -320,7 +329,7 @@ static int take(Sink *s, Message *m)
 static int finished(Sink *s)
 {
     if (s->failed)
-        return err_set(ERR_PEER, "%s", s->failure);
+        return strstr(s->failure, SOURCE_STOPPED) ? gone(ASKED_MS, s->failure) : err_set(ERR_PEER, "%s", s->failure);
     if (s->ended) {
         err_clear();
         return -1;

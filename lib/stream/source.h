@@ -63,6 +63,8 @@ uint64_t source_pending(const Source *s);
 /* Tell the consumer that seq is one past the last record. The tool then waits (stream_wait) until nothing is
  * pending or the consumer has left. */
 int source_end(Source *s, uint64_t seq);
+/* What a program says of itself where that was why: its consumer may be about to hear of the same signal. */
+#define SOURCE_STOPPED "was stopped by a signal"
 /* Tell the consumer why there will be no more. Does not wait. */
 void source_fail(Source *s, const char *reason);
 void source_close(Source **s);

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { NEIGHBOUR_MS = 1000 };
-
 static int sooner(int a, int b)
 {
     return a < 0 || (b >= 0 && b < a) ? b : a;
@@ -134,7 +132,7 @@ void stage_fail(Stage *st, const char *program)
     if (!st->out)
         return;
     if (err_code() == ERR_STOP)
-        snprintf(reason, sizeof reason, "%s was stopped by a signal", program);
+        snprintf(reason, sizeof reason, "%s " SOURCE_STOPPED, program);
     else
         snprintf(reason, sizeof reason, "%s gave up: %s", program, err_text());
     source_fail(st->out, reason);
@@ -149,8 +147,6 @@ void stage_close(Stage *st)
 
 int stream_status(void)
 {
-    if (err_code() == ERR_PEER && stop_within(NEIGHBOUR_MS))
-        err_set(ERR_STOP, "stopped by a signal");
     if (err_code() == ERR_STOP && stop_status())
         return stop_status();
     return err_code() == ERR_USAGE ? 2 : 1;

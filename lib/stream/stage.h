@@ -51,9 +51,7 @@ int stage_end(Stage *st, uint64_t seq);
 void stage_fail(Stage *st, const char *program);
 void stage_close(Stage *st);
 
-/* The exit status that fits the recorded error: 2 for ERR_USAGE, 128 plus its number after a signal, else 1. To be asked
- * before the error is told: that the other end has gone (ERR_PEER) becomes ERR_STOP where a signal to the whole pipeline
- * was why, which may be seen here a moment later. */
+/* The exit status that fits the recorded error: 2 for ERR_USAGE, 128 plus its number after a signal, else 1. */
 int stream_status(void);
 
 #endif
