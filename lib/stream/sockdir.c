@@ -20,7 +20,7 @@ enum { MAX_PATH_IN_SOCKET = 90, GRACE_SECONDS = 60, DEAD_SECONDS = 1 };
 
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static char dir[256];
-static int users, lock_fd = -1;
+static int users, dir_fd = -1, lock_fd = -1; /* dir_fd: kept, so that to remove it nothing has to be opened */
 static pid_t owner;
 
 static bool trusted(uid_t who)
@@ -33,11 +33,11 @@ static int open_dir(const char *path, int how)
     return open(path, how | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* The lock goes last: a directory without one could be somebody's who is just making it. */
-static void remove_dir(const char *path)
+/* fd: of the directory; closed here. The lock goes last: a directory without one could be somebody's who is just making
+ * it. */
+static void remove_dir(const char *path, int fd)
 {
     struct stat st;
-    int fd = open_dir(path, O_RDONLY);
     DIR *d = fd >= 0 && !fstat(fd, &st) && st.st_uid == geteuid() ? fdopendir(fd) : NULL;
     if (!d) {
         if (fd >= 0)
@@ -98,7 +98,7 @@ int sockdir_sweep(const char *base)
             (size_t)snprintf(path, sizeof path, "%s/%s", base, e->d_name) >= sizeof path)
             continue;
         if (!lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == getuid() && sockdir_abandoned(path)) {
-            remove_dir(path);
+            remove_dir(path, open_dir(path, O_RDONLY));
             removed++;
         }
     }
@@ -109,11 +109,11 @@ int sockdir_sweep(const char *base)
 static void remove_own(void)
 {
     if (dir[0] && getpid() == owner) {
-        remove_dir(dir);
+        remove_dir(dir, dir_fd >= 0 ? dir_fd : open_dir(dir, O_RDONLY));
         if (lock_fd >= 0)
             close(lock_fd);
     }
-    lock_fd = -1;
+    dir_fd = lock_fd = -1;
     dir[0] = 0;
 }
 
@@ -204,13 +204,11 @@ static int make_dir(void)
         if (!mkdtemp(dir))
             continue;
         owner = getpid();
-        int at = own_dir(dir);
+        dir_fd = own_dir(dir);
         /* It gets its name when it is locked: whoever sweeps meanwhile would take a free one for a dead owner's. */
-        lock_fd = at >= 0 ? openat(at, "lock.new", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
+        lock_fd = dir_fd >= 0 ? openat(dir_fd, "lock.new", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
         struct flock l = whole_file();
-        bool made = lock_fd >= 0 && !fcntl(lock_fd, F_OFD_SETLK, &l) && !renameat(at, "lock.new", at, "lock");
-        if (at >= 0)
-            close(at);
+        bool made = lock_fd >= 0 && !fcntl(lock_fd, F_OFD_SETLK, &l) && !renameat(dir_fd, "lock.new", dir_fd, "lock");
         if (made) {
             if (!registered)
                 registered = !atexit(remove_own);
