@@ -72,6 +72,10 @@ static png_structp reader_new(PngState *s, png_infop *info)
         png_destroy_read_struct(&png, NULL, NULL);
         return NULL;
     }
+    if (setjmp(png_jmpbuf(png))) { /* to keep a list of chunks takes memory, too */
+        png_destroy_read_struct(&png, info, NULL);
+        return NULL;
+    }
     png_set_read_fn(png, s, read_bytes);
     png_set_user_limits(png, 1 << 20, 1 << 20);
     png_set_chunk_malloc_max(png, 16 << 20);
