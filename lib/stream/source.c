@@ -21,6 +21,7 @@ enum { MAX_PEERS = 64, LINGER_MS = 500, LOOK_MS = 500, FULL_MS = 10, PROBE_BYTES
 /* Whatever a consumer asks for: records that it may have before it asks again. */
 enum { MOST_CREDIT = 1 << 16 };
 static const double IDLE = 60;
+static const double ABSENT = 5; /* seconds without a look */
 static const double KNOCK = 2; /* seconds between looks whether a consumer elsewhere is still connected */
 
 typedef struct {
@@ -46,6 +47,7 @@ struct Source {
     int departed;
     bool greeted, restarted;
     double knocked;
+    double looked, awake; /* when its consumers were looked at last; since when that is done again and again */
     bool blocked; /* the consumer did not ask for the record that was offered last */
     uint64_t start;
     Message welcome; /* kept for those who come later */
@@ -175,7 +177,7 @@ static bool reads_nothing(Source *s, Peer *p)
 {
     double idle, most = s->options.idle > 0 ? s->options.idle : IDLE;
     p->full = wire_unsent(s->socket, &p->id, &idle) > WIRE_UNSENT_RECORDS;
-    if (!p->full || idle < most)
+    if (!p->full || idle < most || s->looked - s->awake < most)
         return false;
     log_warn("a consumer has read nothing for %.0f seconds with %d MiB waiting for it: it is dropped", idle,
              WIRE_UNSENT_RECORDS >> 20);
@@ -187,6 +189,9 @@ static void drop_dead(Source *s, bool ask)
 {
     double now = log_seconds();
     bool knock = ask || now - s->knocked > KNOCK;
+    if (now - s->looked > ABSENT) /* stopped (Ctrl-Z, a batch system), as its consumers may have been */
+        s->awake = now;
+    s->looked = now;
     if (knock)
         s->knocked = now;
     for (int i = s->peers; i-- > 0;) {
