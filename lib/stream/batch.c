@@ -123,8 +123,10 @@ static int make_slots(Batches *b)
     b->slots = slots < 2 ? 2 : slots > 10 && !b->config.slots ? 10 : slots > MAX_SLOTS ? MAX_SLOTS : (int)slots;
     if (!b->config.slots && b->slots < 3)
         b->slots = 3;
-    if (__builtin_mul_overflow(each, (size_t)b->slots, &total))
+    if (__builtin_mul_overflow(each, (size_t)b->slots, &total) || total > INT64_MAX / 2)
         return err_set(ERR_MEMORY, "batches too large: lower --batch-size");
+    if (sink_memory(b->sink, (int64_t)total)) /* records for all slots may come before one is read */
+        return -1;
     b->block = shm_create(total);
     if (b->block)
         b->memory = b->block->mem;

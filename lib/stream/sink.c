@@ -141,6 +141,11 @@ void sink_close(Sink **sink)
     gauges_close();
 }
 
+int sink_memory(Sink *s, int64_t bytes)
+{
+    return bound(s->socket, bytes);
+}
+
 int sink_restart(Sink *s, uint64_t start, uint64_t limit)
 {
     s->config.start = start;

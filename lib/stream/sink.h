@@ -32,6 +32,8 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c);
 /* Wait for the producer's description of the stream. NULL with ERR_PEER, ERR_STOP. Lives as long as the sink. */
 const Message *sink_welcome(Sink *s);
 
+/* So many bytes may be on their way, which --memory does not say: for who learns it from the description. */
+int sink_memory(Sink *s, int64_t bytes);
 /* Begin anew at another record. What was under way is dropped, and need not be acknowledged. */
 int sink_restart(Sink *s, uint64_t start, uint64_t limit);
 
