@@ -6,7 +6,6 @@ hssl-synth -n 8 --size 16 s.db 2>/dev/null || exit 1
 unset XDG_RUNTIME_DIR
 mkdir mine tmp
 chmod 1777 tmp
-await() { i=0; until [ -s "$1" ]; do i=$((i + 1)); [ $i -lt 400 ] || return 1; sleep 0.05; done; }
 
 # A ticket is one line of at most 2047 bytes.
 { printf 'hssl/1 records ipc:///tmp/x '; head -c 4000 /dev/zero | tr '\0' a; echo; } >long
