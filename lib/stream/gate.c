@@ -21,8 +21,9 @@
 enum { GREETING = 64, CURVE_BYTES = 33, FDS = 1 << 16, LISTENERS = 16 };
 /* Who does not speak ZMTP 3 cannot be followed, and will not be heard long: so many bytes. */
 enum { BLIND_BYTES = 64 << 10 };
-/* What is not for the program: handshake, and over tcp a heartbeat now and then (bytes, bytes a second). */
-static const double OWN = 8192, OWN_EACH = 256;
+/* What is not for the program: handshake, and over tcp a heartbeat and the answer to one each 5 seconds (bytes, bytes
+ * a second). */
+enum { OWN = 8192, OWN_EACH = 64 };
 
 /* Where one direction of a connection is in its framing. */
 typedef struct {
@@ -39,7 +40,7 @@ typedef struct Connection {
     uint64_t number;
     Flow in, out;
     int64_t unread, unsent, largest; /* largest: message that was given */
-    double since, moved; /* when it came, when something of `unsent` went */
+    double settled, moved; /* up to when ZeroMQ's own is taken off `unread`; when something of `unsent` went */
     bool kept, cut;
 } Connection;
 
@@ -93,8 +94,9 @@ static int64_t weight(const Flow *f)
     return GATE_FRAME + (int64_t)(n < (uint64_t)1 << 48 ? n : (uint64_t)1 << 48);
 }
 
-/* The weight of the frames in these bytes: where they begin, or where they end. */
-static int64_t follow(Flow *f, const uint8_t *p, size_t n, bool ends)
+/* The weight of the frames in these bytes: where they begin, or where they end. One that weighs more than `most` is
+ * larger than any may be: that ends ZeroMQ's patience, in words of its own. */
+static int64_t follow(Flow *f, const uint8_t *p, size_t n, bool ends, int64_t most)
 {
     int64_t sum = 0;
     size_t i = 0;
@@ -120,7 +122,7 @@ static int64_t follow(Flow *f, const uint8_t *p, size_t n, bool ends)
                 break;
             f->left = f->length;
             f->at = f->length ? F_BODY : F_FLAGS;
-            if (!ends || !f->length)
+            if ((!ends || !f->length) && weight(f) <= most)
                 sum += weight(f);
             break;
         default:
@@ -185,8 +187,8 @@ static Connection *remember(Gate *g, int fd)
     if (!c)
         return NULL;
     *c = (Connection){ .gate = g, .fd = fd, .number = ++numbers * FDS + (uint64_t)fd, .older = g->newest,
-                       .in.left = GREETING, .out.left = GREETING, .since = log_seconds() };
-    c->moved = c->since;
+                       .in.left = GREETING, .out.left = GREETING, .settled = log_seconds() };
+    c->moved = c->settled;
     *(g->newest ? &g->newest->newer : &g->oldest) = c;
     g->newest = c;
     g->n++;
@@ -249,15 +251,20 @@ int gate_listen(int fd, int backlog)
     int rc = (int)syscall(SYS_listen, fd, backlog);
     if (rc || !binding)
         return rc;
+    int i = 0;
     pthread_mutex_lock(&guard);
-    for (int i = 0; i < LISTENERS; i++)
-        if (!listener[i].gate) {
-            listener[i].gate = binding;
-            listener[i].fd = fd;
-            binding->listeners++;
-            break;
-        }
+    while (i < LISTENERS && listener[i].gate)
+        i++;
+    if (i < LISTENERS) {
+        listener[i].gate = binding;
+        listener[i].fd = fd;
+        binding->listeners++;
+    }
     pthread_mutex_unlock(&guard);
+    if (i == LISTENERS) { /* who came there would not be counted */
+        errno = EMFILE;
+        return -1;
+    }
     return rc;
 }
 
@@ -355,8 +362,9 @@ int gate_call_connect(int fd, const struct sockaddr *a, socklen_t n)
     int rc = (int)syscall(SYS_connect, fd, a, n);
     if ((rc && errno != EINPROGRESS) || !zmq_thread())
         return rc;
+    char path[sizeof gates->path] = "";
     int before = errno;
-    bool in = rc || one_of_us(fd), strange = false;
+    bool in = rc || one_of_us(fd);
     pthread_mutex_lock(&guard);
     Gate *g = gates;
     while (g && !leads_to(g, a, n))
@@ -364,12 +372,12 @@ int gate_call_connect(int fd, const struct sockaddr *a, socklen_t n)
     if (g && in) {
         remember(g, fd);
     } else if (g) {
-        strange = !g->said_stranger;
+        snprintf(path, sizeof path, "%s", g->said_stranger ? "" : g->path); /* the gate may be gone after this */
         g->said_stranger = true;
     }
     pthread_mutex_unlock(&guard);
-    if (strange)
-        log_warn("%s is served by another user: not connected", g->path);
+    if (*path)
+        log_warn("%s is served by another user: not connected", path);
     errno = in || !g ? before : ECONNREFUSED;
     return in || !g ? rc : -1;
 }
@@ -391,22 +399,33 @@ int gate_call_close(int fd)
     return (int)syscall(SYS_close, fd);
 }
 
+/* Heartbeats can't be told from other frames where these are encrypted, and nobody reads them. */
+static void settle(Connection *c)
+{
+    double now = log_seconds(), own = OWN_EACH * (now - c->settled);
+    if (own < OWN_EACH)
+        return;
+    int64_t less = own < (double)c->unread ? (int64_t)own : c->unread;
+    c->unread -= less;
+    c->gate->unread -= less;
+    c->settled = now;
+}
+
 /* Who has too much unread after n bytes came at c: c, another, or nobody. */
 static Connection *came(Connection *c, const uint8_t *bytes, size_t n)
 {
     Gate *g = c->gate;
-    int64_t more = follow(&c->in, bytes, n, false);
+    int64_t more = follow(&c->in, bytes, n, false, g->rule.unread);
     if (g->rule.deaf)
         more = (int64_t)n;
-    else if (more > g->rule.unread)
-        more = 0; /* larger than any frame may be: that ends ZeroMQ's patience, in words of its own */
+    settle(c);
     c->unread += more;
     g->unread += more;
     if (g->closed)
         return NULL;
     if (c->in.at == F_BLIND && c->unread > BLIND_BYTES)
         return c;
-    if ((double)c->unread > (double)g->rule.unread + OWN + OWN_EACH * (log_seconds() - c->since))
+    if (c->unread > g->rule.unread + OWN)
         return c;
     return g->unread > g->rule.unread_all + (int64_t)OWN * g->n ? heaviest(g) : NULL;
 }
@@ -443,7 +462,7 @@ ssize_t gate_send(int fd, const void *from, size_t n, int flags)
     pthread_mutex_lock(&guard);
     Connection *c = at(fd);
     if (c && c->in.at != F_BLIND) {
-        int64_t less = follow(&c->out, from, (size_t)sent, true), *waits = &c->unsent;
+        int64_t less = follow(&c->out, from, (size_t)sent, true, INT64_MAX), *waits = &c->unsent;
         if (!c->unsent)
             waits = &c->gate->unsent;
         *waits = *waits > less ? *waits - less : 0;

@@ -21,7 +21,7 @@
 #include <sys/resource.h>
 
 enum { HEARTBEAT_MS = 5000, SILENCE_MS = 20000, RECONNECT_MS = 100, RECONNECT_MAX_MS = 2000 };
-enum { KEEPALIVE_S = 30, MANY_FILES = 65536, MIN_LINGER_MS = 100 };
+enum { KEEPALIVE_S = 30, MANY_FILES = 65536, MIN_LINGER_MS = 100, LOOK_UP_MS = 250 };
 
 /* ZeroMQ's ZMQ_ZERO_COPY_RECV, which its header shows to drafts only: a small frame would keep alive the 8 KiB that it
  * came in. Large ones are not copied anyway. */
@@ -394,6 +394,24 @@ static int unpacked(zmq_pollitem_t *items, int n)
     return marked;
 }
 
+/* A connection that has gone may have left a message that never became whole, which is known when nothing was to be
+ * read twice. Others wait at the door for that (stream/gate.c), and wake nobody: so this looks up now and then. */
+static int poll_sockets(zmq_pollitem_t *items, int n, int timeout_ms)
+{
+    for (;;) {
+        int turn = timeout_ms < 0 || timeout_ms > LOOK_UP_MS ? LOOK_UP_MS : timeout_ms;
+        int rc = zmq_poll(items, n, turn);
+        for (int i = 0; i < n && rc >= 0; i++) {
+            const WireState *s = items[i].socket ? wire_state(items[i].socket) : NULL;
+            if (s && s->gate && (items[i].events & ZMQ_POLLIN) && !(items[i].revents & ZMQ_POLLIN))
+                gate_drained(s->gate);
+        }
+        if (rc || turn == timeout_ms)
+            return rc;
+        timeout_ms -= timeout_ms > 0 ? turn : 0;
+    }
+}
+
 int wire_poll(zmq_pollitem_t *items, int n, int timeout_ms, bool stops)
 {
     int extra = stops && stop_fd() >= 0;
@@ -409,7 +427,7 @@ int wire_poll(zmq_pollitem_t *items, int n, int timeout_ms, bool stops)
     }
     if (unpacked(items, n))
         timeout_ms = 0;
-    int rc = zmq_poll(items, n + extra, timeout_ms);
+    int rc = poll_sockets(items, n + extra, timeout_ms);
     if (stops && stop_signal())
         return err_set(ERR_STOP, "stopped by a signal");
     if (rc < 0 && errno != EINTR)

@@ -24,7 +24,8 @@ static void free_header(void *data, void *hint)
 /* Whether so much more may wait for the peer: 1; 0 or -1 as wire_send() returns. */
 static int room_for(WireState *s, const WireId *to, size_t bytes, int frames)
 {
-    if (!s->gate || s->type == ZMQ_XPUB ||
+    bool gone = to && to->size && !to->connection; /* already when it was read */
+    if (!s->gate || s->type == ZMQ_XPUB || gone ||
         gate_give(s->gate, to ? to->connection : 0, bytes + (size_t)(frames - 1) * GATE_FRAME))
         return 1;
     return to && to->size ? 0 : err_set(ERR_PEER, "the other end reads nothing of what it is sent");

@@ -121,6 +121,45 @@ static ZmtpFate empty_frames(const char *e) { return flood_small(e, 0, true); }
 static ZmtpFate messages_of_100k(const char *e) { return flood(e, 100 << 10, false); }
 static ZmtpFate small_messages(const char *e) { return flood_small(e, 100, false); }
 
+/* As many empty frames as one call brings, behind them the head of one as large as may be: it weighs more than a peer
+ * may let wait, together with them. */
+static ZmtpFate heads_behind_empty_frames(const char *endpoint)
+{
+    enum { CALL = 8192, HEAD = 9 };
+    static uint8_t many[CALL];
+    static const uint8_t head[HEAD] = { 3, 0, 0, 0, 0, 0, WIRE_CONTROL_BYTES >> 16, 0, 0 };
+    ZmtpPeer p;
+    if (!zmtp_enter(&p, endpoint, "DEALER"))
+        return p.fate;
+    for (size_t at = 0; at + 2 <= CALL - HEAD; at += 2)
+        many[at] = 1;
+    memcpy(many + CALL - HEAD - 1, head, HEAD);
+    /* The body of a large frame is read by itself, so that what follows begins a call. */
+    zmtp_push(&p, head, HEAD);
+    while (p.sent < BUDGET && zmtp_push(&p, large, WIRE_CONTROL_BYTES) && zmtp_push(&p, many, CALL - 1)) {
+    }
+    return p.fate;
+}
+
+/* Who leaves messages behind that are not whole, and comes again. */
+static ZmtpFate never_whole(const char *endpoint)
+{
+    const struct timeval patience = { .tv_sec = 3 };
+    for (int i = 0; i < 40; i++) {
+        ZmtpPeer p = { .fd = zmtp_knock(endpoint), .fate = ZMTP_SPENT };
+        if (p.fd < 0)
+            break;
+        setsockopt(p.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        bool in = zmtp_shake_hands(&p, "DEALER");
+        for (int k = 0; in && k < 7 && zmtp_push_frame(&p, true, large, 64 << 10); k++) {
+        }
+        close(p.fd);
+        if (!in)
+            break;
+    }
+    return ZMTP_CUT;
+}
+
 /* Who is cut off comes again, until nobody opens: as long as what those left who went is not read. */
 static ZmtpFate again_and_again(const char *endpoint)
 {
@@ -439,6 +478,20 @@ static void besiege(void (*run)(int, int), ZmtpFate (*how)(const char *), const 
     finish(&v, MOST_KIB, name);
 }
 
+/* While a producer waits for somebody to come: nothing else wakes it. */
+static void leave_halves(void)
+{
+    const char *name = "messages that never become whole";
+    Victim v = begin(produce, name);
+    if (write(v.go, "", 1) != 1)
+        return;
+    ended(attack(never_whole, v.ticket.endpoint));
+    Honest h = honest_open(&v);
+    honest_read(&h, FEW);
+    honest_close(&h, FEW, name);
+    finish(&v, MOST_KIB, name);
+}
+
 /* While it does. */
 static void greet_on(void)
 {
@@ -555,9 +608,11 @@ int main(void)
     besiege(produce, frames_of_64k, "frames of 64 KiB of one message");
     besiege(produce, frames_of_36, "frames of 36 bytes of one message");
     besiege(produce, empty_frames, "empty frames of one message");
+    besiege(produce, heads_behind_empty_frames, "heads of large frames behind empty ones");
     besiege(produce, messages_of_100k, "messages of 100 KiB");
     besiege(produce, small_messages, "small messages");
     besiege(produce, again_and_again, "who is cut off comes again");
+    leave_halves();
     greet_on();
     crowd(CROWD, 0, "a silent crowd");
     crowd(100, 64, "a crowd where descriptors are few");
