@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BLOCKED_MS = 3000 };
+enum { BLOCKED_MS = 3000, DOOR_S = 10 };
 
 bool zmtp_push(ZmtpPeer *p, const void *bytes, size_t n)
 {
@@ -85,7 +85,10 @@ int zmtp_knock(const char *endpoint)
 
 bool zmtp_enter(ZmtpPeer *p, const char *endpoint, const char *type)
 {
+    const struct timeval patience = { .tv_sec = DOOR_S };
     *p = (ZmtpPeer){ .fd = zmtp_knock(endpoint), .fate = ZMTP_SPENT };
+    if (p->fd >= 0)
+        setsockopt(p->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (p->fd >= 0 && zmtp_shake_hands(p, type))
         return true;
     p->fate = ZMTP_NOT_IN;

@@ -20,7 +20,7 @@ typedef struct {
 struct sockaddr_un zmtp_address(const char *endpoint);
 /* A connection to an ipc endpoint, or -1. */
 int zmtp_knock(const char *endpoint);
-/* The same, and the handshake as a socket of this type ("DEALER"). */
+/* The same, and the handshake as a socket of this type ("DEALER"); false also where nobody opens for seconds. */
 bool zmtp_enter(ZmtpPeer *p, const char *endpoint, const char *type);
 bool zmtp_shake_hands(ZmtpPeer *p, const char *type);
 /* Send: false when the peer was cut off, or blocked. */
