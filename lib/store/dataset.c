@@ -216,7 +216,7 @@ int dataset_parse_record(const char *path, uint64_t id, const MDB_val *v, int64_
     if (v->mv_size <= RECORD_HEAD)
         return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": a record of %zu bytes", path, id, v->mv_size);
     size_t length = load16(p + 12), size = load32(p + 24);
-    if (v->mv_size != RECORD_HEAD + length + 1 + size || p[RECORD_HEAD + length])
+    if (v->mv_size != RECORD_HEAD + length + 1 + size || length > DATASET_NAME_MAX || p[RECORD_HEAD + length])
         return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": its sizes disagree", path, id);
     *rec = (Record){ .bytes = p + RECORD_HEAD + length + 1, .size = size, .name = (const char *)p + RECORD_HEAD,
                      .label = (int32_t)load32(p), .width = load32(p + 4), .height = load32(p + 8),

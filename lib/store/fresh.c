@@ -33,12 +33,13 @@ static int take_name(StoreEnv *e, const char *name)
     bool made = fd >= 0;
     if (!made && errno == EEXIST)
         fd = openat(e->dir, name, flags);
-    if (fd < 0)
+    bool link = fd < 0 && errno == ELOOP;
+    if (fd < 0 && !link)
         return errno == ENOENT ? 1 : err_system("%s: %s", e->path, name);
     e->fd = fd;
-    if (fstat(fd, &st))
+    if (!link && fstat(fd, &st))
         return err_system("%s", e->path);
-    if (!S_ISREG(st.st_mode))
+    if (link || !S_ISREG(st.st_mode))
         return err_set(ERR_DATA, "%s: %s is in its way: remove that", e->path, name);
     int rc = claim_lock(fd, CLAIM_WORK, true, 0, e->path, &holder);
     if (rc > 0 && !made && store_is_named(e, name, fd))

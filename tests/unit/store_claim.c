@@ -3,6 +3,7 @@
 
 #include "store/claim.h"
 #include "store/dataset.h"
+#include "store/dataset_layout.h"
 #include "store/env.h"
 #include "store/run.h"
 #include "util/err.h"
@@ -272,7 +273,8 @@ static void test_moved(void)
     unlink(in_dir("planted.db-lock"));
     says(!symlink("victim", in_dir("planted.db-lock")) && !dataset_open(planted) && strstr(err_text(), "not a regular file"),
          "a lock file that is a link is not followed");
-    ok(!symlink("victim", in_dir(".new.db.hssl-new")) && !dataset_create(in_dir("new.db"), DATASET_NEW), "nor the new file's");
+    ok(!symlink("victim", in_dir(".new.db.hssl-new")) && !dataset_create(in_dir("new.db"), DATASET_NEW) &&
+             strstr(err_text(), ".new.db.hssl-new is in its way: remove that"), "nor the new file's");
     struct stat st;
     ok(!stat(victim, &st) && st.st_size == 8, "what it leads to stays");
 }
@@ -374,6 +376,30 @@ static bool bad_image(StoreEnv *e, MDB_txn *txn)
     return !mdb_put(txn, images, &k, &v, 0);
 }
 
+/* All checksums are right, as whoever makes such a file for us would have them. */
+static bool long_name(StoreEnv *e, MDB_txn *txn)
+{
+    enum { LONG = 60000, IMAGE = 256 };
+    static unsigned char p[RECORD_HEAD + LONG + 1 + IMAGE];
+    (void)e;
+    MDB_dbi images;
+    uint64_t id = 4;
+    MDB_val k = { sizeof id, &id }, v;
+    if (mdb_dbi_open(txn, "images", MDB_INTEGERKEY, &images) || mdb_get(txn, images, &k, &v))
+        return false;
+    const unsigned char *was = v.mv_data;
+    size_t head = RECORD_HEAD + load16(was + 12) + 1, size = v.mv_size - head;
+    if (size > IMAGE)
+        return false;
+    memcpy(p, was, RECORD_HEAD);
+    memset(p + RECORD_HEAD, 'x', LONG);
+    memcpy(p + RECORD_HEAD + LONG + 1, was + head, size);
+    store16(p + 12, LONG);
+    store32(p + RECORD_SEAL, dataset_record_seal(p, (const char *)p + RECORD_HEAD, LONG));
+    v = (MDB_val){ RECORD_HEAD + LONG + 1 + size, p };
+    return !mdb_put(txn, images, &k, &v, 0);
+}
+
 static void test_repair(void)
 {
     static const struct {
@@ -384,6 +410,7 @@ static void test_repair(void)
         { "a wrong count", wrong_count, false }, { "a wrong digest", wrong_digest, false },
         { "a header of wrong checksum", wrong_seal, false }, { "a wrong count of a class", wrong_class, false },
         { "a name that was lost", lost_name, false }, { "a lost image", lost_image, true }, { "a bad image", bad_image, true },
+        { "a name longer than there may be", long_name, true },
     };
     const char *path = in_dir("broken.db");
     char want[17] = "", got[17] = "";
