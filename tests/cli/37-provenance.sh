@@ -59,6 +59,9 @@ cp half.db r.db
 stream '--seed 7' | hssl-train --resume -o r.db 2>err
 is 'a run of an older version goes on, with a word' "$?:$(grep -c 'could not be checked' err)" 0:1
 fails 1 'and has no command' 'hssl-info --command r.db' 'r.db: begun by an older version'
+"$HSSL_BIN/tests/provenance" --tell r.db '{"dataset":"s.db","planner":"hssl-augment","continued_digest":"0"}'
+hssl-info --command r.db >out 2>err
+is 'a run that tells half of what it began with has one' "$?:$(head -n 1 out)$(cat err)" '0:hssl-load s.db |'
 
 # The commands that made a run.
 again() { # RUN: run its command in a place of its own; the digest that comes out

@@ -182,10 +182,11 @@ static void test_mutations(void)
        read, TRIES, wrong);
 }
 
-static int forget(const char *path)
+/* text NULL: it is forgotten. */
+static int tell(const char *path, const char *text)
 {
     Run *run = run_open(path, true);
-    return !run || run_set(run, "provenance", NULL) || run_close(run);
+    return !run || run_set(run, "provenance", text) || run_close(run);
 }
 
 static int begin(const char *like, const char *path)
@@ -197,7 +198,9 @@ static int begin(const char *like, const char *path)
 int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "--forget"))
-        return forget(argv[2]);
+        return tell(argv[2], NULL);
+    if (argc == 4 && !strcmp(argv[1], "--tell"))
+        return tell(argv[2], argv[3]);
     if (argc == 4 && !strcmp(argv[1], "--begin"))
         return begin(argv[2], argv[3]);
     test_streams();

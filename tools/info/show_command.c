@@ -160,14 +160,14 @@ static char *pipeline(const Provenance *p, json_object *config)
 static void say_more(Run *run, const Provenance *p)
 {
     size_t n = p->changes ? json_object_array_length(p->changes) : 0;
-    const char *digest = provenance_get(p, "continued_digest");
+    const char *digest = provenance_get(p, "continued_digest"), *step = provenance_get(p, "continued_step"),
+               *from = provenance_get(p, "continue_from");
     for (size_t i = 0; i < n; i++)
         log_warn("%s: not made by one command: %s", run_path(run),
                  safe_text(json_object_to_json_string_ext(json_object_array_get_idx(p->changes, i),
                                                           JSON_C_TO_STRING_PLAIN)));
-    if (digest)
-        log_info("%s began with step %s, digest %s, of %s", run_path(run),
-                 provenance_get(p, "continued_step"), digest, safe_text(provenance_get(p, "continue_from")));
+    if (digest && step && from)
+        log_info("%s began with step %s, digest %s, of %s", run_path(run), step, digest, safe_text(from));
 }
 
 static int read_origin(Run *run, Provenance *p)
