@@ -67,9 +67,8 @@ static int number_of(const char *key)
 
 static bool is_whole(const char *s)
 {
-    char *end, again[32];
-    long long x = strtoll(s, &end, 10);
-    snprintf(again, sizeof again, "%lld", x);
+    char again[32];
+    snprintf(again, sizeof again, "%lld", strtoll(s, NULL, 10));
     return !strcmp(s, again);
 }
 

@@ -229,10 +229,10 @@ int output_commit(Output **output)
 {
     Output *o = *output;
     int rc = o->to < 0 ? put_in_place(o) : pass_on(o);
-    if (!rc && close(o->fd))
-        rc = -1;
-    else if (!rc)
+    if (!rc) {
+        rc = close(o->fd); /* it is gone, whatever that says */
         o->fd = -1;
+    }
     if (rc && errno == EEXIST)
         err_set(ERR_EXISTS, "%s: there already", o->path);
     else if (rc)
