@@ -24,24 +24,23 @@ struct Output {
 
 /* ---------------------------------------------------------------- what stands there */
 
-static bool is_file(const struct stat *st, const char *path)
+/* By its name, too, where it is not there yet. */
+static bool is_file(const char *path, const char *other)
 {
-    struct stat other;
-    return !stat(path, &other) && other.st_dev == st->st_dev && other.st_ino == st->st_ino;
+    struct stat a, b;
+    return !strcmp(path, other) ||
+           (!stat(path, &a) && !stat(other, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino);
 }
 
 /* -1 where the target is a source, or its lock file. */
 static int refuse_sources(const char *path, const char *const sources[OUTPUT_SOURCES])
 {
-    struct stat st;
     char lock[PATH_MAX];
-    if (!sources || stat(path, &st))
-        return 0;
-    for (int i = 0; i < OUTPUT_SOURCES && sources[i]; i++) {
+    for (int i = 0; sources && i < OUTPUT_SOURCES && sources[i]; i++) {
         snprintf(lock, sizeof lock, "%s-lock", sources[i]);
-        if (is_file(&st, sources[i]))
+        if (is_file(path, sources[i]))
             return err_set(ERR_USAGE, "%s is the same file as %s: name another", path, sources[i]);
-        if (is_file(&st, lock))
+        if (is_file(path, lock))
             return err_set(ERR_USAGE, "%s is the lock file of %s: name another", path, sources[i]);
     }
     return 0;

@@ -146,7 +146,13 @@ fails 1 'a run that is not there' 'stream | hssl-train --continue-from none.db -
 fails 1 'a run without a checkpoint' 'stream | hssl-train --continue-from bare.db -o y.db' 'bare.db: it has no checkpoint yet'
 fails 2 'a file, too' 'stream | hssl-train --continue-from whole.db --init-from f -o y.db' 'exclude each other'
 fails 2 'another than it was begun with' 'stream | hssl-train --resume --continue-from half.db -o next.db' 'begun with whole.db'
+cp whole.db kept.db
+fails 2 'a log in the other run' 'stream | hssl-train --continue-from kept.db --log kept.db -o y.db' 'log: kept.db is the same file as kept.db'
+fails 2 'a log in the run that is not there yet' "stream | hssl-train $tiny --log y.db -o y.db" 'log: y.db is the same file as y.db'
+fails 1 'a log that cannot be written' "stream | hssl-train $tiny --log none/l -o y.db" 'log: none/l: No such file'
 ok 'what fails leaves no run' '[ ! -e y.db ]'
+fails 1 'nor does it replace one' "stream | hssl-train $tiny --force --log none/l -o kept.db" 'log: none/l: No such file'
+ok 'all others stay as they were' 'cmp whole.db kept.db'
 hssl-export whole.db w.safetensors 2>/dev/null
 stream '--epochs 2' | hssl-train --resume $tiny --init-from w.safetensors -o init.db 2>/dev/null
 stream | hssl-train --resume $tiny --init-from w.safetensors -o init.db 2>err

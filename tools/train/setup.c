@@ -138,6 +138,10 @@ static void open_teacher(Training *t)
 static int open_run(Training *t)
 {
     char pid[32];
+    const char *from = options.init_from ? options.init_from : options.continue_from; /* one at most */
+    const char *const sources[OUTPUT_SOURCES] = { options.output, from };
+    if (options.log && !(t->journal.file = strcmp(options.log, "-") ? output_append(options.log, sources) : stderr))
+        return err_prefix("--log");
     if (origin_load(t) || (t->resuming && saving_read(t->run, t->student, t->teach, &t->at)) ||
         origin_keep(t))
         return -1;
@@ -145,9 +149,6 @@ static int open_run(Training *t)
     if (run_set(t->run, "trainer_pid", pid) || run_set(t->run, "teacher_ticket", teach_published(t->teach)))
         return -1;
     t->journal.run = t->run;
-    const char *const sources[OUTPUT_SOURCES] = { options.output, options.init_from };
-    if (options.log && !(t->journal.file = strcmp(options.log, "-") ? output_append(options.log, sources) : stderr))
-        return err_prefix("--log");
     return 0;
 }
 
