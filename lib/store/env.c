@@ -155,27 +155,35 @@ static int open_file(StoreEnv *e, const char *what)
     return 0;
 }
 
-/* Read without LMDB's lock file: safe as long as nobody writes. Writers do the same the other way round. */
-static int read_bare(StoreEnv *e)
+/* Take `mine`, which does not go together with another's `other`; who is there only for a moment is waited for. 0; 1: he
+ * stays; or -1. */
+static int take_if_none(const StoreEnv *e, ClaimPart mine, ClaimPart other, pid_t *holder)
+{
+    enum { NAP_MS = 5 };
+    for (int ms = 0;; ms += NAP_MS) {
+        int rc = claim_lock(e->fd, mine, false, 0, e->path, holder);
+        if (rc || !claim_seen(e->fd, other, holder))
+            return rc;
+        claim_unlock(e->fd, mine);
+        if (ms >= CLAIM_PATIENCE_MS)
+            return 1;
+        usleep(NAP_MS * 1000);
+    }
+}
+
+/* Read without LMDB's lock file: safe as long as nobody writes. */
+static int read_bare(const StoreEnv *e)
 {
     pid_t holder;
-    int rc = claim_lock(e->fd, CLAIM_BARE, false, 0, e->path, &holder);
-    if (!rc && claim_seen(e->fd, CLAIM_CHANGE, &holder)) {
-        claim_unlock(e->fd, CLAIM_BARE);
-        rc = 1;
-    }
+    int rc = take_if_none(e, CLAIM_BARE, CLAIM_CHANGE, &holder);
     return rc <= 0 ? rc : err_set(ERR_BUSY, "%s: %s writes it; until that ends it can be read only by who may write %s-lock, "
                                   "and under the file's only name", e->path, claim_process(holder), e->path);
 }
 
-static int change(StoreEnv *e)
+static int change(const StoreEnv *e)
 {
     pid_t holder;
-    int rc = claim_lock(e->fd, CLAIM_CHANGE, false, 0, e->path, &holder);
-    if (!rc && claim_seen(e->fd, CLAIM_BARE, &holder)) {
-        claim_unlock(e->fd, CLAIM_CHANGE);
-        rc = 1;
-    }
+    int rc = take_if_none(e, CLAIM_CHANGE, CLAIM_BARE, &holder);
     return rc <= 0 ? rc : err_set(ERR_BUSY, "%s: %s reads it without right to write %s-lock: wait until it ends", e->path,
                                   claim_process(holder), e->path);
 }
