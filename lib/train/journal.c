@@ -46,8 +46,11 @@ int journal_write(Journal *j, json_object *line)
 {
     const char *text = json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN);
     int rc = text ? 0 : err_set(ERR_MEMORY, "log: out of memory");
-    if (!rc && j->file && (fprintf(j->file, "%s\n", text) < 0 || fflush(j->file)))
-        rc = err_system("log file");
+    if (!rc && j->file) { /* which may be a terminal */
+        text_put_json(j->file, text);
+        if (fputc('\n', j->file) == EOF || fflush(j->file) || ferror(j->file))
+            rc = err_system("log file");
+    }
     if (!rc && j->run)
         rc = run_log(j->run, text);
     json_object_put(line);
