@@ -36,6 +36,12 @@ static void end_as_the_signal_does(int signal)
     raise(signal);
 }
 
+/* Without waiting for whoever reads standard error, if anybody does. */
+static bool can_be_said(void)
+{
+    return poll(&(struct pollfd){ .fd = STDERR_FILENO, .events = POLLOUT }, 1, 0) == 1;
+}
+
 static void *wait_for_signals(void *arg)
 {
     double first = 0;
@@ -56,7 +62,7 @@ static void *wait_for_signals(void *arg)
             continue;
         first = now;
         const char *text = atomic_load(&notice);
-        if (text)
+        if (text && can_be_said())
             log_info("%s", text);
         stop_request(signal);
     }
