@@ -302,7 +302,7 @@ static void import(Intake *in, DatasetWriter *w)
         snprintf(why, sizeof why, "%s", err_text());
         flush_batch(w);
         progress_end(&progress);
-        bool empty = !dataset_written(w);
+        bool empty = !dataset_written(w) || o.force; /* part of a new dataset takes no old one's place */
         if (empty)
             dataset_discard(w);
         else if (dataset_finish(w))
@@ -368,10 +368,15 @@ int main(int argc, char **argv)
         return stop_status();
     if (!in)
         die();
-    DatasetWriter *w = dataset_create(path, o.force ? DATASET_REPLACE : DATASET_RESUME);
+    DatasetWriter *w = dataset_create(path, o.force ? DATASET_REPLACE | DATASET_WHOLE : DATASET_RESUME);
     if (!w)
         die();
     import(in, w);
+    if (o.force && stop_signal()) {
+        dataset_discard(w);
+        log_info("stopped; %s is as it was", path);
+        return stop_status();
+    }
     uint64_t count = dataset_written(w);
     if (!count)
         dataset_discard(w);

@@ -128,6 +128,26 @@ for signal in KILL TERM HUP; do
     is "$signal: its digest is that of an import in one go" "$(digest int.db)" "$(digest whole.db)"
 done
 
+# A new data set takes an old one's place when it is whole.
+hssl-import h old.db 2>/dev/null
+old=$(hssl-info --json old.db)
+for signal in KILL TERM; do
+    hssl-import -f - old.db <list >/dev/null 2>force.err &
+    pid=$!
+    exec 9>list
+    find m -name '*.jpg' | sort >&9
+    until_true '[ "$(stat -c %s .old.db.hssl-new 2>/dev/null || echo 0)" -gt 1000000 ]'
+    kill -$signal $pid
+    wait $pid 2>/dev/null
+    exec 9>&-
+    is "--force, $signal in the middle: the old data set is as it was" "$(hssl-info --json old.db)" "$old"
+done
+ok 'and that is said' "grep -q 'old.db is as it was' force.err"
+ok 'nothing stays beside it' '[ ! -e .old.db.hssl-new ]'
+{ find m -name '*.jpg' | sort | head -500; printf 'a\0b\n'; } >broken
+fails 1 '--force of a source that breaks off' 'hssl-import -f - old.db <broken' 'zero byte'
+is 'leaves it as well' "$(hssl-info --json old.db)" "$old"
+
 fails 2 'operands are wanted' 'hssl-import h' 'SOURCE and an OUT.db'
 fails 1 'a source that is not there' 'hssl-import nosuch x.db' 'nosuch: no such file'
 fails 1 'another file is not overwritten' 'echo text >text; hssl-import h/cat text' 'text: not a dataset'
