@@ -26,7 +26,7 @@ train() {
     mv r.rc.new r.rc
 }
 start() {
-    rm -f r.pid r.rc
+    rm -f r.pid r.rc r.err
     "$@" &
     seen r.pid . r.rc
     pid=$(cat r.pid)
