@@ -75,7 +75,7 @@ static int render_all(Worker *w)
     HubResult results[HUB_MAX_RESULTS];
     const Message *facts = worker_welcome(w);
     Rendering *r = facts ? rendering_new(facts) : NULL;
-    int rc = -1;
+    int rc = facts || err_code() ? -1 : 0; /* without a word: there is no work any more */
     if (r && !worker_results(w, rendering_results(rendering_counts(r), results), results))
         while ((rc = worker_next(w, &t)) == 1) {
             int bad = rendering_do(r, &t.record, t.out);

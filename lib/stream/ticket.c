@@ -40,6 +40,55 @@ static int take(char *to, size_t room, const char *from, size_t n, const char *w
     return 0;
 }
 
+/* What may be a path holds any byte but control characters; the line has %20 for a blank, as in a URI. */
+static int keep(char *to, size_t room, const char *from, size_t n, const char *what)
+{
+    if (!n || n >= room)
+        return err_set(ERR_DATA, "ticket: %s of %zu bytes (1 to %zu)", what, n, room - 1);
+    for (size_t i = 0; i < n; i++)
+        if (iscntrl((unsigned char)from[i]))
+            return err_set(ERR_DATA, "ticket: %s holds a control character", what);
+    memcpy(to, from, n);
+    to[n] = 0;
+    return 0;
+}
+
+static int hex(char c)
+{
+    return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? (c | 0x20) - 'a' + 10 : -1;
+}
+
+static int unescape(char *to, size_t room, const char *from, size_t n, const char *what)
+{
+    char plain[TICKET_MAX_LINE], word[TICKET_MAX_LINE];
+    size_t len = 0;
+    if (take(word, sizeof word, from, n, what))
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        if (word[i] != '%') {
+            plain[len++] = word[i];
+            continue;
+        }
+        if (i + 2 >= n || hex(word[i + 1]) < 0 || hex(word[i + 2]) < 0)
+            return err_set(ERR_DATA, "ticket: %s has a %% without two hexadecimal digits behind it", what);
+        plain[len++] = (char)(hex(word[i + 1]) * 16 + hex(word[i + 2]));
+        i += 2;
+    }
+    return keep(to, room, plain, len, what);
+}
+
+/* Appends, as far as there is room; the length that it would have, as snprintf. */
+static size_t escape(char *to, size_t room, const char *from)
+{
+    size_t n = 0;
+    for (; *from; from++) {
+        bool plain = isgraph((unsigned char)*from) && *from != '%';
+        n += (size_t)snprintf(n < room ? to + n : NULL, n < room ? room - n : 0, plain ? "%c" : "%%%02X",
+                              (unsigned char)*from);
+    }
+    return n;
+}
+
 static bool name_like(const char *s)
 {
     for (; *s; s++)
@@ -64,7 +113,7 @@ static int parse_word(Ticket *t, int index, const char *word, size_t n)
         return name_like(t->kind) ? 0 : err_set(ERR_DATA, "ticket: kind %s is not a word", t->kind);
     }
     if (index == 2) {
-        if (take(t->endpoint, sizeof t->endpoint, word, n, "endpoint"))
+        if (unescape(t->endpoint, sizeof t->endpoint, word, n, "endpoint"))
             return -1;
         if (!strncmp(t->endpoint, "ipc:///", 7) || !strncmp(t->endpoint, "tcp://", 6))
             return 0;
@@ -77,7 +126,7 @@ static int parse_word(Ticket *t, int index, const char *word, size_t n)
         return err_set(ERR_DATA, "ticket: more than %d pairs", TICKET_MAX_PAIRS);
     size_t key = (size_t)(eq - word);
     if (take(t->pair[t->pairs].key, sizeof t->pair->key, word, key, "key") ||
-        take(t->pair[t->pairs].value, sizeof t->pair->value, eq + 1, n - key - 1, "value"))
+        unescape(t->pair[t->pairs].value, sizeof t->pair->value, eq + 1, n - key - 1, "value"))
         return -1;
     t->pairs++;
     return 0;
@@ -108,9 +157,12 @@ int ticket_parse(const char *line, size_t n, Ticket *t)
 
 int ticket_format(const Ticket *t, char *buf, size_t size)
 {
-    size_t n = (size_t)snprintf(buf, size, "hssl/%d %s %s", TICKET_VERSION, t->kind, t->endpoint);
-    for (int i = 0; i < t->pairs && n < size; i++)
-        n += (size_t)snprintf(buf + n, size - n, " %s=%s", t->pair[i].key, t->pair[i].value);
+    size_t n = (size_t)snprintf(buf, size, "hssl/%d %s ", TICKET_VERSION, t->kind);
+    n += escape(n < size ? buf + n : buf, n < size ? size - n : 0, t->endpoint);
+    for (int i = 0; i < t->pairs && n < size; i++) {
+        n += (size_t)snprintf(buf + n, size - n, " %s=", t->pair[i].key);
+        n += escape(n < size ? buf + n : buf, n < size ? size - n : 0, t->pair[i].value);
+    }
     if (n + 1 >= size)
         return err_set(ERR_DATA, "ticket: longer than %zu bytes", size);
     buf[n++] = '\n';
@@ -134,7 +186,7 @@ int ticket_set(Ticket *t, const char *key, const char *value)
     if (i == TICKET_MAX_PAIRS)
         return err_set(ERR_DATA, "ticket: more than %d pairs", TICKET_MAX_PAIRS);
     if (take(t->pair[i].key, sizeof t->pair->key, key, strlen(key), "key") ||
-        take(t->pair[i].value, sizeof t->pair->value, value, strlen(value), "value"))
+        keep(t->pair[i].value, sizeof t->pair->value, value, strlen(value), "value"))
         return -1;
     if (i == t->pairs)
         t->pairs++;

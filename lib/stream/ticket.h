@@ -2,7 +2,9 @@
  *
  *     hssl/1 views ipc:///run/user/1000/hssl-1000-4711-x7Qk2m/views key=value ...
  *
- * Whoever has the ticket may connect. The line is foreign input and is checked as such. */
+ * In the line an endpoint and a value have %XX for each byte that is no visible ASCII, and for %; in a Ticket they are
+ * plain, and hold no control character. Whoever has the ticket may connect. The line is foreign input and is checked
+ * as such. */
 #ifndef HSSL_TICKET_H
 #define HSSL_TICKET_H
 
@@ -13,7 +15,7 @@ enum { TICKET_VERSION = 1, TICKET_MAX_LINE = 2048, TICKET_MAX_PAIRS = 16 };
 
 typedef struct {
     char kind[16];      /* "records", "plans", "views", "targets", "batches" */
-    char endpoint[256]; /* ipc://PATH or tcp://HOST:PORT */
+    char endpoint[256]; /* ipc:///PATH or tcp://HOST:PORT */
     int pairs;
     struct {
         char key[24], value[200];
@@ -23,11 +25,12 @@ typedef struct {
 /* Parse a line, with or without its newline. -1 with ERR_DATA says what is wrong with it. */
 int ticket_parse(const char *line, size_t n, Ticket *out);
 
-/* Write the line with its newline into buf. Returns its length, or -1 when it does not fit. */
+/* Write the line with its newline into buf. Returns its length, or -1 with ERR_DATA when it does not fit. */
 int ticket_format(const Ticket *t, char *buf, size_t size);
 
 /* The value of a key, or NULL. */
 const char *ticket_get(const Ticket *t, const char *key);
+/* -1 with ERR_DATA: no room, or a control character. */
 int ticket_set(Ticket *t, const char *key, const char *value);
 
 /* Read the ticket on file descriptor fd (a pipe, a file), one byte at a time so that nothing behind it

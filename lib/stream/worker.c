@@ -247,8 +247,8 @@ const Message *worker_welcome(Worker *w)
     while (!w->met) {
         if (receive(w, &m) < 0 || tend(w))
             return NULL;
-        if (w->orphaned) {
-            err_clear(); /* the hub came to its end first, and has nothing to hear about it */
+        if (w->orphaned || (w->ended && w->life >= 0)) {
+            err_clear(); /* the hub that started this worker came to its end first, and has nothing to hear about it */
             return NULL;
         }
         if (w->ended) {

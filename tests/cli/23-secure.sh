@@ -48,6 +48,20 @@ await local
 is 'an ipc socket lies in a directory of mode 0700' "$(stat -c %a "$(dirname "$(sed 's/.*ipc:\/\/\([^ ]*\).*/\1/' local)")")" 700
 kill $load
 wait 2>/dev/null
+# Directories are named by people: blanks, quotes, other alphabets, old encodings, a percent sign.
+for name in 'a blank' 'Jörg' "$(printf 'caf\351')" '50%25' "it's \"here\""; do
+    mkdir "$T/$name"
+    is "sockets in a directory called $(printf %s "$name" | tr -c '[:alnum:] %' '?')" \
+        "$(unset XDG_RUNTIME_DIR; export TMPDIR="$T/$name"; hssl-load -e1 s.db | hssl-augment -j2 $small | hssl-tap -q --json 2>&1 >/dev/null |
+            grep -c '"type":"data"'; ls -A "$T/$name")" 40
+done
+(unset XDG_RUNTIME_DIR; TMPDIR="$T/a blank" hssl-load s.db >blank 2>/dev/null) &
+load=$!
+await blank
+is 'the ticket is one line of visible ASCII' "$(LC_ALL=C tr -d '\041-\176' <blank | tr ' ' '.' | od -An -tc | tr -d ' \n')" '..\n'
+ok 'hssl-info shows the path as it is' "hssl-info blank | grep -q 'ipc://$T/a blank/'"
+kill $load
+wait 2>/dev/null
 fails 1 'a tcp port that is taken' "hssl-load --listen 0 s.db >busy & await busy; \
     hssl-load --listen \$(sed 's/.*127\.0\.0\.1:\([0-9]*\).*/\1/' busy) s.db; rc=\$?; kill \$!; exit \$rc" 'in use'
 fails 2 'what is no port' 'hssl-load --listen 70000 s.db' 'port of 0 to 65535'
