@@ -139,11 +139,11 @@ int main(int argc, char **argv)
     Dataset *ds = dataset_open(argv[1]);
     if (!ds)
         die();
-    uint64_t per_epoch = dataset_count(ds) / (uint64_t)o.world;
+    uint64_t count = dataset_count(ds), per_epoch = count / (uint64_t)o.world;
     if (!per_epoch) {
         dataset_close(ds);
-        die_with("%s: %llu images are too few for %lld rank%s", argv[1],
-                 (unsigned long long)dataset_count(ds), (long long)o.world, o.world == 1 ? "" : "s");
+        die_with("%s: %llu image%s too few for %lld rank%s", argv[1], (unsigned long long)count,
+                 count == 1 ? " is" : "s are", (long long)o.world, o.world == 1 ? "" : "s");
     }
     Source *s = source_open("records", program.name, &o.stream);
     if (s && (rc = source_announce(s, STDOUT_FILENO)) >= 0) {

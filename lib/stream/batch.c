@@ -87,7 +87,7 @@ static int read_shape(Batches *b, const Message *w)
     int64_t n = message_int(w, "records_per_epoch", 0), globals = message_int(w, "globals", 0),
             size = message_int(w, "global_size", 0), locals = message_int(w, "locals", 0),
             local_size = message_int(w, "local_size", 0), batch = b->config.batch_size;
-    if (n < 1 || globals < 1 || globals > MSG_MAX_VIEWS || size < 1 || size > MAX_SIDE || locals < 0 ||
+    if (n < 1 || n > BATCH_MOST_RECORDS || globals < 1 || globals > MSG_MAX_VIEWS || size < 1 || size > MAX_SIDE || locals < 0 ||
         locals > MSG_MAX_VIEWS || (locals && (local_size < 1 || local_size > MAX_SIDE)))
         return err_set(ERR_DATA, "the stream of views does not say properly what it holds (records_per_epoch, globals, "
                                  "global_size, locals, local_size)");
@@ -335,6 +335,10 @@ Batches *batches_open(const Ticket *t, const BatchesConfig *c)
     sigset_t all, before;
     if (c->batch_size < 1 || c->batch_size > 1 << 24) {
         err_set(ERR_USAGE, "a batch of %" PRId64 " records", c->batch_size);
+        return NULL;
+    }
+    if (c->start > INT64_MAX) { /* no message could ask for it */
+        err_set(ERR_USAGE, "no stream has a record %" PRIu64 " to begin with", c->start);
         return NULL;
     }
     Batches *b = calloc(1, sizeof *b);

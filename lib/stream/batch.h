@@ -18,6 +18,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Records of an epoch, at most: positions of a million epochs then fit. */
+#define BATCH_MOST_RECORDS (INT64_C(1) << 40)
+
 #include "stream/message.h"
 #include "stream/shm.h"
 #include "stream/ticket.h"
@@ -73,7 +76,8 @@ typedef struct {
     int slot;
 } Batch;
 
-/* Connects and starts to receive; waits for nothing. */
+/* Connects and starts to receive; waits for nothing. NULL with ERR_USAGE (a batch of none, a start
+ * over INT64_MAX), ERR_PEER, ERR_MEMORY or ERR_SYSTEM. */
 Batches *batches_open(const Ticket *t, const BatchesConfig *c);
 /* Wait for the producer's welcome and return the shape, or NULL. */
 const BatchShape *batches_shape(Batches *b);

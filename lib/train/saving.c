@@ -1,6 +1,7 @@
 #include "train/saving.h"
 
 #include "store/safetensors.h"
+#include "stream/batch.h"
 #include "tensor/backend.h"
 #include "util/err.h"
 
@@ -135,6 +136,17 @@ static double real(json_object *o, const char *key)
     return json_object_object_get_ex(o, key, &v) ? json_object_get_double(v) : 0;
 }
 
+/* A position without an overflow, at the beginning of a batch, of the epoch that the step is in. */
+static bool consistent(const Progression *p)
+{
+    int64_t in_epoch = p->step % p->steps_per_epoch;
+    uint64_t images = p->position % p->records_per_epoch;
+    return p->records_per_epoch <= (uint64_t)BATCH_MOST_RECORDS && p->position / p->records_per_epoch ==
+           (uint64_t)(p->step / p->steps_per_epoch) && (in_epoch ? images % (uint64_t)in_epoch == 0 : images == 0) &&
+           p->images >= 0 && p->images <= INT64_MAX / 2 && p->threads >= 0 && isfinite(p->seconds) &&
+           p->epoch.steps >= 0 && p->epoch.steps <= in_epoch;
+}
+
 static int from_meta(const char *text, uint64_t step, Progression *p)
 {
     json_object *o = json_tokener_parse(text), *e = NULL, *digest = NULL;
@@ -150,7 +162,7 @@ static int from_meta(const char *text, uint64_t step, Progression *p)
                             .epoch = { .steps = whole(e, "steps"), .loss = real(e, "loss"), .d = real(e, "d"),
                                        .d_role = real(e, "d_role") } };
         snprintf(p->digest, sizeof p->digest, "%s", json_object_get_string(digest));
-        rc = 0;
+        rc = consistent(p) ? 0 : -1;
     }
     json_object_put(o);
     return rc ? err_set(ERR_DATA, "checkpoint of step %" PRIu64 ": its description is not one of a training",

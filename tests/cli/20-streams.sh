@@ -21,6 +21,7 @@ ok 'another seed gives another' "[ \"\$($epoch --seed 1 | shown | ids | cksum)\"
 is '--no-shuffle keeps the order' "$($epoch --no-shuffle | shown | ids | tr '\n' ' ')" "$(seq 0 59 | tr '\n' ' ')"
 for r in 0 1 2; do $epoch --rank $r --world 3 | shown | ids; done >"$T/ranks"
 is 'ranks share an epoch without overlap' "$(sort -n "$T/ranks" | tr '\n' ' ')" "$(seq 0 59 | tr '\n' ' ')"
+fails 1 'ranks of which each gets no image' "hssl-load -r 0 -w 100 $T/s.db" '60 images are too few for 100 ranks'
 is 'rank 1 of 3 has every third position' "$(sed -n 21p "$T/ranks")" "$(head -60 "$T/two" | ids | sed -n 2p)"
 
 small='--global-size 32 --local-size 16 --local 3'

@@ -4,6 +4,7 @@
 #include "train/estimate.h"
 #include "train/journal.h"
 #include "train/measure.h"
+#include "train/saving.h"
 #include "train/teach.h"
 #include "train/teach_notes.h"
 #include "util/err.h"
@@ -203,9 +204,53 @@ static void test_journal(void)
     unlink(path);
 }
 
+/* What a checkpoint says of where the training stands is foreign: a position is asked of the stream. */
+static void test_progression(void)
+{
+    static const struct {
+        const char *what, *step, *position, *records, *steps, *images, *sums;
+    } wrong[] = {
+        { "a position without end", "64", "-64", "4611686018427387888", "16", "256", "0" },
+        { "more records than there can be", "4", "16", "4611686018427387888", "16", "16", "4" },
+        { "a position of another epoch", "64", "192", "64", "16", "256", "0" },
+        { "a position that is none of a batch", "60", "241", "64", "16", "240", "12" },
+        { "a position within the first batch", "64", "257", "64", "16", "256", "0" },
+        { "no step an epoch", "64", "256", "64", "0", "256", "0" },
+        { "images without end", "64", "256", "64", "16", "9223372036854775807", "0" },
+        { "fewer images than none", "64", "256", "64", "16", "-1", "0" },
+        { "sums over more steps than were done", "60", "240", "64", "16", "240", "13" },
+        { "sums over fewer than none", "60", "240", "64", "16", "240", "-1" },
+    };
+    char dir[] = "/tmp/hssl-train-XXXXXX", path[64], meta[512];
+    const float x = 1;
+    const StoredTensor t = { "x", STORED_F32, 1, { 1 }, &x, sizeof x };
+    Progression p;
+    snprintf(path, sizeof path, "%s/r.db", mkdtemp(dir) ? dir : "");
+    Run *run = run_create(path, "{}", false);
+    for (size_t i = 0; i <= sizeof wrong / sizeof *wrong; i++) {
+        bool good = i == sizeof wrong / sizeof *wrong;
+        snprintf(meta, sizeof meta, "{\"step\":%s,\"position\":%s,\"records_per_epoch\":%s,\"steps_per_epoch\":%s,"
+                 "\"images\":%s,\"threads\":1,\"seconds\":1.5,\"digest\":\"\",\"epoch_sums\":{\"steps\":%s,\"loss\":1}}",
+                 good ? "68" : wrong[i].step, good ? "272" : wrong[i].position, good ? "64" : wrong[i].records,
+                 good ? "16" : wrong[i].steps, good ? "272" : wrong[i].images, good ? "4" : wrong[i].sums);
+        if (!run || run_save(run, good ? 68 : strtoull(wrong[i].step, NULL, 10), meta, &t, 1, 1)) {
+            ok(0, "a checkpoint: %s", err_text());
+            break;
+        }
+        int rc = saving_peek(run, &p);
+        ok(good ? rc == 0 && p.step == 68 && p.position == 272 : rc == -1 && err_code() == ERR_DATA, "%s: %s",
+           good ? "where a training stands" : wrong[i].what, rc ? err_text() : "taken");
+    }
+    if (run_close(run))
+        diag("%s", err_text());
+    unlink(path);
+    rmdir(dir);
+}
+
 int main(void)
 {
     test_foreign();
+    test_progression();
     test_measure();
     test_journal();
     TrainConfig c = small();
