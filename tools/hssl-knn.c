@@ -72,6 +72,8 @@ typedef struct {
     int list[MOST_K], ks;
     KnnScore scores[MOST_K];
     int64_t bank;
+    int32_t voted;     /* the label of all voters so far, or -1 */
+    bool several;      /* labels voted */
     BadNames bad; /* 0: of the training images, 1: of other test images */
     Progress progress;
     int64_t done, answered; /* images through the network; queries scored */
@@ -209,6 +211,10 @@ static int take_bank(void *arg, const FeatureBatch *b)
 {
     Work *w = arg;
 
+    for (int64_t i = 0; i < b->n; i++) {
+        w->several |= w->voted >= 0 && b->labels[i] != w->voted;
+        w->voted = b->labels[i];
+    }
     advance(w, b->n);
     return knn_bank(w->knn, b->n, b->features, b->labels, b->ids);
 }
@@ -280,6 +286,15 @@ static int classify(Work *w)
     if (w->answered == 0 || w->bank == 0)
         return err_set(ERR_DATA, "%s: no labelled image that could be used",
                        dataset_path(w->bank ? w->test : w->train));
+    if (w->scores[0].alone == w->answered)
+        return err_set(ERR_DATA, "%s: nobody can vote: no test image has another image of it as a neighbour "
+                                 "(more --train images, or --no-leave-out)", dataset_path(w->train));
+    if (!w->several)
+        log_warn("%s: a single class, %s: every answer is right (hssl-import --class-level)", dataset_path(w->train),
+                 dataset_class_name(w->train, w->voted));
+    if (w->scores[0].alone)
+        log_warn("%" PRId64 " of %" PRId64 " test images have no neighbour: they count as wrong", w->scores[0].alone,
+                 w->answered);
     return 0;
 }
 
@@ -345,6 +360,7 @@ static json_object *score_json(const KnnScore *s)
     json_object *j = json_object_new_object();
 
     json_object_object_add(j, "k", json_object_new_int(s->k));
+    json_object_object_add(j, "used", json_object_new_int(s->used));
     json_object_object_add(j, "top1", json_object_new_double(percent(s->top1, s->queries)));
     json_object_object_add(j, "top5", json_object_new_double(percent(s->top5, s->queries)));
     return j;
@@ -379,10 +395,10 @@ static void print_table(const Work *w)
     printf("%s: %d values, %d pixels\n", extractor_text(w->ex), extractor_dim(w->ex), extractor_image_size(w->ex));
     printf("%" PRId64 " test images, %" PRId64 " train images, %d classes\n\n", w->answered, w->bank,
            dataset_classes(w->train));
-    printf("%8s %8s %8s\n", "k", "top-1", "top-5");
+    printf("%8s %8s %8s %8s\n", "k", "used", "top-1", "top-5");
     for (int i = 0; i < w->ks; i++)
-        printf("%8d %8.2f %8.2f\n", w->scores[i].k, percent(w->scores[i].top1, w->scores[i].queries),
-               percent(w->scores[i].top5, w->scores[i].queries));
+        printf("%8d %8d %8.2f %8.2f\n", w->scores[i].k, w->scores[i].used,
+               percent(w->scores[i].top1, w->scores[i].queries), percent(w->scores[i].top5, w->scores[i].queries));
     printf("\ntop-1 %.2f at k = %d; best %.2f at k = %d\n", percent(h->top1, h->queries), h->k,
            percent(b->top1, b->queries), b->k);
 }
@@ -412,7 +428,7 @@ static void open_inputs(Work *w, const char *run)
 
 int main(int argc, char **argv)
 {
-    Work w = { 0 };
+    Work w = { .voted = -1 };
     threads_settle(argv);
     int operands = opt_parse(&program, argc, argv);
 
@@ -447,7 +463,5 @@ int main(int argc, char **argv)
     free(w.dump_features);
     free(w.dump_ids);
     free(w.dump_labels);
-    if (log_close_stdout() < 0)
-        die();
-    return 0;
+    return log_status(0);
 }

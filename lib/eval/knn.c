@@ -223,10 +223,13 @@ static int sort_neighbours(const Knn *k, int64_t query, Neighbour *sorted)
     return n;
 }
 
+/* Where exp would overflow, votes are divided by that of the nearest: their order is the same. */
 static void add_votes(const Knn *k, const Neighbour *sorted, int from, int to, double *votes)
 {
+    double nearest = k->c.temperature < 1.0 / 512 && to > from ? sorted[0].similarity : 0;
+
     for (int i = from; i < to; i++)
-        votes[sorted[i].label] += exp((double)sorted[i].similarity / k->c.temperature);
+        votes[sorted[i].label] += exp((sorted[i].similarity - nearest) / k->c.temperature);
 }
 
 int knn_votes(const Knn *k, int64_t query, int count, double *votes)
@@ -263,11 +266,16 @@ int knn_score(const Knn *k, const int32_t *labels, const int *list, int n, KnnSc
         return err_set(ERR_MEMORY, "no memory for %d neighbours and %d classes", k->c.nearest, k->c.classes);
     }
     for (int i = 0; i < n; i++) {
-        scores[i].k = list[i] < k->seen ? list[i] : (int)k->seen;
+        scores[i].k = list[i];
         scores[i].queries += k->count;
     }
     for (int64_t q = 0; q < k->count; q++) {
         int near = sort_neighbours(k, q, sorted), voted = 0;
+        for (int i = 0; i < n; i++) {
+            int used = list[i] < near ? list[i] : near;
+            scores[i].used = used > scores[i].used ? used : scores[i].used;
+            scores[i].alone += !near;
+        }
         if (labels[q] < 0 || labels[q] >= k->c.classes)
             continue;
         memset(votes, 0, (size_t)k->c.classes * sizeof *votes);

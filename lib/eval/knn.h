@@ -2,7 +2,7 @@
  *
  * Features are divided by their length (at least 1e-12). The k most similar bank vectors vote for their
  * class with exp(similarity / T); classes are ranked by their sum of votes, the lower index first among
- * equals. Top-n counts a query whose class is among the first n, n at most k.
+ * equals. Top-n counts a query whose class is among the first n, n at most the neighbours that voted.
  *
  * The bank is streamed: it is handed over in blocks of any size, and only the nearest of each query are
  * remembered, so memory is that of the queries and knn_bytes says how much. Among equally similar vectors
@@ -48,8 +48,9 @@ int64_t knn_bank_size(const Knn *k);
 int knn_votes(const Knn *k, int64_t query, int count, double *votes) __attribute__((warn_unused_result));
 
 typedef struct {
-    int k;                       /* neighbours asked for, at most the bank's size */
+    int k, used;                 /* neighbours asked for, and the most that a query had of them */
     int64_t queries, top1, top5; /* how many there were, how many were right */
+    int64_t alone;               /* of the queries, those without a neighbour: never right */
 } KnnScore;
 
 /* Score every query against its label (one outside of [0, classes) is always wrong), for each k of the list in

@@ -33,8 +33,15 @@ ok 'an image finds itself where it may' \
 ok 'and not by default' '[ "$(hssl-knn --pixels --train $T/test.db -k 1 --json | headline)" -lt 50 ]'
 ok 'also when the file is named twice' \
     '[ "$(hssl-knn --pixels --train $T/test.db --test $T/test.db -k 1 --json | headline)" -lt 50 ]'
-is 'k above the number of images is lowered to it' \
-    "$(hssl-knn --pixels --train "$T/four.db" -k 5000 --json | field k)" 40
+hssl-knn --pixels --train "$T/four.db" -k 5000,20 >"$T/used"
+ok 'k above the number of images is told as asked, and as used' \
+    "grep -q '^  *20  *20 ' $T/used && grep -q '^  *5000  *39 ' $T/used && grep -q 'top-1 .* at k = 20;' $T/used"
+is 'in JSON, too' "$(hssl-knn --pixels --train "$T/four.db" -k 5000 --no-leave-out --json | sed 's/.*"knn":\[{\([^}]*\),"top1".*/\1/')" \
+    '"k":5000,"used":40'
+hssl-synth -n 1 -s 32 "$T/one.db" 2>/dev/null
+fails 1 'a single image has nobody to vote' "hssl-knn --pixels --train $T/one.db" 'nobody can vote'
+is 'unless it may be its own neighbour' "$(hssl-knn --pixels --train "$T/one.db" --no-leave-out --json 2>"$T/said" | headline)" 100
+ok 'a single class is warned of' "grep -q 'one.db: a single class, .*: every answer is right' $T/said"
 is 'classes go by name: of ten, four are known' \
     "$(hssl-knn --pixels --train "$T/four.db" --test "$T/test.db" -k 40 --json 2>"$T/said" | field test)" 300
 ok 'and that is said' 'grep -q "6 of 10 classes are not in" $T/said'
