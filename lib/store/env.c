@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -54,8 +55,29 @@ void store16(void *p, uint16_t x)
 
 _Static_assert(sizeof(size_t) == 8 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are 64-bit little-endian");
 
+/* LMDB says EIO of a write that was cut short. The reason is that of the next one in the same folder. */
+static int short_write(const StoreEnv *e)
+{
+    char block[4096] = { 0 };
+    struct rlimit most;
+    struct stat st;
+    if (!getrlimit(RLIMIT_FSIZE, &most) && !fstat(e->fd, &st) && (rlim_t)st.st_size + sizeof block > most.rlim_cur)
+        return EFBIG;
+    int rc = EIO, fd = openat(e->dir, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    for (int i = 0; fd >= 0 && i < 256; i++)
+        if (write(fd, block, sizeof block) != sizeof block) {
+            rc = errno == EDQUOT ? EDQUOT : ENOSPC;
+            break;
+        }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 int store_error(const StoreEnv *e, int rc)
 {
+    if (rc == EIO && e->write)
+        rc = short_write(e);
     if (rc == MDB_MAP_FULL)
         return err_set(ERR_STORE, "%s: no address space to let the file grow", e->path);
     /* LMDB's own codes are negative; the others are errno. */

@@ -8,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <limits.h>
 #include <malloc.h>
@@ -19,9 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 enum { HEARTBEAT_MS = 5000, SILENCE_MS = 20000, RECONNECT_MS = 100, RECONNECT_MAX_MS = 2000 };
-enum { KEEPALIVE_S = 30, MANY_FILES = 65536, MIN_LINGER_MS = 100, LOOK_UP_MS = 250 };
+enum { KEEPALIVE_S = 30, MANY_FILES = 65536, MIN_LINGER_MS = 100, LOOK_UP_MS = 250, SOCKET_FILES = 20 };
 
 /* ZeroMQ's ZMQ_ZERO_COPY_RECV, which its header shows to drafts only: a small frame would keep alive the 8 KiB that it
  * came in. Large ones are not copied anyway. */
@@ -61,12 +63,46 @@ static void set_int(void *socket, int option, int value)
     zmq_setsockopt(socket, option, &value, sizeof value);
 }
 
+/* Everybody may knock, and each who does costs a descriptor until he is refused. */
+static void more_descriptors(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur >= MANY_FILES || r.rlim_cur == r.rlim_max)
+        return;
+    r.rlim_cur = r.rlim_max < MANY_FILES ? r.rlim_max : MANY_FILES;
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* ZeroMQ ends the process where it lacks a descriptor for one of its own threads: look before. */
+static int room_for_socket(void)
+{
+    int fd[SOCKET_FILES], n = 0;
+    struct rlimit r = { 0 };
+    more_descriptors();
+    fd[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    while (fd[n] >= 0 && ++n < SOCKET_FILES)
+        fd[n] = fcntl(fd[0], F_DUPFD_CLOEXEC, 0);
+    int why = errno;
+    for (int i = 0; i < n; i++)
+        close(fd[i]);
+    if (n == SOCKET_FILES)
+        return 0;
+    getrlimit(RLIMIT_NOFILE, &r);
+    errno = why;
+    return err_set(ERR_SYSTEM, "stream: %s: of the %llu that this process may have only %d are left: raise ulimit -n",
+                   strerror(why), (unsigned long long)r.rlim_cur, n);
+}
+
 void *wire_socket(int type)
 {
     WireState *state = calloc(1, sizeof *state);
     void *s = NULL;
     if (!state) {
         err_set(ERR_MEMORY, "stream: out of memory");
+        return NULL;
+    }
+    if (room_for_socket()) {
+        free(state);
         return NULL;
     }
     pthread_mutex_lock(&guard);
@@ -266,16 +302,6 @@ static void tcp_endpoint(char *to, size_t size, int family, const char *host, co
     snprintf(to, size, family == AF_INET6 ? "tcp://[%s]:%s" : "tcp://%s:%s", host, port);
 }
 
-/* Everybody may knock, and each who does costs a descriptor until he is refused. */
-static void more_descriptors(void)
-{
-    struct rlimit r;
-    if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur >= MANY_FILES || r.rlim_cur == r.rlim_max)
-        return;
-    r.rlim_cur = r.rlim_max < MANY_FILES ? r.rlim_max : MANY_FILES;
-    setrlimit(RLIMIT_NOFILE, &r);
-}
-
 static int bind_tcp(void *socket, const char *listen, Ticket *t)
 {
     struct addrinfo *a = NULL;
@@ -293,7 +319,6 @@ static int bind_tcp(void *socket, const char *listen, Ticket *t)
     if (a->ai_family == AF_INET6)
         set_int(socket, ZMQ_IPV6, 1);
     set_tcp(socket);
-    more_descriptors();
     if (secure_serve(context, socket, t))
         goto out;
     if (gate_bind(wire_state(socket)->gate, socket, t->endpoint)) {
@@ -324,7 +349,6 @@ int wire_bind(void *socket, const char *name, const char *listen, Ticket *t)
     if (sockdir_acquire(name, path, sizeof path))
         return -1;
     snprintf(t->endpoint, sizeof t->endpoint, "ipc://%s", path);
-    more_descriptors();
     if (gate_bind(wire_state(socket)->gate, socket, t->endpoint)) {
         wire_error(t->endpoint);
         sockdir_release();

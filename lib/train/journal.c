@@ -49,7 +49,7 @@ int journal_write(Journal *j, json_object *line)
     if (!rc && j->file) { /* which may be a terminal */
         text_put_json(j->file, text);
         if (fputc('\n', j->file) == EOF || fflush(j->file) || ferror(j->file))
-            rc = err_system("log file");
+            rc = err_system(j->file == stdout ? "standard output" : "log file");
     }
     if (!rc && j->run)
         rc = run_log(j->run, text);

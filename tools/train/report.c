@@ -138,8 +138,9 @@ int finish(Training *t, int rc, bool savable)
     if (journal_write(&t->journal, line) && !t->failed)
         log_warn("%s", err_text());
     if (batches_bad(t->batches))
-        log_info("%" PRId64 " bad image%s replaced: hssl-info --bad %s lists them", batches_bad(t->batches),
-                 batches_bad(t->batches) == 1 ? " was" : "s were", options.output);
+        log_info("%" PRId64 " bad image%s%s: hssl-info --bad %s lists them", batches_bad(t->batches),
+                 batches_bad(t->batches) == 1 ? "" : "s",
+                 t->failed ? "" : batches_bad(t->batches) == 1 ? " was replaced" : " were replaced", options.output);
     if (done)
         log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s", t->at.step, t->at.images,
                  t->at.digest, options.output);
