@@ -101,7 +101,9 @@ static int over_dataset(const char *run_file, const char *dataset)
     int rc = journal_write(&(Journal){ .file = stdout }, line);
     bad_names_free(&bad);
     teacher_free(t);
-    return rc || run_close(run) || log_close_stdout() ? (log_error("%s", err_text()), 1) : 0;
+    if (rc || run_close(run))
+        die();
+    return log_status(0);
 }
 
 /* ---------------------------------------------------------------- the curve */
@@ -156,7 +158,9 @@ static int curve(const char *run_file)
                e[peak].epoch + 1, e[last].d);
     }
     free(e);
-    return run_close(run) || log_close_stdout() ? (log_error("%s", err_text()), 1) : 0;
+    if (run_close(run))
+        die();
+    return log_status(0);
 }
 
 /* ---------------------------------------------------------------- live */
@@ -332,7 +336,7 @@ static int follow(const char *run_file)
         log_error("%s", err_text());
         status = 1;
     }
-    return status ? status : log_close_stdout() ? 1 : 0;
+    return log_status(status);
 }
 
 int main(int argc, char **argv)

@@ -393,8 +393,9 @@ int main(int argc, char **argv)
     dataset_close(ds);
     free(tally.keys);
     free(tally.counts);
-    if (log_close_stdout())
-        die();
+    int rc = log_status(0);
+    if (rc)
+        return rc;
     if (stop_signal()) {
         log_info("stopped; the same command goes on");
         return stop_status();

@@ -70,7 +70,5 @@ int main(int argc, char **argv)
             log_error("%s", err_text());
             rc = 1;
         }
-    if (log_close_stdout())
-        die();
-    return rc;
+    return log_status(rc);
 }

@@ -216,5 +216,5 @@ int main(int argc, char **argv)
     forecast(&p.work, &p.data, &p.run, &p.machine, &p.forecast);
     if (o.json ? print_plan_json(&p) : print_table(&p))
         die();
-    return log_close_stdout() ? 1 : 0;
+    return log_status(0);
 }

@@ -288,6 +288,8 @@ int main(int argc, char **argv)
     if (stop_install() || (o.sheet && !(sheet = sheet_new(LARGEST_TILE))))
         die();
     lines = o.attach ? stdout : stderr;
+    if (o.json && !o.attach)
+        log_as_json();
     if (o.attach)
         return draw_rest(attach());
     int rc = stage_open(&st, program.name, "records|plans|views", NULL, HOLD, alone, &stream);

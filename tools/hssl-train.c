@@ -122,7 +122,7 @@ static int print_settings(void)
             die();
     }
     opt_print_config(opts, stdout);
-    return log_close_stdout() ? 1 : 0;
+    return log_status(0);
 }
 
 /* Room for a new run; and what it begins with, where that is another one. */
@@ -196,6 +196,8 @@ int main(int argc, char **argv)
         opt_usage("%s: unexpected operand", argv[1]);
     config_preset(&config, opts);
     options.resume |= options.resume_anyway;
+    if (options.log && !strcmp(options.log, "-"))
+        log_as_json();
     if (options.print_config) {
         free(original);
         return print_settings();

@@ -38,6 +38,9 @@ int err_prefix(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    size_t n = strlen(text);
+    if (!strncmp(last_text, text, n) && !strncmp(last_text + n, ": ", 2))
+        return -1;
     return err_set(last_code, "%s: %s", text, last_text);
 }
 

@@ -25,45 +25,88 @@ const char *log_program(void)
     return program_name;
 }
 
-/* One write a message, so that lines of several processes do not mix. */
-static void say(const char *mark, const char *fmt, va_list ap)
+static bool as_json(void)
 {
-    char line[2048];
-    int n = snprintf(line, sizeof line, "%s%s: %s", line_drawn ? "\r\033[K" : "", program_name, mark);
-    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
-    if (m < 0)
-        line[n] = 0;
-    text_plain(line + n, line + n, sizeof line - (size_t)n - 1); /* it holds foreign text, such as a file's name */
-    size_t end = strlen(line);
-    line[end++] = '\n';
+    const char *form = getenv("HSSL_MESSAGES");
+    return form && !strcmp(form, "json");
+}
+
+void log_as_json(void)
+{
+    setenv("HSSL_MESSAGES", "json", 1); /* for the programs that this one starts, too */
+}
+
+/* One write a line, so that lines of several processes do not mix. Its text is foreign. */
+static void put_line(const char *line, size_t n)
+{
     line_drawn = false;
     fflush(stdout);
-    if (write(STDERR_FILENO, line, end) < 0) {
+    if (write(STDERR_FILENO, line, n) < 0) {
         /* nobody hears us: nothing to be done */
     }
 }
 
-#define SAY(mark) \
+static void put_object(const char *level, const char *message, const char *more)
+{
+    char *line = NULL, time_text[64];
+    size_t n = 0;
+    struct timespec now;
+    struct tm utc;
+    FILE *f = open_memstream(&line, &n);
+    if (!f)
+        return;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    strftime(time_text, sizeof time_text, "%Y-%m-%dT%H:%M:%S", &utc);
+    fprintf(f, "{\"time\":\"%s.%03ldZ\",\"program\":\"%s\",\"level\":\"%s\",", time_text,
+            now.tv_nsec / 1000000, program_name, level);
+    fputs("\"message\":", f);
+    text_put_string(f, message);
+    fprintf(f, "%s}\n", more);
+    if (!fclose(f))
+        put_line(line, n);
+    free(line);
+}
+
+static void say(const char *level, const char *mark, const char *fmt, va_list ap)
+{
+    char line[2048];
+    bool json = as_json();
+    int n = json ? 0 : snprintf(line, sizeof line, "%s%s: %s", line_drawn ? "\r\033[K" : "", program_name, mark);
+    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
+    if (m < 0)
+        line[n] = 0;
+    if (json) {
+        put_object(level, line, "");
+        return;
+    }
+    text_plain(line + n, line + n, sizeof line - (size_t)n - 1); /* it holds foreign text, such as a file's name */
+    size_t end = strlen(line);
+    line[end++] = '\n';
+    put_line(line, end);
+}
+
+#define SAY(level, mark) \
     do { \
         va_list ap; \
         va_start(ap, fmt); \
-        say(mark, fmt, ap); \
+        say(level, mark, fmt, ap); \
         va_end(ap); \
     } while (0)
 
 void log_info(const char *fmt, ...)
 {
-    SAY("");
+    SAY("info", "");
 }
 
 void log_warn(const char *fmt, ...)
 {
-    SAY("warning: ");
+    SAY("warning", "warning: ");
 }
 
 void log_error(const char *fmt, ...)
 {
-    SAY("");
+    SAY("error", "");
 }
 
 void die(void)
@@ -74,7 +117,7 @@ void die(void)
 
 void die_with(const char *fmt, ...)
 {
-    SAY("");
+    SAY("error", "");
     exit(1);
 }
 
@@ -96,7 +139,7 @@ bool log_debugging(const char *subsystem)
 void log_debug(const char *subsystem, const char *fmt, ...)
 {
     if (log_debugging(subsystem))
-        SAY("debug: ");
+        SAY("debug", "debug: ");
 }
 
 double log_seconds(void)
@@ -110,7 +153,7 @@ void progress_start(Progress *p, const char *what, const char *unit, int64_t don
 {
     const char *term = getenv("TERM");
     *p = (Progress){ .what = what, .unit = unit, .total = total, .done = done, .start_done = done,
-                     .started = log_seconds(), .tty = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") };
+                     .started = log_seconds(), .tty = isatty(STDERR_FILENO) && !as_json() && term && strcmp(term, "dumb") };
     p->shown = p->started;
 }
 
@@ -126,6 +169,39 @@ static void format_eta(char *buf, size_t size, double s)
         snprintf(buf, size, "%d:%02d h", (int)s / 3600, (int)s % 3600 / 60);
 }
 
+static void draw(Progress *p, double rate, double left, const char *note)
+{
+    char eta[32], plain[256];
+    format_eta(eta, sizeof eta, left);
+    fprintf(stderr, "\r\033[K%s: %s %lld", program_name, p->what, (long long)p->done);
+    if (p->total)
+        fprintf(stderr, "/%lld (%.0f %%)", (long long)p->total, 100.0 * (double)p->done / (double)p->total);
+    fprintf(stderr, "  %.4g %s/s", rate, p->unit);
+    if (p->total)
+        fprintf(stderr, "  ETA %s", eta);
+    fprintf(stderr, "%s%s", *note ? "  " : "", text_plain(note, plain, sizeof plain));
+    fflush(stderr);
+    p->drawn = true;
+    line_drawn = true;
+}
+
+static void report(const Progress *p, double rate, double left, const char *note)
+{
+    char numbers[256], *fields;
+    bool json = as_json();
+    const char *form = json ? ",\"done\":%lld,\"total\":%lld,\"rate\":%.6g" : "done=%lld total=%lld rate=%.6g";
+    int n = snprintf(numbers, sizeof numbers, form, (long long)p->done, (long long)p->total, rate);
+    if (left >= 0)
+        n += snprintf(numbers + n, sizeof numbers - (size_t)n, json ? ",\"eta_s\":%.0f" : " eta_s=%.0f", left);
+    snprintf(numbers + n, sizeof numbers - (size_t)n, json ? ",\"unit\":\"%s\"" : " unit=%s", p->unit);
+    if (!json)
+        log_info("progress what=%s %s%s%s", p->what, numbers, *note ? " " : "", note);
+    else if (asprintf(&fields, ",\"progress\":\"%s\"%s", p->what, numbers) >= 0) {
+        put_object("progress", note, fields);
+        free(fields);
+    }
+}
+
 void progress_update(Progress *p, int64_t done, const char *note)
 {
     double now = log_seconds();
@@ -135,29 +211,7 @@ void progress_update(Progress *p, int64_t done, const char *note)
     p->shown = now;
     double rate = (double)(done - p->start_done) / (now - p->started);
     double left = p->total && rate > 0 ? (double)(p->total - done) / rate : -1;
-    if (p->tty) {
-        char eta[32];
-        format_eta(eta, sizeof eta, left);
-        fprintf(stderr, "\r\033[K%s: %s %lld", program_name, p->what, (long long)done);
-        if (p->total)
-            fprintf(stderr, "/%lld (%.0f %%)", (long long)p->total, 100.0 * (double)done / (double)p->total);
-        fprintf(stderr, "  %.4g %s/s", rate, p->unit);
-        if (p->total)
-            fprintf(stderr, "  ETA %s", eta);
-        char plain[256];
-        fprintf(stderr, "%s%s", *note ? "  " : "", text_plain(note, plain, sizeof plain));
-        fflush(stderr);
-        p->drawn = true;
-        line_drawn = true;
-    } else {
-        fprintf(stderr, "{\"program\":\"%s\",\"progress\":\"%s\",\"done\":%lld,\"total\":%lld,\"rate\":%.6g",
-                program_name, p->what, (long long)done, (long long)p->total, rate);
-        if (left >= 0)
-            fprintf(stderr, ",\"eta_s\":%.0f", left);
-        fputs(",\"note\":", stderr);
-        text_put_string(stderr, note);
-        fputs("}\n", stderr);
-    }
+    (p->tty ? draw(p, rate, left, note) : report(p, rate, left, note));
 }
 
 void progress_end(Progress *p)
@@ -169,9 +223,11 @@ void progress_end(Progress *p)
     p->drawn = false;
 }
 
-int log_close_stdout(void)
+int log_status(int status)
 {
-    if (fflush(stdout) || ferror(stdout) || fclose(stdout))
-        return err_system("standard output");
-    return 0;
+    if (!fflush(stdout) && !ferror(stdout) && !fclose(stdout))
+        return status;
+    if (errno != EPIPE)
+        log_error("standard output: %s", strerror(errno));
+    return status ? status : 1;
 }

@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,7 @@ void opt_usage(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    fflush(stdout);
-    fprintf(stderr, "%s: %s (see %s --help)\n", log_program(), text_plain(text, text, sizeof text), log_program());
+    log_error("%s (see %s --help)", text, log_program());
     exit(2);
 }
 
@@ -344,21 +344,22 @@ int opt_parse(const OptProgram *p, int argc, char **argv)
     bool only_operands = false;
 
     log_name(p->name);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on a file's size is met where the file is written */
     if (standard_descriptors())
         die();
     /* Help must show the built-in defaults and must not fail: look for it before anything is set. */
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
         if (!strcmp(argv[i], "--help") || (!strcmp(argv[i], "-h") && !find_letter(opts, 'h'))) {
             print_help(p, stdout);
-            exit(log_close_stdout() ? 1 : 0);
+            exit(log_status(0));
         }
         if (!strcmp(argv[i], "--version")) {
             printf("%s %s\n", p->name, HSSL_VERSION);
-            exit(log_close_stdout() ? 1 : 0);
+            exit(log_status(0));
         }
         if (!strcmp(argv[i], "--completions")) {
             print_table(p);
-            exit(log_close_stdout() ? 1 : 0);
+            exit(log_status(0));
         }
     }
     read_environment(opts);

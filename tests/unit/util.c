@@ -3,6 +3,7 @@
 
 #include "util/err.h"
 #include "util/idset.h"
+#include "util/log.h"
 #include "util/opt.h"
 #include "util/output.h"
 #include "util/rng.h"
@@ -10,6 +11,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <json-c/json.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -259,6 +261,65 @@ static bool refused(const char *path, const char *source, int flags, ErrCode cod
     return was;
 }
 
+/* What a program says, as far as fits. */
+static void said(char *buf, size_t size, void (*says)(void))
+{
+    int p[2], old = dup(STDERR_FILENO);
+    *buf = 0;
+    if (old < 0 || pipe(p) || dup2(p[1], STDERR_FILENO) < 0)
+        return;
+    says();
+    dup2(old, STDERR_FILENO);
+    close(old);
+    close(p[1]);
+    ssize_t n = read(p[0], buf, size - 1);
+    buf[n > 0 ? n : 0] = 0;
+    close(p[0]);
+}
+
+static void says_all(void)
+{
+    Progress p;
+    progress_start(&p, "import", "images", 10, 30);
+    p.tty = false;
+    p.started -= 40;
+    p.shown -= 40; /* as if so many seconds had gone by */
+    progress_update(&p, 20, "x\"y");
+    progress_update(&p, 21, "not now");
+    log_warn("caf\xe9 \033[2J");
+    progress_end(&p);
+}
+
+static void test_log(void)
+{
+    char text[2048];
+    unsetenv("HSSL_MESSAGES");
+    log_name("prog");
+    said(text, sizeof text, says_all);
+    ok(!strncmp(text, "prog: progress what=import done=20 total=30 rate=0.", 51) && strstr(text, " eta_s=") &&
+           strstr(text, " unit=images x\"y\nprog: warning: caf\xe9 ?[2J\n"),
+       "lines of text, each of one form: %s", text);
+    setenv("HSSL_MESSAGES", "json", 1);
+    said(text, sizeof text, says_all);
+    unsetenv("HSSL_MESSAGES");
+    int lines = 0, objects = 0;
+    for (char *rest = text, *line; (line = strtok_r(rest, "\n", &rest)); lines++) {
+        json_object *o = json_tokener_parse(line), *v;
+        objects += o && json_object_object_get_ex(o, "time", &v) && json_object_object_get_ex(o, "program", &v) &&
+                   json_object_object_get_ex(o, "level", &v) &&
+                   (strcmp(json_object_get_string(v), "progress") || (json_object_object_get_ex(o, "rate", &v) &&
+                                                                      json_object_object_get_ex(o, "eta_s", &v))) &&
+                   json_object_object_get_ex(o, "message", &v);
+        json_object_put(o);
+    }
+    ok(lines == 2 && objects == 2, "with HSSL_MESSAGES=json every line is an object: %d of %d", objects, lines);
+    err_set(ERR_DATA, "a.db: damaged");
+    err_prefix("%s", "a.db");
+    is_str(err_text(), "a.db: damaged", "a name stands once in front of an error");
+    err_prefix("a");
+    is_str(err_text(), "a: a.db: damaged", "another one is put there");
+}
+
 static void test_output(void)
 {
     struct stat st;
@@ -315,6 +376,7 @@ int main(void)
     test_text();
     test_controls();
     test_output();
+    test_log();
     test_words();
     test_rng();
     test_opt();
