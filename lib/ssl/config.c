@@ -107,7 +107,7 @@ int config_options(TrainConfig *c, Opt *out, int max)
         OPT_REAL("beta2", 0, &c->beta2, 0, 0.999999, "B", "AdamW's decay of the second moment"),
         OPT_REAL("adam-eps", 0, &c->adam_eps, 0, 1, "E", "AdamW's epsilon"),
         OPT_REAL("clip-grad", 0, &c->clip_grad, 0, 1e9, "NORM",
-                 "largest norm of a tensor's gradient (0: any)"),
+                 "clip each tensor's gradient by its own norm (0: not)"),
         OPT_INT("seed", 0, &c->seed, 0, 9e15, "N", "seed of every random draw"),
     };
     int n = (int)(sizeof all / sizeof *all);

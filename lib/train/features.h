@@ -26,7 +26,7 @@ typedef struct {
 
 typedef struct Extractor Extractor;
 
-/* 256 for 224, and so in proportion; small pictures, below 96 pixels, are not cropped. */
+/* 256 for 224, and so in proportion; below 96 the shorter side is the crop's. */
 int features_resize(int image_size);
 
 /* NULL with an error: of the run, of its checkpoint, or ERR_MEMORY. */

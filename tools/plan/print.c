@@ -109,7 +109,9 @@ static void print_costs(const Plan *p)
     const Forecast *f = &p->forecast;
     printf("\nflops      an image: student %s forward, %s backward, teacher %s; %s/s", flops(w->forward),
            flops(w->backward), flops(w->teacher), flops(f->flops_rate));
-    if (p->machine.peak > 0)
+    if (p->machine.peak > 0 && f->flops_rate > p->machine.peak)
+        printf(", more than the peak that was measured: the machine was busy then, measure again");
+    else if (p->machine.peak > 0)
         printf(", %.0f %% of the peak", 100 * f->flops_rate / p->machine.peak);
     printf("\nbytes      an image: record %s, views %s, targets %s; a step: weights %s to the teacher\n",
            bytes(p->data.record_bytes), bytes(w->view_bytes), bytes(w->target_bytes), bytes(w->weight_bytes));
