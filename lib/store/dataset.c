@@ -14,8 +14,8 @@
  *  32  the name, a zero byte, the image
  *
  * The digest is 0 without records; each record in turn makes it the XXH3-64 of the digest so far (8), the checksum of
- * the image (8), the name, a zero byte, the name of the class (none: empty), a zero byte. Flags are 0: no meaning has
- * been given to any yet, and who meets one that he does not know must not go on. Fields behind the flags are kept
+ * the image (8), the name, a zero byte, the name of the class (none: empty), a zero byte. Flag 1: classes are numbers,
+ * which are their labels. Who meets a flag that he does not know must not go on. Fields behind the flags are kept
  * as they are. A file of version 1 has neither digest nor flags.
  *
  * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
@@ -47,9 +47,10 @@ struct Dataset {
     pthread_mutex_t lock; /* a transaction is for one thread at a time; what it handed out stays good */
     atomic_uint reads;
     StoreHeader head;
-    Class *classes; /* by name */
+    Class *classes; /* by label */
     int32_t *label; /* class number -> label */
-    int n_classes;
+    int n_classes;  /* labels are below it */
+    int n_stored;   /* class numbers are */
 };
 
 int dataset_open_dbs(StoreEnv *e, MDB_txn *txn, unsigned flags, DatasetDbs *dbs)
@@ -68,7 +69,7 @@ int dataset_check_header(const StoreEnv *e, const StoreHeader *h)
 {
     if (h->version == 1 ? h->n != HEAD_BYTES + 1 : h->n < HEAD_FIELDS)
         return err_set(ERR_DATA, "%s: damaged: its header has %zu fields", e->path, h->n);
-    if (h->field[HEAD_FLAGS])
+    if (h->field[HEAD_FLAGS] & ~(uint64_t)FLAGS_KNOWN)
         return err_set(ERR_DATA, "%s: a dataset with flags 0x%" PRIx64 " that this program does not know: use a newer one",
                        e->path, h->field[HEAD_FLAGS]);
     return 0;
@@ -126,13 +127,56 @@ fail:
     return -1;
 }
 
+int32_t dataset_class_number(const char *name)
+{
+    size_t digits = strspn(name, "0123456789");
+    if (!digits || digits > 6 || name[digits] || (*name == '0' && digits > 1))
+        return -1;
+    int32_t n = (int32_t)strtol(name, NULL, 10);
+    return n <= DATASET_NUMBER_MAX ? n : -1;
+}
+
 static int add_class(uint64_t number, uint64_t images, const char *name, size_t length, void *arg)
 {
     Dataset *ds = arg;
     ds->classes[number] = (Class){ strndup(name, length), images, (uint32_t)number };
     if (!ds->classes[number].name)
         return err_set(ERR_MEMORY, "%s: no memory for class names", ds->env.path);
+    ds->n_stored++;
     ds->n_classes++;
+    return 0;
+}
+
+/* Numbered classes move to where their numbers say; the numbers between them are classes without images. */
+static int spread_classes(Dataset *ds)
+{
+    int n = 0;
+    for (int i = 0; i < ds->n_stored; i++) {
+        ds->label[i] = dataset_class_number(ds->classes[i].name);
+        if (ds->label[i] < 0)
+            return err_set(ERR_DATA, "%s: damaged: class %s is not a number", ds->env.path, ds->classes[i].name);
+        n = ds->label[i] < n ? n : ds->label[i] + 1;
+    }
+    Class *spread = calloc((size_t)n + 1, sizeof *spread);
+    if (!spread)
+        return err_set(ERR_MEMORY, "%s: no memory for %d classes", ds->env.path, n);
+    for (int i = 0; i < ds->n_stored; i++) {
+        Class *to = &spread[ds->label[i]];
+        if (to->name) {
+            err_set(ERR_DATA, "%s: damaged: class %s twice", ds->env.path, to->name);
+            free(spread);
+            return -1;
+        }
+        *to = ds->classes[i];
+    }
+    free(ds->classes);
+    ds->classes = spread;
+    ds->n_classes = n;
+    for (int i = 0; i < n; i++)
+        if (!spread[i].name && asprintf(&spread[i].name, "%d", i) < 0) {
+            spread[i].name = NULL;
+            return err_set(ERR_MEMORY, "%s: no memory for class names", ds->env.path);
+        }
     return 0;
 }
 
@@ -155,6 +199,8 @@ static int read_classes(Dataset *ds, const DatasetDbs *dbs)
         return err_set(ERR_MEMORY, "%s: no memory for %zu classes", ds->env.path, stat.ms_entries);
     if (dataset_each_class(&ds->env, ds->txn, dbs, add_class, ds))
         return -1;
+    if (ds->head.field[HEAD_FLAGS] & FLAG_NUMBERED)
+        return spread_classes(ds);
     qsort(ds->classes, (size_t)ds->n_classes, sizeof *ds->classes, by_name);
     for (int i = 0; i < ds->n_classes; i++) {
         if (i && !strcmp(ds->classes[i].name, ds->classes[i - 1].name))
@@ -250,7 +296,7 @@ static int read_record(Dataset *ds, uint64_t id, Record *rec)
     if (rc == MDB_NOTFOUND)
         return err_set(ERR_ABSENT, "%s: no image %" PRIu64 ": there are %" PRIu64, ds->env.path, id,
                        dataset_count(ds));
-    if (rc || dataset_parse_record(ds->env.path, id, &v, ds->n_classes, rec))
+    if (rc || dataset_parse_record(ds->env.path, id, &v, ds->n_stored, rec))
         return -1;
     if (rec->label >= 0)
         rec->label = ds->label[rec->label];
@@ -339,7 +385,7 @@ static int walk(Dataset *ds, uint64_t *digest)
 {
     pthread_mutex_lock(&ds->lock);
     int rc = ds->txn ? 0 : store_begin_read(&ds->env, &ds->txn);
-    rc = rc ? rc : dataset_digest_walk(&ds->env, ds->txn, ds->images, ds->n_classes, class_of, ds, digest);
+    rc = rc ? rc : dataset_digest_walk(&ds->env, ds->txn, ds->images, ds->n_stored, class_of, ds, digest);
     pthread_mutex_unlock(&ds->lock);
     return rc;
 }

@@ -2,7 +2,8 @@
  *
  * Ids run from 0 to dataset_count() - 1 without gaps, in the order of import. Bytes are as they were
  * imported (JPEG or PNG). A label is the rank of the image's class name among all class names of the file,
- * sorted by bytes, so it does not depend on the order in which classes were met.
+ * sorted by bytes, so it does not depend on the order in which classes were met. Where classes are numbers instead
+ * (dataset_number_classes), a label is that number.
  *
  * A Dataset sees the images that were there when it was opened, also while an import goes on. All its functions may be
  * called by several threads at once. One process opens a file at most once at a time, and a handle does not
@@ -14,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DATASET_NAME_MAX = 4095, DATASET_IMAGE_MAX = 0x7f000000 };
+enum { DATASET_NAME_MAX = 4095, DATASET_IMAGE_MAX = 0x7f000000, DATASET_NUMBER_MAX = 65535 };
 
 typedef struct {
     const void *bytes; /* the encoded image */
@@ -58,9 +59,12 @@ int dataset_digest(Dataset *ds, char out[17]) __attribute__((warn_unused_result)
 /* Every record's checksum, and the digest: 0, or -1 with ERR_DATA that names the first that is wrong. */
 int dataset_verify_all(Dataset *ds) __attribute__((warn_unused_result));
 
-int dataset_classes(const Dataset *ds);                      /* 0: no labels */
+/* Labels are below it; 0: no labels. Of numbered classes some between may have no image. */
+int dataset_classes(const Dataset *ds);
 const char *dataset_class_name(const Dataset *ds, int label); /* NULL: no such label */
-uint64_t dataset_class_count(const Dataset *ds, int label);  /* images that have it */
+uint64_t dataset_class_count(const Dataset *ds, int label);   /* images that have it */
+/* A class's number: 0 to DATASET_NUMBER_MAX, as printf writes it ("7", not "07"); else -1. */
+int32_t dataset_class_number(const char *name);
 
 typedef struct DatasetWriter DatasetWriter;
 
@@ -79,12 +83,16 @@ int dataset_finish(DatasetWriter *w) __attribute__((warn_unused_result));
 /* Drops what was not committed and closes; a new file that nobody has seen yet goes away, and an old one stays. */
 void dataset_discard(DatasetWriter *w);
 
-/* The number to put into Record.label for a class, made on first use. It is the writer's own number: readers
- * see the rank of the name. -1 on error. */
+/* From now on, and for good, classes are numbers. 0, or -1 with ERR_USAGE where there are classes with names. */
+int dataset_number_classes(DatasetWriter *w) __attribute__((warn_unused_result));
+/* The number to put into Record.label for a class, made on first use, even if no image follows. It is the writer's own
+ * number: readers see the label. -1 on error: ERR_USAGE where the name can't be a class's. */
 int32_t dataset_class(DatasetWriter *w, const char *name) __attribute__((warn_unused_result));
 /* Appends a record; its id becomes dataset_written(w) - 1. The checksum is computed here, rec->checksum is not
  * read. A name that is there already is ERR_EXISTS. */
 int dataset_put(DatasetWriter *w, const Record *rec) __attribute__((warn_unused_result));
+/* The same under a class, or none (NULL), instead of rec->label: a record that is refused leaves no class behind. */
+int dataset_put_in(DatasetWriter *w, const Record *rec, const char *class_name) __attribute__((warn_unused_result));
 /* 1: the name is there; 0: it is not; -1: error. */
 int dataset_has(DatasetWriter *w, const char *name) __attribute__((warn_unused_result));
 uint64_t dataset_written(const DatasetWriter *w);

@@ -9,6 +9,8 @@
 enum { DATASET_VERSION = 2, DATASET_CLASSES_MAX = 1 << 24, RECORD_SEAL = 28, RECORD_HEAD = 32 };
 /* Fields of the header. Version 1 has the first two. */
 enum { HEAD_IMAGES, HEAD_BYTES, HEAD_DIGEST, HEAD_FLAGS, HEAD_FIELDS };
+/* Bits of HEAD_FLAGS that are known. */
+enum { FLAG_NUMBERED = 1, FLAGS_KNOWN = FLAG_NUMBERED };
 
 typedef struct {
     MDB_dbi meta, images, names, classes; /* names: for writers only */

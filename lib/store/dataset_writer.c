@@ -273,6 +273,16 @@ fail:
     return -1;
 }
 
+int dataset_number_classes(DatasetWriter *w)
+{
+    uint64_t *flags = &w->head.field[HEAD_FLAGS];
+    if (w->n_classes && !(*flags & FLAG_NUMBERED))
+        return err_set(ERR_USAGE, "its class is a number, and those of %s have names: it wants a dataset of its own",
+                       w->env.path);
+    *flags |= FLAG_NUMBERED;
+    return 0;
+}
+
 int32_t dataset_class(DatasetWriter *w, const char *name)
 {
     size_t n = strlen(name);
@@ -280,6 +290,9 @@ int32_t dataset_class(DatasetWriter *w, const char *name)
         return w->last;
     if (!n || n > DATASET_NAME_MAX)
         return err_set(ERR_USAGE, "a class name of %zu bytes; 1 to %d are possible", n, DATASET_NAME_MAX);
+    if (w->head.field[HEAD_FLAGS] & FLAG_NUMBERED && dataset_class_number(name) < 0)
+        return err_set(ERR_USAGE, "its class is %.60s, and those of %s are numbers from 0 to %d: it wants a dataset of its own", name,
+                       w->env.path, DATASET_NUMBER_MAX);
     if (!w->n_slots && grow_classes(w))
         return -1;
     uint32_t known = w->slots[find_slot(w, name, n)];
@@ -341,13 +354,21 @@ static int append(DatasetWriter *w, const Record *rec, size_t length, uint64_t c
     return 0;
 }
 
-int dataset_put(DatasetWriter *w, const Record *rec)
+static int check_record(const Record *rec)
 {
     size_t length = rec->name ? strlen(rec->name) : 0;
     if (!length || length > DATASET_NAME_MAX)
         return err_set(ERR_USAGE, "a name of %zu bytes; 1 to %d are possible", length, DATASET_NAME_MAX);
     if (!rec->size || rec->size > DATASET_IMAGE_MAX)
         return err_set(ERR_DATA, "%s: %zu bytes; 1 to %d are possible", rec->name, rec->size, DATASET_IMAGE_MAX);
+    return 0;
+}
+
+int dataset_put(DatasetWriter *w, const Record *rec)
+{
+    if (check_record(rec))
+        return -1;
+    size_t length = strlen(rec->name);
     if (rec->label < -1 || rec->label >= (int64_t)w->n_classes)
         return err_set(ERR_USAGE, "%s: no class %" PRId32, rec->name, rec->label);
     if (w->txn && (w->pending_bytes + rec->size > COMMIT_BYTES || w->pending >= COMMIT_RECORDS ||
@@ -368,6 +389,20 @@ int dataset_put(DatasetWriter *w, const Record *rec)
         w->classes[rec->label].changed = true;
     }
     return 0;
+}
+
+int dataset_put_in(DatasetWriter *w, const Record *rec, const char *class_name)
+{
+    Record r = *rec;
+    r.label = -1;
+    if (check_record(rec))
+        return -1;
+    int there = dataset_has(w, rec->name);
+    if (there)
+        return there < 0 ? -1 : err_set(ERR_EXISTS, "%s: is in %s already", rec->name, w->env.path);
+    if (class_name && (r.label = dataset_class(w, class_name)) < 0)
+        return -1;
+    return dataset_put(w, &r);
 }
 
 uint64_t dataset_written(const DatasetWriter *w)

@@ -314,6 +314,57 @@ static void test_version(void)
        "a newer version is refused with a sentence") || (diag("%s", err_text()), 0);
 }
 
+static void test_classes(void)
+{
+    char long_name[DATASET_NAME_MAX + 2];
+    const char *path = in_dir("classes.db"), *numbers = in_dir("numbers.db");
+    Record r = { .bytes = "x", .size = 1, .name = "a" };
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = 0;
+
+    DatasetWriter *w = dataset_create(path, DATASET_NEW);
+    bool good = w && !dataset_put_in(w, &r, "b");
+    ok(good && dataset_put_in(w, &r, "a") < 0 && err_code() == ERR_EXISTS, "a name twice is refused");
+    r.name = long_name;
+    ok(dataset_put_in(w, &r, "c") < 0 && err_code() == ERR_USAGE, "a name that is too long");
+    r.name = "b";
+    ok(dataset_put_in(w, &r, long_name) < 0 && err_code() == ERR_USAGE, "a class name that is too long");
+    ok(dataset_number_classes(w) < 0 && err_code() == ERR_USAGE, "named classes don't become numbers");
+    ok(!dataset_put_in(w, &r, NULL) && !dataset_finish(w), "what follows is stored");
+    Dataset *ds = dataset_open(path);
+    ok(ds && dataset_count(ds) == 2 && dataset_classes(ds) == 1 && !strcmp(dataset_class_name(ds, 0), "b"),
+       "refused records leave no class behind");
+    dataset_close(ds);
+
+    static const char *const bad[] = { "", "07", "-1", "+1", "65536", "1 ", "1.0", "99999999999999999999", "x" };
+    int wrong = dataset_class_number("0") != 0 || dataset_class_number("65535") != DATASET_NUMBER_MAX;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        wrong += dataset_class_number(bad[i]) != -1;
+    is_int(wrong, 0, "which names are numbers");
+    for (int round = 0; round < 2; round++) {
+        static const char *const put[2][3] = { { "10", "2", "10" }, { "7", "0", NULL } };
+        w = dataset_create(numbers, DATASET_RESUME);
+        good = w && (round || !dataset_number_classes(w));
+        for (int i = 0; good && i < 3; i++) {
+            char name[8];
+            snprintf(name, sizeof name, "%d", 3 * round + i);
+            r.name = name;
+            good = !dataset_put_in(w, &r, put[round][i]);
+        }
+        r.name = "cat.jpg";
+        ok(good && dataset_put_in(w, &r, "cat") < 0 && err_code() == ERR_USAGE, "numbered classes stay so: no cat among them");
+        ok(!dataset_number_classes(w) && !dataset_finish(w), "and are asked for again");
+    }
+    static const int labels[6] = { 10, 2, 10, 7, 0, -1 };
+    ds = dataset_open(numbers);
+    good = ds && dataset_classes(ds) == 11 && dataset_class_count(ds, 10) == 2 && !dataset_class_count(ds, 9) &&
+           !strcmp(dataset_class_name(ds, 9), "9") && !dataset_verify_all(ds);
+    for (unsigned i = 0; good && i < 6; i++)
+        good = !dataset_get(ds, i, &r) && r.label == labels[i];
+    ok(good, "labels are the numbers");
+    dataset_close(ds);
+}
+
 int main(void)
 {
     if (!mkdtemp(dir))
@@ -324,6 +375,7 @@ int main(void)
     test_killed();
     test_digest();
     test_version();
+    test_classes();
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return system(command) ? 1 : tap_done();
