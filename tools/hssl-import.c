@@ -1,11 +1,13 @@
 /* hssl-import: images of a folder, a list, a tar or CIFAR binaries into one dataset. */
+#include "import/import.h"
+
 #include "image/image.h"
 #include "store/dataset.h"
 #include "store/intake.h"
+#include "store/labels.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
-#include "util/rng.h"
 #include "util/stop.h"
 
 #include <inttypes.h>
@@ -16,13 +18,17 @@
 
 static struct {
     bool nul, strict, verify, force, json, repair;
-    const char *labels;
-    int64_t limit, per_class, jobs;
-} o = { .labels = "folder" };
+    const char *labels, *prefix;
+    int64_t limit, per_class, jobs, level;
+} o = { .labels = "auto", .prefix = "" };
 
 static const Opt opts[] = {
     OPT_FLAG("null", '0', &o.nul, "names on standard input end with a zero byte (find -print0)"),
-    OPT_CHOICE("labels", 0, &o.labels, "folder|none", "take labels from folders, or none"),
+    OPT_STR("labels", 0, &o.labels, "WHERE",
+            "take classes from auto, folder, cls (X.cls beside X.jpg), none, or the table FILE.csv"),
+    OPT_INT("class-level", 0, &o.level, -64, 64, "N",
+            "folder that is the class: 1 the first one below SOURCE, -1 the innermost (0: where they part)"),
+    OPT_STR("prefix", 0, &o.prefix, "P", "put P before each name, for sources with the same names"),
     OPT_INT("limit", 'n', &o.limit, 0, 9e15, "N", "at most N images, of a folder spread over all (0: all)"),
     OPT_INT("per-class", 0, &o.per_class, 0, 9e15, "N",
             "at most N images of each class, the first ones (0: all)"),
@@ -42,51 +48,50 @@ static const OptProgram program = {
         "  hssl-import photos/ photos.db            # photos/CLASS/x.jpg: labels; photos/x.jpg: none\n"
         "  tar c photos | hssl-import - photos.db\n"
         "  find photos -name '*.jpg' -print0 | hssl-import -0 - photos.db\n"
+        "  hssl-import --labels train.csv train/ train.db\n"
         "  hssl-import cifar-10-batches-bin/ cifar10.db\n"
 };
 
-/* ---------------------------------------------------------------- images of each class */
+/* ---------------------------------------------------------------- the class of an image */
 
-static struct {
-    uint64_t *keys;
-    int64_t *counts;
-    size_t room, n;
-} tally;
+static enum { AUTO, FOLDER, CLS, NONE, TABLE } from;
+static Labels *table;
+static bool marked_some;
+static Count unknown; /* images that the table, or --labels cls, says nothing of */
 
-static int64_t *tally_of(const char *class_name)
+typedef struct {
+    const char *name; /* NULL: none */
+    bool number;      /* the label is to be this number */
+    bool unknown;
+    const char *bad;
+} Class;
+
+static Class class_of(const IntakeItem *item)
 {
-    if (2 * tally.n >= tally.room) {
-        size_t room = tally.room ? 2 * tally.room : 1024, old = tally.room;
-        uint64_t *keys = tally.keys;
-        int64_t *counts = tally.counts;
-        tally.keys = calloc(room, sizeof *keys);
-        tally.counts = calloc(room, sizeof *counts);
-        if (!tally.keys || !tally.counts)
-            die_with("no memory to count %zu classes", room);
-        tally.room = room;
-        for (size_t i = 0; i < old; i++) {
-            size_t k = keys[i] & (room - 1);
-            while (keys[i] && tally.keys[k])
-                k = (k + 1) & (room - 1);
-            if (keys[i])
-                tally.keys[k] = keys[i], tally.counts[k] = counts[i];
-        }
-        free(keys);
-        free(counts);
+    Class c = { .name = NULL };
+    bool marked = (from == AUTO || from == CLS) && item->mark;
+    marked_some = marked_some || marked;
+    if (from == TABLE) {
+        c.unknown = !labels_find(table, item->name, &c.name);
+        c.number = c.name && labels_numbered(table);
+    } else if (marked && strchr(item->mark, 1)) {
+        c.bad = "its .cls holds neither a number nor a name";
+    } else if (marked) {
+        c.name = *item->mark && strcmp(item->mark, "-1") ? item->mark : NULL;
+        c.number = c.name && dataset_class_number(c.name) >= 0;
+    } else if (from == AUTO || from == FOLDER) {
+        c.name = item->class_name;
+    } else {
+        c.unknown = from == CLS;
     }
-    uint64_t key = rng_hash(class_name) | 1;
-    size_t i = key & (tally.room - 1);
-    while (tally.keys[i] && tally.keys[i] != key)
-        i = (i + 1) & (tally.room - 1);
-    tally.n += !tally.keys[i];
-    tally.keys[i] = key;
-    return &tally.counts[i];
+    return c;
 }
 
 /* ---------------------------------------------------------------- one image */
 
 typedef struct {
     char *name, *class_name; /* class_name NULL: none */
+    bool number, unknown;    /* as in Class */
     IntakeImage image;
     int width, height;
     char *bad; /* why it is skipped */
@@ -187,17 +192,11 @@ enum { SLOTS = 256, BATCH_BYTES = 32 << 20 };
 static Slot slots[SLOTS];
 static int n_slots;
 static size_t batch_bytes;
-static int64_t imported, present, skipped;
-
-static void report(const char *name, const char *why)
-{
-    log_warn("%.1000s: %s; skipped", name, why);
-    skipped++;
-}
+static int64_t imported, present;
 
 static bool enough(const char *class_name)
 {
-    return o.per_class && *tally_of(class_name ? class_name : "") >= o.per_class;
+    return o.per_class && *tally_of(class_name) >= o.per_class;
 }
 
 /* What nobody has seen yet of a new dataset goes away. */
@@ -210,17 +209,17 @@ static void give_up(DatasetWriter *w)
 
 static void put(DatasetWriter *w, const Slot *s)
 {
-    Record r = { .bytes = s->image.bytes, .size = s->image.size, .name = s->name, .label = -1,
-                 .width = (uint32_t)s->width, .height = (uint32_t)s->height };
-    if (s->class_name && (r.label = dataset_class(w, s->class_name)) < 0)
-        give_up(w);
-    if (!dataset_put(w, &r)) {
+    Record r = { .bytes = s->image.bytes, .size = s->image.size, .name = s->name, .width = (uint32_t)s->width,
+                 .height = (uint32_t)s->height };
+    if (!(s->number && dataset_number_classes(w)) && !dataset_put_in(w, &r, s->class_name)) {
         imported++;
-        ++*tally_of(s->class_name ? s->class_name : "");
+        ++*tally_of(s->class_name);
+        if (s->unknown)
+            count_one(&unknown, s->name);
     } else if (err_code() == ERR_EXISTS) {
         present++;
     } else if (err_code() == ERR_USAGE || err_code() == ERR_DATA) {
-        report(s->name, err_text());
+        skip(s->name, err_text());
     } else {
         give_up(w);
     }
@@ -236,7 +235,7 @@ static void flush_batch(DatasetWriter *w)
     for (int i = 0; i < n_slots; i++) {
         Slot *s = &slots[i];
         if (s->bad)
-            report(s->name, s->bad);
+            skip(s->name, s->bad);
         else if (!enough(s->class_name))
             put(w, s);
         free(s->name);
@@ -249,13 +248,17 @@ static void flush_batch(DatasetWriter *w)
     batch_bytes = 0;
 }
 
-static void take(Intake *in, const IntakeItem *item, const char *class_name)
+static void take(Intake *in, const char *name, const Class *class)
 {
     Slot *s = &slots[n_slots++];
-    s->name = strdup(item->name);
-    s->class_name = class_name ? strdup(class_name) : NULL;
-    if (!s->name || (class_name && !s->class_name))
+    s->name = strdup(name);
+    s->class_name = class->name ? strdup(class->name) : NULL;
+    if (!s->name || (class->name && !s->class_name))
         die_with("out of memory");
+    s->number = class->number;
+    s->unknown = class->unknown;
+    if (class->bad)
+        refuse(s, class->bad);
     if (intake_load(in, &s->image))
         refuse(s, err_text());
     batch_bytes += s->image.size;
@@ -269,7 +272,20 @@ static bool chosen(int64_t i, int64_t total)
     return (int64_t)((__int128)(i + 1) * o.limit / total) > (int64_t)((__int128)i * o.limit / total);
 }
 
-static void import(Intake *in, DatasetWriter *w)
+/* The name that an image gets; good until the next one. */
+static const char *full_name(const char *name)
+{
+    static char *full;
+    if (!*o.prefix)
+        return name;
+    free(full);
+    if (asprintf(&full, "%s%s", o.prefix, name) < 0)
+        die_with("out of memory");
+    return full;
+}
+
+/* Returns whether the source was looked through to its end. */
+static bool import(Intake *in, DatasetWriter *w)
 {
     IntakeItem item;
     Progress progress;
@@ -279,17 +295,20 @@ static void import(Intake *in, DatasetWriter *w)
     for (;
          !stop_signal() && (total || !o.limit || imported + present < o.limit) && (rc = intake_next(in, &item)) > 0;
          i++) {
-        const char *class_name = strcmp(o.labels, "none") ? item.class_name : NULL;
-        if (!chosen(i, total) || enough(class_name))
+        Class class = class_of(&item);
+        if (!chosen(i, total) || enough(class.name))
             continue;
-        int there = dataset_has(w, item.name);
+        const char *name = full_name(item.name);
+        int there = dataset_has(w, name);
         if (there < 0)
             give_up(w);
         if (there) {
             present++;
-            ++*tally_of(class_name ? class_name : "");
+            ++*tally_of(class.name);
+            if (class.unknown)
+                count_one(&unknown, name);
         } else {
-            take(in, &item, class_name);
+            take(in, name, &class);
         }
         /* Without a total the limit is exact only if no batch runs past it. */
         if (n_slots == SLOTS || batch_bytes > BATCH_BYTES ||
@@ -302,22 +321,41 @@ static void import(Intake *in, DatasetWriter *w)
         snprintf(why, sizeof why, "%s", err_text());
         flush_batch(w);
         progress_end(&progress);
-        bool empty = !dataset_written(w) || o.force; /* part of a new dataset takes no old one's place */
-        if (empty)
+        skips_end();
+        bool nothing_stays = !dataset_written(w) || o.force; /* part of a new dataset takes no old one's place */
+        if (nothing_stays)
             dataset_discard(w);
         else if (dataset_finish(w))
             log_error("%s", err_text());
-        die_with("%s%s", why, empty ? "" : " (what was read before is stored)");
+        die_with("%s%s", why, nothing_stays ? "" : " (what was read before is stored)");
     }
     flush_batch(w);
     progress_end(&progress);
+    return !stop_signal() && !rc;
+}
+
+/* What was left out or left without a class, one line for each kind. whole: the source was looked through. */
+static void print_counts(const Intake *in, const char *source, bool whole)
+{
+    const char *first;
+    int64_t unused = table && whole ? labels_unused(table, &first) : 0;
+    skips_end();
+    if (intake_detours(in))
+        log_info("%" PRId64 " links to folders that are read on another way were not followed", intake_detours(in));
+    if (unknown.n && table)
+        log_warn("%" PRId64 " images have no row in %s, and so no class; the first: %s", unknown.n, o.labels, unknown.first);
+    else if (unknown.n)
+        log_warn("%" PRId64 " images have no .cls beside them, and so no class; the first: %s", unknown.n, unknown.first);
+    if (unused)
+        log_warn("%" PRId64 " rows of %s name no image of %s; the first: %.200s", unused, o.labels, source, first);
 }
 
 static void print_totals(const char *path, const Dataset *ds)
 {
     char what[160];
-    snprintf(what, sizeof what, "%" PRId64 " imported, %" PRId64 " there already, %" PRId64 " skipped",
-             imported, present, skipped);
+    int64_t skipped = skips();
+    snprintf(what, sizeof what, "%" PRId64 " imported, %" PRId64 " there already%s, %" PRId64 " skipped", imported, present,
+             present && !imported ? " (other images of the same names want --prefix)" : "", skipped);
     if (o.json)
         printf("{\"imported\":%" PRId64 ",\"present\":%" PRId64 ",\"skipped\":%" PRId64 ",\"images\":%" PRIu64
                ",\"bytes\":%" PRIu64 ",\"classes\":%d}\n",
@@ -348,6 +386,27 @@ static int repair(const char *path)
     return 0;
 }
 
+/* Where classes come from; what doesn't go together is wrong usage. */
+static void choose_labels(void)
+{
+    static const char *const words[] = { [AUTO] = "auto", [FOLDER] = "folder", [CLS] = "cls", [NONE] = "none" };
+    for (from = AUTO; from < TABLE && strcmp(o.labels, words[from]); from++) {
+    }
+    if (o.level && from != AUTO && from != FOLDER)
+        opt_usage("--class-level is for classes that come from folders, and --labels %s takes others", o.labels);
+    if (from == TABLE && !(table = labels_read(o.labels)))
+        die();
+}
+
+static void check_source(const Intake *in)
+{
+    const char *kind = intake_kind(in);
+    if (o.level && !intake_level(in))
+        opt_usage("--class-level is for folders, and the images of a %s bring their classes with them", kind);
+    if (from == CLS && strcmp(kind, "tar") && strcmp(kind, "folder"))
+        opt_usage("--labels cls is for a tar or a folder, and the source is a %s", kind);
+}
+
 int main(int argc, char **argv)
 {
     int operands = opt_parse(&program, argc, argv);
@@ -363,15 +422,18 @@ int main(int argc, char **argv)
     if (stop_install())
         die();
 
-    Intake *in = intake_open(source, o.nul);
+    choose_labels();
+    Intake *in = intake_open(source, &(IntakeHow){ .nul = o.nul, .marks = from != FOLDER,
+                                                   .level = from == AUTO || from == FOLDER ? (int)o.level : -1 });
     if (!in && stop_signal())
         return stop_status();
     if (!in)
         die();
+    check_source(in);
     DatasetWriter *w = dataset_create(path, o.force ? DATASET_REPLACE | DATASET_WHOLE : DATASET_RESUME);
     if (!w)
         die();
-    import(in, w);
+    bool whole = import(in, w);
     if (o.force && stop_signal()) {
         dataset_discard(w);
         log_info("stopped; %s is as it was", path);
@@ -382,6 +444,8 @@ int main(int argc, char **argv)
         dataset_discard(w);
     else if (dataset_finish(w))
         die();
+    print_counts(in, source, whole);
+    int level = (from == AUTO && !marked_some) || from == FOLDER ? intake_level(in) : 0;
     intake_close(in);
 
     Dataset *ds = count ? dataset_open(path) : NULL;
@@ -390,9 +454,11 @@ int main(int argc, char **argv)
     if (ds)
         dataset_rest(ds); /* another importer may be at work while somebody reads this */
     print_totals(path, ds);
+    if (ds && from != NONE && !stop_signal())
+        look_at_classes(ds, level, from == TABLE ? o.labels : from == CLS || marked_some ? ".cls" : source);
     dataset_close(ds);
-    free(tally.keys);
-    free(tally.counts);
+    tally_free();
+    labels_free(table);
     int rc = log_status(0);
     if (rc)
         return rc;
@@ -402,5 +468,5 @@ int main(int argc, char **argv)
     }
     if (!count)
         die_with("%s: no image to import", source);
-    return o.strict && skipped;
+    return o.strict && skips();
 }

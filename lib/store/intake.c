@@ -14,6 +14,8 @@
 struct Intake {
     const IntakeKind *kind;
     void *state;
+    int level; /* 0: classes come with the images */
+    char *class_name;
 };
 
 int intake_read_file(const char *path, IntakeImage *image)
@@ -64,21 +66,9 @@ fail:
     return -1;
 }
 
-int intake_parent(const char *path, char **out)
+bool intake_is_image(const void *bytes, size_t n)
 {
-    const char *end = strrchr(path, '/'), *start;
-    *out = NULL;
-    while (end && end > path && end[-1] == '/')
-        end--;
-    if (!end || end == path)
-        return 0;
-    for (start = end; start > path && start[-1] != '/'; start--) {
-    }
-    size_t n = (size_t)(end - start);
-    if (n == 1 && *start == '.')
-        return 0;
-    *out = strndup(start, n);
-    return *out ? 0 : err_set(ERR_MEMORY, "out of memory");
+    return (n >= 3 && !memcmp(bytes, "\xff\xd8\xff", 3)) || (n >= 8 && !memcmp(bytes, "\x89PNG\r\n\x1a\n", 8));
 }
 
 static bool is_archive(const unsigned char *p, size_t n)
@@ -106,7 +96,36 @@ static size_t read_head(int fd, unsigned char *head, size_t room)
     return n;
 }
 
-static int open_stdin(Intake *in, bool nul)
+static int take_level(Intake *in, IntakeParting *p, int rc)
+{
+    in->level = intake_parting_level(p);
+    intake_parting_free(p);
+    return rc;
+}
+
+/* n bytes were read from fd. */
+static int open_archive(Intake *in, const char *name, int fd, const void *head, size_t n, const IntakeHow *how)
+{
+    struct stat st;
+    if (!in->level && !fstat(fd, &st) && S_ISREG(st.st_mode)) {
+        IntakeParting parting = { .chain = NULL };
+        off_t at = lseek(fd, 0, SEEK_CUR);
+        int rc = lseek(fd, at - (off_t)n, SEEK_SET) < 0 ? 0 : take_level(in, &parting, intake_archive_parting(fd, &parting));
+        if (!rc && lseek(fd, at, SEEK_SET) < 0)
+            rc = err_system("%s", name);
+        if (rc) {
+            close(fd);
+            return -1;
+        }
+    }
+    if (!in->level)
+        in->level = -1;
+    in->kind = &intake_archive;
+    in->state = intake_archive_open(name, fd, head, n, how->marks);
+    return in->state ? 0 : -1;
+}
+
+static int open_stdin(Intake *in, const IntakeHow *how)
 {
     unsigned char head[512];
     if (isatty(STDIN_FILENO))
@@ -120,21 +139,34 @@ static int open_stdin(Intake *in, bool nul)
         close(fd);
         return err_set(ERR_DATA, "standard input: nothing there; a tar or a list of files is wanted");
     }
-    if (!nul && is_archive(head, n)) {
-        in->kind = &intake_archive;
-        in->state = intake_archive_open("standard input", fd, head, n);
-    } else if (!nul && memchr(head, 0, n)) {
+    if (!how->nul && is_archive(head, n))
+        return open_archive(in, "standard input", fd, head, n, how);
+    if (!how->nul && memchr(head, 0, n)) {
         close(fd);
         return err_set(ERR_DATA,
                        "standard input: neither a tar nor lines of text; for names ended by zero bytes give -0");
-    } else {
-        in->kind = &intake_list;
-        in->state = intake_list_open(fd, nul, head, n);
     }
+    if (!in->level)
+        in->level = -1;
+    in->kind = &intake_list;
+    in->state = intake_list_open(fd, how->nul, head, n);
     return in->state ? 0 : -1;
 }
 
-static int open_path(Intake *in, const char *path)
+static int open_folder(Intake *in, const char *path, const IntakeHow *how)
+{
+    IntakeParting parting = { .chain = NULL };
+    in->kind = &intake_folder;
+    in->state = intake_folder_open(path, how->marks);
+    if (!in->state || in->level)
+        return in->state ? 0 : -1;
+    if (!take_level(in, &parting, intake_folder_parting(in->state, &parting)))
+        return 0;
+    in->kind->close(in->state);
+    return -1;
+}
+
+static int open_path(Intake *in, const char *path, const IntakeHow *how)
 {
     struct stat st;
     unsigned char head[512];
@@ -142,36 +174,32 @@ static int open_path(Intake *in, const char *path)
         return errno == ENOENT ? err_set(ERR_ABSENT, "%s: no such file or folder", path) : err_system("%s", path);
     if (intake_is_cifar(path)) {
         in->kind = &intake_cifar;
+        in->level = 0;
         in->state = intake_cifar_open(path);
         return in->state ? 0 : -1;
     }
-    if (S_ISDIR(st.st_mode)) {
-        in->kind = &intake_folder;
-        in->state = intake_folder_open(path);
-        return in->state ? 0 : -1;
-    }
+    if (S_ISDIR(st.st_mode))
+        return open_folder(in, path, how);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* nor may a pipe without a writer keep a signal waiting */
     if (fd < 0)
         return err_system("%s", path);
     size_t n = read_head(fd, head, sizeof head);
-    if (is_archive(head, n)) {
-        in->kind = &intake_archive;
-        in->state = intake_archive_open(path, fd, head, n);
-        return in->state ? 0 : -1;
-    }
+    if (is_archive(head, n))
+        return open_archive(in, path, fd, head, n, how);
     close(fd);
     return err_set(ERR_DATA, "%s: neither a folder, a tar nor a CIFAR binary; a list of files goes to standard input: "
                              "hssl-import - OUT.db < %s", path, path);
 }
 
-Intake *intake_open(const char *source, bool nul)
+Intake *intake_open(const char *source, const IntakeHow *how)
 {
     Intake *in = calloc(1, sizeof *in);
     if (!in) {
         err_set(ERR_MEMORY, "%s: out of memory", source);
         return NULL;
     }
-    if (strcmp(source, "-") ? open_path(in, source) : open_stdin(in, nul)) {
+    in->level = how->level;
+    if (strcmp(source, "-") ? open_path(in, source, how) : open_stdin(in, how)) {
         free(in);
         return NULL;
     }
@@ -183,6 +211,7 @@ void intake_close(Intake *in)
     if (!in)
         return;
     in->kind->close(in->state);
+    free(in->class_name);
     free(in);
 }
 
@@ -196,10 +225,27 @@ int64_t intake_total(const Intake *in)
     return in->kind->total ? in->kind->total(in->state) : 0;
 }
 
+int intake_level(const Intake *in)
+{
+    return in->level;
+}
+
+int64_t intake_detours(const Intake *in)
+{
+    return in->kind == &intake_folder ? intake_folder_detours(in->state) : 0;
+}
+
 int intake_next(Intake *in, IntakeItem *item)
 {
-    *item = (IntakeItem){ NULL, NULL };
-    return in->kind->next(in->state, item);
+    *item = (IntakeItem){ NULL, NULL, NULL };
+    int rc = in->kind->next(in->state, item);
+    if (rc <= 0 || !in->level)
+        return rc;
+    free(in->class_name);
+    if (intake_folder_at(item->name, in->level, &in->class_name))
+        return -1;
+    item->class_name = in->class_name;
+    return 1;
 }
 
 int intake_load(Intake *in, IntakeImage *image)

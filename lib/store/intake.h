@@ -1,8 +1,12 @@
 /* Foreign collections of images, read one by one: a folder, a list of files, a tar, CIFAR binaries.
  *
- * The order of a folder is that of its names, bytewise, and so the same everywhere. Hidden files are passed over.
- * An image's class is the name of the folder it lies in, where that is below the source (for a tar and a list: where
- * there is one); for CIFAR it comes with the image. */
+ * The order of a folder is that of its names, bytewise, and so the same everywhere. Hidden files are passed over. A
+ * folder is read once, be it reached by several links: by its own path, or else by the first of them.
+ *
+ * An image's class is one of the folders in its name, all at the same level: 1 is the first one, -1 the innermost.
+ * By default a source that can be looked through beforehand (a folder, a tar that is a regular file) has the first
+ * level at which not all of its images lie in the same folder; what comes through a pipe has -1. For CIFAR the class
+ * comes with the image. */
 #ifndef HSSL_INTAKE_H
 #define HSSL_INTAKE_H
 
@@ -13,8 +17,15 @@
 typedef struct Intake Intake;
 
 typedef struct {
-    const char *name;       /* for a folder, the path below it; good until the next intake_next */
+    bool nul;   /* names on standard input end with zero bytes */
+    bool marks; /* of a tar and a folder: X.cls is no item but the mark of the items X.* beside it */
+    int level;  /* 0: the default */
+} IntakeHow;
+
+typedef struct {
+    const char *name;       /* for a folder, the path below it; good until the next intake_next, as are these: */
     const char *class_name; /* NULL: none */
+    const char *mark;       /* its X.cls, without white space around; NULL: none. Control characters are U+0001 */
 } IntakeItem;
 
 typedef struct {
@@ -25,12 +36,16 @@ typedef struct {
 
 /* source "-": standard input, a tar (compressed, too) or names of files, one a line or, with nul, ended by zero bytes.
  * NULL with an error. */
-Intake *intake_open(const char *source, bool nul) __attribute__((warn_unused_result));
+Intake *intake_open(const char *source, const IntakeHow *how) __attribute__((warn_unused_result));
 void intake_close(Intake *in);
 /* "folder", "list of files", "tar", "CIFAR binary": for messages. */
 const char *intake_kind(const Intake *in);
 /* Items there are, if that is known beforehand; else 0. */
 int64_t intake_total(const Intake *in);
+/* The level of the folders that are classes; 0 for CIFAR. */
+int intake_level(const Intake *in);
+/* Ways to a folder that were not followed, since it is read on another one. */
+int64_t intake_detours(const Intake *in);
 
 /* 1: an item; 0: no more; -1: the source can't be read on. */
 int intake_next(Intake *in, IntakeItem *item) __attribute__((warn_unused_result));

@@ -1,14 +1,18 @@
 /* Folders and lists of files. */
 #include "store/intake_kinds.h"
 #include "util/err.h"
+#include "util/idset.h"
 #include "util/stop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fts.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 /* ---------------------------------------------------------------- a folder */
 
@@ -16,7 +20,11 @@ typedef struct {
     char *root;
     char **names; /* paths below root, in order */
     size_t n, room, next;
-    char *class_name, *path;
+    char *path, *mark;
+    bool marks;          /* X.cls marks X.*; then whether there is any */
+    IdSet walked, inner; /* folders: those read, and those that a path without links leads to */
+    bool surveyed;       /* inner is known */
+    int64_t detours;
 } Folder;
 
 static int by_name(const FTSENT **a, const FTSENT **b)
@@ -38,24 +46,78 @@ static int add(Folder *f, const char *name)
     return f->names[f->n++] ? 0 : err_set(ERR_MEMORY, "%s: out of memory", f->root);
 }
 
+static uint64_t identity(const struct stat *st)
+{
+    uint64_t id[2] = { st->st_dev, st->st_ino };
+    return XXH3_64bits(id, sizeof id);
+}
+
+static bool hidden(FTS *fts, FTSENT *e)
+{
+    bool is = e->fts_level > 0 && e->fts_name[0] == '.';
+    if (is)
+        fts_set(fts, e, FTS_SKIP);
+    return is;
+}
+
+/* Which folders can be had without links. Only who meets a link needs to know. */
+static int survey(Folder *f)
+{
+    char *roots[] = { f->root, NULL };
+    struct stat st;
+    FTSENT *e;
+    int rc = 0;
+    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR | FTS_NOSTAT, NULL);
+    if (!fts)
+        return err_system("%s", f->root);
+    while (rc >= 0 && !stop_signal() && (e = fts_read(fts)))
+        if (!hidden(fts, e) && e->fts_info == FTS_D && !stat(e->fts_accpath, &st))
+            rc = idset_add(&f->inner, identity(&st));
+    fts_close(fts);
+    f->surveyed = true;
+    return rc < 0 ? -1 : 0;
+}
+
+/* Whether this folder is to be read: 1, 0 or -1. A folder that several ways lead to has the names of the one without
+ * links, or of the first one. */
+static int is_way(Folder *f, FTSENT *e)
+{
+    struct stat st, own;
+    if (lstat(e->fts_accpath, &own) || stat(e->fts_accpath, &st))
+        return 1; /* fts says why it can't be read */
+    bool linked = e->fts_level > 0 && (S_ISLNK(own.st_mode) || e->fts_parent->fts_number);
+    e->fts_number = linked;
+    if (linked && !f->surveyed && survey(f))
+        return -1;
+    return linked && idset_has(&f->inner, identity(&st)) ? 0 : idset_add(&f->walked, identity(&st));
+}
+
 static int list(Folder *f)
 {
     char *roots[] = { f->root, NULL };
     size_t skip = strlen(f->root);
+    bool marks = f->marks;
     FTSENT *e;
     int rc = 0;
+    f->marks = false;
     FTS *fts = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR | FTS_NOSTAT, by_name);
     if (!fts)
         return err_system("%s", f->root);
     while (!rc && !stop_signal() && (errno = 0, e = fts_read(fts))) {
-        if (e->fts_level > 0 && e->fts_name[0] == '.') {
-            fts_set(fts, e, FTS_SKIP);
+        int way = 1;
+        if (hidden(fts, e))
             continue;
-        }
         switch (e->fts_info) {
         case FTS_D:
+            way = is_way(f, e);
+            rc = way < 0 ? -1 : 0;
+            if (!way)
+                fts_set(fts, e, FTS_SKIP);
+            break;
         case FTS_DP:
+            break;
         case FTS_DC: /* a link back to where we come from */
+            way = 0;
             break;
         case FTS_DNR:
             if (e->fts_level == 0) {
@@ -64,8 +126,12 @@ static int list(Folder *f)
             }
             /* fallthrough */
         default:
-            rc = add(f, e->fts_path + skip + strspn(e->fts_path + skip, "/"));
+            if (marks && intake_is_mark(e->fts_name))
+                f->marks = true;
+            else
+                rc = add(f, e->fts_path + skip + strspn(e->fts_path + skip, "/"));
         }
+        f->detours += !way;
     }
     if (!rc && errno)
         rc = err_system("%s", f->root);
@@ -79,13 +145,15 @@ static void folder_close(void *state)
     for (size_t i = 0; i < f->n; i++)
         free(f->names[i]);
     free(f->names);
-    free(f->class_name);
+    idset_free(&f->walked);
+    idset_free(&f->inner);
+    free(f->mark);
     free(f->path);
     free(f->root);
     free(f);
 }
 
-void *intake_folder_open(const char *path)
+void *intake_folder_open(const char *path, bool marks)
 {
     Folder *f = calloc(1, sizeof *f);
     if (!f || !(f->root = strdup(path))) {
@@ -93,6 +161,7 @@ void *intake_folder_open(const char *path)
         err_set(ERR_MEMORY, "%s: out of memory", path);
         return NULL;
     }
+    f->marks = marks;
     for (size_t n = strlen(path); n > 1 && f->root[n - 1] == '/'; n--)
         f->root[n - 1] = 0;
     if (!list(f))
@@ -101,16 +170,52 @@ void *intake_folder_open(const char *path)
     return NULL;
 }
 
+/* The path of the first n bytes of a name, and more behind them. */
+static int make_path(Folder *f, const char *name, size_t n, const char *more)
+{
+    size_t room = strlen(f->root) + n + strlen(more) + 2;
+    char *path = realloc(f->path, room);
+    if (!path)
+        return err_set(ERR_MEMORY, "out of memory");
+    f->path = path;
+    snprintf(path, room, "%s/%.*s%s", f->root, (int)n, name, more);
+    return 0;
+}
+
+/* Up to size bytes of the file at f->path; -1 where there is none. */
+static ssize_t read_head(const Folder *f, void *to, size_t size)
+{
+    struct stat st;
+    int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return -1;
+    ssize_t n = fstat(fd, &st) || !S_ISREG(st.st_mode) ? -1 : pread(fd, to, size, 0);
+    close(fd);
+    return n;
+}
+
+static int find_mark(Folder *f, const char *name)
+{
+    char text[INTAKE_MARK_MAX];
+    free(f->mark);
+    f->mark = NULL;
+    if (make_path(f, name, intake_key(name), ".cls"))
+        return -1;
+    ssize_t n = read_head(f, text, sizeof text);
+    if (n >= 0 && !(f->mark = intake_mark(text, (size_t)n)))
+        return err_set(ERR_MEMORY, "out of memory");
+    return 0;
+}
+
 static int folder_next(void *state, IntakeItem *item)
 {
     Folder *f = state;
     if (f->next == f->n)
         return 0;
     const char *name = f->names[f->next++];
-    free(f->class_name);
-    if (intake_parent(name, &f->class_name))
+    if (f->marks && find_mark(f, name))
         return -1;
-    *item = (IntakeItem){ name, f->class_name };
+    *item = (IntakeItem){ .name = name, .mark = f->mark };
     return 1;
 }
 
@@ -118,13 +223,33 @@ static int folder_load(void *state, IntakeImage *image)
 {
     Folder *f = state;
     const char *name = f->names[f->next - 1];
-    size_t n = strlen(f->root) + strlen(name) + 2;
-    char *path = realloc(f->path, n);
-    if (!path)
-        return err_set(ERR_MEMORY, "out of memory");
-    f->path = path;
-    snprintf(path, n, "%s/%s", f->root, name);
-    return intake_read_file(path, image);
+    return make_path(f, name, strlen(name), "") ? -1 : intake_read_file(f->path, image);
+}
+
+static int is_image(void *state)
+{
+    Folder *f = state;
+    unsigned char head[16];
+    const char *name = f->names[f->next];
+    if (make_path(f, name, strlen(name), ""))
+        return -1;
+    ssize_t n = read_head(f, head, sizeof head);
+    return n > 0 && intake_is_image(head, (size_t)n);
+}
+
+int intake_folder_parting(void *state, IntakeParting *p)
+{
+    Folder *f = state;
+    int rc = 0;
+    for (f->next = 0; !rc && f->next < f->n && !stop_signal() && !(p->deeper && !p->common); f->next++)
+        rc = intake_parting_see(p, f->names[f->next], is_image, f);
+    f->next = 0;
+    return rc;
+}
+
+int64_t intake_folder_detours(const void *state)
+{
+    return ((const Folder *)state)->detours;
 }
 
 static int64_t folder_total(const void *state)
@@ -141,7 +266,7 @@ typedef struct {
     FILE *file; /* reads fd */
     char *head; /* what was read before */
     size_t head_size, at;
-    char *name, *class_name;
+    char *name;
     size_t n, room;
     int end; /* the byte that ends a name */
 } List;
@@ -154,7 +279,6 @@ static void list_close(void *state)
     close(l->fd);
     free(l->head);
     free(l->name);
-    free(l->class_name);
     free(l);
 }
 
@@ -224,10 +348,7 @@ static int list_next(void *state, IntakeItem *item)
             l->n--;
     } while (!l->n);
     l->name[l->n] = 0;
-    free(l->class_name);
-    if (intake_parent(l->name, &l->class_name))
-        return -1;
-    *item = (IntakeItem){ l->name, l->class_name };
+    *item = (IntakeItem){ .name = l->name };
     return 1;
 }
 

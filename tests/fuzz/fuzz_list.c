@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     int fd = open(fuzz_file("list", bytes + 1, n - 1), O_RDONLY | O_CLOEXEC);
     MUST(fd >= 0 && dup2(fd, STDIN_FILENO) == STDIN_FILENO);
     close(fd);
-    Intake *in = intake_open("-", bytes[0] & 1);
+    Intake *in = intake_open("-", &(IntakeHow){ .nul = bytes[0] & 1 });
     /* A tar is fuzz_archive's affair. */
     while (in && !strcmp(intake_kind(in), "list of files") && intake_next(in, &item) > 0)
         MUST(strlen(item.name) > 0);
