@@ -1,7 +1,7 @@
 /* Foreign collections of images, read one by one: a folder, a list of files, a tar, CIFAR binaries.
  *
  * The order of a folder is that of its names, bytewise, and so the same everywhere. Hidden files are passed over. A
- * folder is read once, be it reached by several links: by its own path, or else by the first of them.
+ * folder is read once, whatever links lead to it: on the way with the fewest links, and of these on the first.
  *
  * An image's class is one of the folders in its name, all at the same level: 1 is the first one, -1 the innermost.
  * By default a source that can be looked through beforehand (a folder, a tar that is a regular file) has the first

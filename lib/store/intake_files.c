@@ -17,13 +17,18 @@
 /* ---------------------------------------------------------------- a folder */
 
 typedef struct {
+    char **name;
+    size_t n, room;
+} Names;
+
+typedef struct {
     char *root;
-    char **names; /* paths below root, in order */
-    size_t n, room, next;
+    Names names; /* paths below root, in order */
+    size_t next;
     char *path, *mark;
     bool marks;          /* X.cls marks X.*; then whether there is any */
-    IdSet walked, inner; /* folders: those read, and those that a path without links leads to */
-    bool surveyed;       /* inner is known */
+    IdSet walked, least; /* folders: those read, and by how few links each is reached */
+    bool surveyed;       /* least is known */
     int64_t detours;
 } Folder;
 
@@ -32,23 +37,32 @@ static int by_name(const FTSENT **a, const FTSENT **b)
     return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
-static int add(Folder *f, const char *name)
+static int add(const Folder *f, Names *to, const char *name)
 {
-    if (f->n == f->room) {
-        size_t room = f->room ? 2 * f->room : 1024;
-        char **grown = realloc(f->names, room * sizeof *grown);
+    if (to->n == to->room) {
+        size_t room = to->room ? 2 * to->room : 1024;
+        char **grown = realloc(to->name, room * sizeof *grown);
         if (!grown)
             return err_set(ERR_MEMORY, "%s: no memory for %zu names", f->root, room);
-        f->names = grown;
-        f->room = room;
+        to->name = grown;
+        to->room = room;
     }
-    f->names[f->n] = strdup(name);
-    return f->names[f->n++] ? 0 : err_set(ERR_MEMORY, "%s: out of memory", f->root);
+    to->name[to->n] = strdup(name);
+    return to->name[to->n++] ? 0 : err_set(ERR_MEMORY, "%s: out of memory", f->root);
 }
 
-static uint64_t identity(const struct stat *st)
+static void drop(Names *names)
 {
-    uint64_t id[2] = { st->st_dev, st->st_ino };
+    for (size_t i = 0; i < names->n; i++)
+        free(names->name[i]);
+    free(names->name);
+    *names = (Names){ .name = NULL };
+}
+
+/* Of a folder, and how many links lead to it. */
+static uint64_t identity(const struct stat *st, uint64_t links)
+{
+    uint64_t id[3] = { st->st_dev, st->st_ino, links };
     return XXH3_64bits(id, sizeof id);
 }
 
@@ -60,36 +74,67 @@ static bool hidden(FTS *fts, FTSENT *e)
     return is;
 }
 
-/* Which folders can be had without links. Only who meets a link needs to know. */
-static int survey(Folder *f)
+/* All folders below a path that no path before had; further is for the links to folders there. */
+static int survey_from(Folder *f, char *path, uint64_t links, IdSet *seen, Names *further)
 {
-    char *roots[] = { f->root, NULL };
+    char *roots[] = { path, NULL };
     struct stat st;
     FTSENT *e;
     int rc = 0;
-    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR | FTS_NOSTAT, NULL);
+    FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, NULL);
     if (!fts)
-        return err_system("%s", f->root);
-    while (rc >= 0 && !stop_signal() && (e = fts_read(fts)))
-        if (!hidden(fts, e) && e->fts_info == FTS_D && !stat(e->fts_accpath, &st))
-            rc = idset_add(&f->inner, identity(&st));
+        return err_system("%s", path);
+    while (rc >= 0 && !stop_signal() && (e = fts_read(fts))) {
+        bool link = e->fts_info == FTS_SL;
+        if (hidden(fts, e) || (e->fts_info != FTS_D && !link) || stat(e->fts_accpath, &st) || !S_ISDIR(st.st_mode))
+            continue;
+        if (link) {
+            rc = add(f, further, e->fts_path);
+            continue;
+        }
+        rc = idset_add(seen, identity(&st, 0));
+        if (!rc)
+            fts_set(fts, e, FTS_SKIP);
+        else if (rc > 0)
+            rc = idset_add(&f->least, identity(&st, links));
+    }
     fts_close(fts);
-    f->surveyed = true;
     return rc < 0 ? -1 : 0;
 }
 
-/* Whether this folder is to be read: 1, 0 or -1. A folder that several ways lead to has the names of the one without
- * links, or of the first one. */
+/* By how few links each folder is reached. Only who meets a link needs to know. */
+static int survey(Folder *f)
+{
+    IdSet seen = { 0 };
+    Names ways = { .name = NULL }, further = { .name = NULL };
+    int rc = add(f, &ways, f->root);
+    for (uint64_t links = 0; !rc && ways.n; links++) {
+        for (size_t i = 0; !rc && i < ways.n; i++)
+            rc = survey_from(f, ways.name[i], links, &seen, &further);
+        drop(&ways);
+        ways = further;
+        further = (Names){ .name = NULL };
+    }
+    drop(&ways);
+    drop(&further);
+    idset_free(&seen);
+    f->surveyed = true;
+    return rc;
+}
+
+/* Whether this folder is to be read: 1, 0 or -1. Of several ways to it the one with the fewest links is taken, and of
+ * these the first. */
 static int is_way(Folder *f, FTSENT *e)
 {
     struct stat st, own;
     if (lstat(e->fts_accpath, &own) || stat(e->fts_accpath, &st))
         return 1; /* fts says why it can't be read */
-    bool linked = e->fts_level > 0 && (S_ISLNK(own.st_mode) || e->fts_parent->fts_number);
-    e->fts_number = linked;
-    if (linked && !f->surveyed && survey(f))
+    e->fts_number = e->fts_level > 0 ? e->fts_parent->fts_number + S_ISLNK(own.st_mode) : 0;
+    if (e->fts_number && !f->surveyed && survey(f))
         return -1;
-    return linked && idset_has(&f->inner, identity(&st)) ? 0 : idset_add(&f->walked, identity(&st));
+    if (e->fts_number && !idset_has(&f->least, identity(&st, (uint64_t)e->fts_number)))
+        return 0;
+    return idset_add(&f->walked, identity(&st, 0));
 }
 
 static int list(Folder *f)
@@ -129,7 +174,7 @@ static int list(Folder *f)
             if (marks && intake_is_mark(e->fts_name))
                 f->marks = true;
             else
-                rc = add(f, e->fts_path + skip + strspn(e->fts_path + skip, "/"));
+                rc = add(f, &f->names, e->fts_path + skip + strspn(e->fts_path + skip, "/"));
         }
         f->detours += !way;
     }
@@ -142,11 +187,9 @@ static int list(Folder *f)
 static void folder_close(void *state)
 {
     Folder *f = state;
-    for (size_t i = 0; i < f->n; i++)
-        free(f->names[i]);
-    free(f->names);
+    drop(&f->names);
     idset_free(&f->walked);
-    idset_free(&f->inner);
+    idset_free(&f->least);
     free(f->mark);
     free(f->path);
     free(f->root);
@@ -210,9 +253,9 @@ static int find_mark(Folder *f, const char *name)
 static int folder_next(void *state, IntakeItem *item)
 {
     Folder *f = state;
-    if (f->next == f->n)
+    if (f->next == f->names.n)
         return 0;
-    const char *name = f->names[f->next++];
+    const char *name = f->names.name[f->next++];
     if (f->marks && find_mark(f, name))
         return -1;
     *item = (IntakeItem){ .name = name, .mark = f->mark };
@@ -222,7 +265,7 @@ static int folder_next(void *state, IntakeItem *item)
 static int folder_load(void *state, IntakeImage *image)
 {
     Folder *f = state;
-    const char *name = f->names[f->next - 1];
+    const char *name = f->names.name[f->next - 1];
     return make_path(f, name, strlen(name), "") ? -1 : intake_read_file(f->path, image);
 }
 
@@ -230,7 +273,7 @@ static int is_image(void *state)
 {
     Folder *f = state;
     unsigned char head[16];
-    const char *name = f->names[f->next];
+    const char *name = f->names.name[f->next];
     if (make_path(f, name, strlen(name), ""))
         return -1;
     ssize_t n = read_head(f, head, sizeof head);
@@ -241,8 +284,8 @@ int intake_folder_parting(void *state, IntakeParting *p)
 {
     Folder *f = state;
     int rc = 0;
-    for (f->next = 0; !rc && f->next < f->n && !stop_signal() && !(p->deeper && !p->common); f->next++)
-        rc = intake_parting_see(p, f->names[f->next], is_image, f);
+    for (f->next = 0; !rc && f->next < f->names.n && !stop_signal() && !(p->deeper && !p->common); f->next++)
+        rc = intake_parting_see(p, f->names.name[f->next], is_image, f);
     f->next = 0;
     return rc;
 }
@@ -254,7 +297,7 @@ int64_t intake_folder_detours(const void *state)
 
 static int64_t folder_total(const void *state)
 {
-    return (int64_t)((const Folder *)state)->n;
+    return (int64_t)((const Folder *)state)->names.n;
 }
 
 const IntakeKind intake_folder = { "folder", folder_next, folder_load, folder_total, folder_close };
