@@ -25,9 +25,9 @@ static struct {
 static const Opt opts[] = {
     OPT_FLAG("null", '0', &o.nul, "names on standard input end with a zero byte (find -print0)"),
     OPT_STR("labels", 0, &o.labels, "WHERE",
-            "take classes from: auto, folder, cls (X.cls beside X.jpg), none, or a table, FILE.csv"),
+            "classes from auto, folder, cls (X.cls), none, or the table FILE.csv"),
     OPT_INT("class-level", 0, &o.level, -64, 64, "N",
-            "class: the first folder below SOURCE for 1, the innermost for -1 (0: find it)"),
+            "class: the N-th folder below SOURCE, from -1 the innermost (0: find it)"),
     OPT_STR("prefix", 0, &o.prefix, "P", "put P before each name, for sources with the same names"),
     OPT_INT("limit", 'n', &o.limit, 0, 9e15, "N", "at most N images, of a folder spread over all (0: all)"),
     OPT_INT("per-class", 0, &o.per_class, 0, 9e15, "N",
