@@ -75,7 +75,7 @@ static Class class_of(const IntakeItem *item)
         c.unknown = !labels_find(table, item->name, &c.name);
         c.number = c.name && labels_numbered(table);
     } else if (marked && strchr(item->mark, 1)) {
-        c.bad = "its .cls holds neither a number nor a name";
+        c.bad = "its .cls can't be read, or holds neither a number nor a name";
     } else if (marked) {
         c.name = *item->mark && strcmp(item->mark, "-1") ? item->mark : NULL;
         c.number = c.name && dataset_class_number(c.name) >= 0;
@@ -341,7 +341,7 @@ static void print_counts(const Intake *in, const char *source, bool whole)
     int64_t unused = table && whole ? labels_unused(table, &first) : 0;
     skips_end();
     if (intake_detours(in))
-        log_info("%" PRId64 " links to folders that are read on another way were not followed", intake_detours(in));
+        log_warn("%" PRId64 " links to folders that are read on another way were not followed", intake_detours(in));
     if (unknown.n && table)
         log_warn("%" PRId64 " images have no row in %s, and so no class; the first: %s", unknown.n, o.labels, unknown.first);
     else if (unknown.n)

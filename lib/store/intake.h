@@ -25,7 +25,7 @@ typedef struct {
 typedef struct {
     const char *name;       /* for a folder, the path below it; good until the next intake_next, as are these: */
     const char *class_name; /* NULL: none */
-    const char *mark;       /* its X.cls, without white space around; NULL: none. Control characters are U+0001 */
+    const char *mark;       /* its X.cls, without white space around; NULL: none. What is no text has U+0001 in it */
 } IntakeItem;
 
 typedef struct {

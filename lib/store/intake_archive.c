@@ -245,11 +245,11 @@ static int begin_sample(Archive *ar, const char *name)
 static int read_mark(Archive *ar)
 {
     IntakeImage text;
-    if (read_entry(ar, &text))
-        text = (IntakeImage){ .bytes = NULL };
+    bool bad = read_entry(ar, &text);
     free(ar->mark);
-    ar->mark = intake_mark(text.bytes, text.size < INTAKE_MARK_MAX ? text.size : INTAKE_MARK_MAX);
-    free(text.bytes);
+    ar->mark = intake_mark(bad ? NULL : text.bytes, bad ? -1 : text.size < INTAKE_MARK_MAX ? (ssize_t)text.size : INTAKE_MARK_MAX);
+    if (!bad)
+        free(text.bytes);
     return ar->mark ? let_go(ar) : no_memory(ar);
 }
 

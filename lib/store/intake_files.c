@@ -225,7 +225,7 @@ static int make_path(Folder *f, const char *name, size_t n, const char *more)
     return 0;
 }
 
-/* Up to size bytes of the file at f->path; -1 where there is none. */
+/* Up to size bytes of the file at f->path; -1 where that can't be. */
 static ssize_t read_head(const Folder *f, void *to, size_t size)
 {
     struct stat st;
@@ -240,14 +240,15 @@ static ssize_t read_head(const Folder *f, void *to, size_t size)
 static int find_mark(Folder *f, const char *name)
 {
     char text[INTAKE_MARK_MAX];
+    struct stat st;
     free(f->mark);
     f->mark = NULL;
     if (make_path(f, name, intake_key(name), ".cls"))
         return -1;
-    ssize_t n = read_head(f, text, sizeof text);
-    if (n >= 0 && !(f->mark = intake_mark(text, (size_t)n)))
-        return err_set(ERR_MEMORY, "out of memory");
-    return 0;
+    if (lstat(f->path, &st) || S_ISDIR(st.st_mode))
+        return 0;
+    f->mark = intake_mark(text, read_head(f, text, sizeof text));
+    return f->mark ? 0 : err_set(ERR_MEMORY, "out of memory");
 }
 
 static int folder_next(void *state, IntakeItem *item)

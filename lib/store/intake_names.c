@@ -102,9 +102,10 @@ bool intake_is_mark(const char *name)
     return !strcmp(name + intake_key(name), ".cls");
 }
 
-char *intake_mark(const void *bytes, size_t n)
+char *intake_mark(const void *bytes, ssize_t size)
 {
-    const char *s = bytes;
+    const char *s = size < 0 ? "\1" : bytes;
+    size_t n = size < 0 ? 1 : (size_t)size;
     while (n && isspace((unsigned char)s[n - 1]))
         n--;
     for (; n && isspace((unsigned char)*s); s++)

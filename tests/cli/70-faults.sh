@@ -74,6 +74,20 @@ tar cf in.tar in
 attempt() { $limit hssl-import in.tar x.db; }
 recover() { hssl-import in.tar x.db && hssl-info --json x.db | grep -q '"images":5'; }
 walk 'hssl-import of a tar' 'malloc:ENOMEM read:EIO read:short'
+for i in a/good a/progressive b/gray b/rotated; do echo $((${#i} % 5)) >in/$i.cls; done
+printf 'good,7\nprogressive,1\ngray,1\nrotated,3\n' >in.csv
+ln -s ../b in/a/link
+mkdir in/b/more && ln -s ../../a in/b/more/link
+attempt() { $limit hssl-import $how in x.db; }
+recover() {
+    # A failure that is not told leaves no other labels.
+    [ $rc != 0 ] || ! grep -q ' 0 skipped' err || hssl-info --list x.db | cut -f2,5 | sort -k2 | cmp - labels || return 1
+    hssl-import $how in x.db && hssl-info --list x.db | cut -f2,5 | sort -k2 | cmp - labels
+}
+for how in --labels=auto --labels=in.csv; do
+    hssl-import -f $how in whole.db 2>/dev/null && hssl-info --list whole.db | cut -f2,5 | sort -k2 >labels
+    walk "hssl-import $how" 'malloc:ENOMEM open:EMFILE'
+done
 
 # Reading what is stored.
 reset() { :; }

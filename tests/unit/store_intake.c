@@ -226,11 +226,13 @@ static void test_names(void)
     is_int((long long)intake_key("a.b/c.left.jpg"), 5, "the key of a sample");
     is_int((long long)intake_key("a.b/c"), 5, "without a suffix");
     ok(intake_is_mark("a/b.cls") && !intake_is_mark("a/b.c.cls") && !intake_is_mark("b.cls/c.jpg"), "marks");
-    char *mark = intake_mark(" \t 7\n", 5), *bad = intake_mark("a\0b", 3), *none = intake_mark(NULL, 0);
-    ok(mark && !strcmp(mark, "7") && bad && !strcmp(bad, "a\1b") && none && !*none, "what is in them");
+    char *mark = intake_mark(" \t 7\n", 5), *bad = intake_mark("a\0b", 3), *none = intake_mark(NULL, 0), *dark = intake_mark(NULL, -1);
+    ok(mark && !strcmp(mark, "7") && bad && !strcmp(bad, "a\1b") && none && !*none && dark && !strcmp(dark, "\1"),
+       "what is in them");
     free(mark);
     free(bad);
     free(none);
+    free(dark);
 }
 
 /* "name:class:mark " of all items; dashes for none. */
