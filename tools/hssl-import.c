@@ -58,6 +58,7 @@ static enum { AUTO, FOLDER, CLS, NONE, TABLE } from;
 static Labels *table;
 static bool marked_some;
 static Count unknown; /* images that the table, or --labels cls, says nothing of */
+static Count other;   /* images that are there already with another class */
 
 typedef struct {
     const char *name; /* NULL: none */
@@ -299,7 +300,8 @@ static bool import(Intake *in, DatasetWriter *w)
         if (!chosen(i, total) || enough(class.name))
             continue;
         const char *name = full_name(item.name);
-        int there = dataset_has(w, name);
+        const char *has = NULL;
+        int there = dataset_find(w, name, &has);
         if (there < 0)
             give_up(w);
         if (there) {
@@ -307,6 +309,8 @@ static bool import(Intake *in, DatasetWriter *w)
             ++*tally_of(class.name);
             if (class.unknown)
                 count_one(&unknown, name);
+            if (!class.bad && strcmp(has ? has : "", class.name ? class.name : ""))
+                count_one(&other, name);
         } else {
             take(in, name, &class);
         }
@@ -346,6 +350,9 @@ static void print_counts(const Intake *in, const char *source, bool whole)
         log_warn("%" PRId64 " images have no row in %s, and so no class; the first: %s", unknown.n, o.labels, unknown.first);
     else if (unknown.n)
         log_warn("%" PRId64 " images have no .cls beside them, and so no class; the first: %s", unknown.n, unknown.first);
+    if (other.n)
+        log_warn("%" PRId64 " images are there already with another class, which stays: -f imports all anew; the first: %s",
+                 other.n, other.first);
     if (unused)
         log_warn("%" PRId64 " rows of %s name no image of %s; the first: %.200s", unused, o.labels, source, first);
 }

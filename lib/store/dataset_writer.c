@@ -311,17 +311,40 @@ static void name_key(const char *name, size_t length, XXH128_canonical_t *key)
     XXH128_canonicalFromHash(key, XXH3_128bits(name, length));
 }
 
-int dataset_has(DatasetWriter *w, const char *name)
+static int find_name(DatasetWriter *w, const char *name, MDB_val *id)
 {
     XXH128_canonical_t key;
-    MDB_val k = { sizeof key, &key }, v;
+    MDB_val k = { sizeof key, &key };
     name_key(name, strlen(name), &key);
     if (!w->txn && begin(w, 0))
         return -1;
-    int rc = mdb_get(w->txn, w->dbs.names, &k, &v);
+    int rc = mdb_get(w->txn, w->dbs.names, &k, id);
     if (rc && rc != MDB_NOTFOUND)
         return store_error(&w->env, rc);
     return !rc;
+}
+
+int dataset_has(DatasetWriter *w, const char *name)
+{
+    MDB_val id;
+    return find_name(w, name, &id);
+}
+
+int dataset_find(DatasetWriter *w, const char *name, const char **class_name)
+{
+    MDB_val id, v;
+    int rc = find_name(w, name, &id);
+    *class_name = NULL;
+    if (rc <= 0)
+        return rc;
+    rc = id.mv_size == 8 ? mdb_get(w->txn, w->dbs.images, &id, &v) : MDB_NOTFOUND;
+    if (rc && rc != MDB_NOTFOUND)
+        return store_error(&w->env, rc);
+    int32_t number = rc || v.mv_size <= RECORD_HEAD ? INT32_MAX : (int32_t)load32(v.mv_data);
+    if (number < -1 || number >= (int64_t)w->n_classes)
+        return err_set(ERR_DATA, "%s: damaged: the record of %s", w->env.path, name);
+    *class_name = number < 0 ? NULL : w->classes[number].name;
+    return 1;
 }
 
 static int append(DatasetWriter *w, const Record *rec, size_t length, uint64_t checksum)

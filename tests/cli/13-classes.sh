@@ -23,7 +23,13 @@ is 'the class is the first folder' "$(labels tiny.db)" "0 n1/images/a.jpg,0 n1/i
 ok 'no level is spoken of where all is well' '! grep level tiny.err'
 hssl-import --class-level -1 tiny inner.db 2>inner.err
 is '--class-level -1: the innermost' "$(classes inner.db)" "0=images "
-is 'a single class is warned of, with the level' "$(grep -c 'only one class, "images", .* at level -1: --class-level N' inner.err)" 1
+is 'a single class is warned of, with the level' "$(grep -c 'only one class, "images", .* at level -1: -f --class-level N' inner.err)" 1
+hssl-import --class-level 1 tiny inner.db 2>again.err
+is 'another level: images that are there keep their class, which is told' "$(classes inner.db)$(grep -c '4 images are there already with another class, .*-f .*first: n1/images/a.jpg' again.err)" "0=images 1"
+hssl-import -f --class-level 1 tiny inner.db 2>again.err
+is 'with -f they get it' "$(labels inner.db) $(grep -c class again.err)" "$(labels tiny.db) 1"
+hssl-import tiny tiny.db 2>again.err
+is 'the same again: nothing of this' "$(grep -c 'another class' again.err)" 0
 hssl-import --class-level=2 tiny second.db 2>/dev/null
 is '--class-level 2' "$(classes second.db)" "0=images "
 hssl-import --class-level 3 tiny third.db 2>third.err
@@ -36,7 +42,7 @@ is 'a folder that holds all images is passed over' "$(classes parent.db)" "0=n1 
 cp -r tiny parent/val
 hssl-import parent parts.db 2>parts.err
 is 'parts of a data set become classes' "$(classes parts.db)" "0=train 1=val "
-is 'which is warned of' "$(grep -c 'like "val", a part of a data set .*--class-level 2' parts.err)" 1
+is 'which is warned of' "$(grep -c 'like "val", a part of a data set .*-f --class-level 2' parts.err)" 1
 hssl-import --class-level 2 parent parts2.db 2>parts2.err
 is 'the level that the warning names' "$(classes parts2.db)$(grep -c level parts2.err)" "0=n1 1=n2 2=n3 0"
 

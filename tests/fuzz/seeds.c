@@ -345,6 +345,9 @@ static void sources(void)
     seed("list", "lines", "\1a/b.jpg\nc.png\r\n\n", 17);
     seed("list", "zeros", "\1a/b.jpg\0c\nd.png\0", 17);
     seed("list", "absolute", "\0/x//y/../z\n", 12);
+    seed("labels", "plain", "a.jpg,cat\nb.jpg,dog\n", 20);
+    seed("labels", "header", "id;Label;file\r\n1;\"a\"\"b;\";x/1.png\r\n\r\n2; 7 ; y\r\n", 46);
+    seed("labels", "numbers", "\xef\xbb\xbfimg\ty\na\t0\nb\t65535\nc\t-1\nd\t\na\t0\n", 33);
     seed("cifar", "ten", "\6ab\ncd\n\3pixels..........\11pixels", 31);
     seed("cifar", "hundred", "\206ab\ncd\n\3\77ixels", 14);
     seed("cifar", "whole", cifar, sizeof cifar);

@@ -27,15 +27,15 @@ void look_at_classes(const Dataset *ds, int level, const char *origin)
     }
     if (level && n && parts == n)
         log_warn("%s: its class%s like \"%s\", a part of a data set by its name: import each part by itself, or give "
-                 "--class-level %d", path, n > 1 ? "es are" : " is", name, level > 0 ? level + 1 : -1);
+                 "-f --class-level %d", path, n > 1 ? "es are" : " is", name, level > 0 ? level + 1 : -1);
     else if (n > 1)
         return;
     else if (level && n)
-        log_warn("%s: only one class, \"%.100s\", the folder of its images at level %d: --class-level N takes another one, "
-                 "--labels none says that none is meant", path, name, level);
+        log_warn("%s: only one class, \"%.100s\", the folder of its images at level %d: -f --class-level N takes another "
+                 "one, --labels none says that none is meant", path, name, level);
     else if (level)
-        log_warn("%s: no classes, for its images lie in no folder at level %d: --class-level N takes another one, "
-                 "--labels none says that none is meant", path, level);
+        log_warn("%s: no classes, for its images lie in no folder at level %d: -f --class-level N takes another "
+                 "one, --labels none says that none is meant", path, level);
     else
         log_warn("%s: %s by %s", path, n ? "only one class" : "no classes", origin);
 }
