@@ -210,8 +210,8 @@ static void give_up(DatasetWriter *w)
 
 static void put(DatasetWriter *w, const Slot *s)
 {
-    Record r = { .bytes = s->image.bytes, .size = s->image.size, .name = s->name, .width = (uint32_t)s->width,
-                 .height = (uint32_t)s->height };
+    Record r = { .bytes = s->image.bytes, .size = s->image.size, .name = s->name,
+                 .width = (uint32_t)s->width, .height = (uint32_t)s->height };
     if (!(s->number && dataset_number_classes(w)) && !dataset_put_in(w, &r, s->class_name)) {
         imported++;
         ++*tally_of(s->class_name);
@@ -326,7 +326,8 @@ static bool import(Intake *in, DatasetWriter *w)
         flush_batch(w);
         progress_end(&progress);
         skips_end();
-        bool nothing_stays = !dataset_written(w) || o.force; /* part of a new dataset takes no old one's place */
+        /* Part of a new dataset takes no old one's place. */
+        bool nothing_stays = !dataset_written(w) || o.force;
         if (nothing_stays)
             dataset_discard(w);
         else if (dataset_finish(w))
@@ -345,24 +346,29 @@ static void print_counts(const Intake *in, const char *source, bool whole)
     int64_t unused = table && whole ? labels_unused(table, &first) : 0;
     skips_end();
     if (intake_detours(in))
-        log_warn("%" PRId64 " links to folders that are read on another way were not followed", intake_detours(in));
+        log_warn("%" PRId64 " links to folders that are read on another way were not followed",
+                 intake_detours(in));
     if (unknown.n && table)
-        log_warn("%" PRId64 " images have no row in %s, and so no class; the first: %s", unknown.n, o.labels, unknown.first);
+        log_warn("%" PRId64 " images have no row in %s, and so no class; the first: %s", unknown.n, o.labels,
+                 unknown.first);
     else if (unknown.n)
-        log_warn("%" PRId64 " images have no .cls beside them, and so no class; the first: %s", unknown.n, unknown.first);
+        log_warn("%" PRId64 " images have no .cls beside them, and so no class; the first: %s", unknown.n,
+                 unknown.first);
     if (other.n)
-        log_warn("%" PRId64 " images are there already with another class, which stays: -f imports all anew; the first: %s",
-                 other.n, other.first);
+        log_warn("%" PRId64 " images are there already with another class, which stays: -f imports all anew; the "
+                 "first: %s", other.n, other.first);
     if (unused)
-        log_warn("%" PRId64 " rows of %s name no image of %s; the first: %.200s", unused, o.labels, source, first);
+        log_warn("%" PRId64 " rows of %s name no image of %s; the first: %.200s", unused, o.labels, source,
+                 first);
 }
 
 static void print_totals(const char *path, const Dataset *ds)
 {
     char what[160];
     int64_t skipped = skips();
-    snprintf(what, sizeof what, "%" PRId64 " imported, %" PRId64 " there already%s, %" PRId64 " skipped", imported, present,
-             present && !imported ? " (other images of the same names want --prefix)" : "", skipped);
+    snprintf(what, sizeof what, "%" PRId64 " imported, %" PRId64 " there already%s, %" PRId64 " skipped",
+             imported, present, present && !imported ? " (other images of the same names want --prefix)" : "",
+             skipped);
     if (o.json)
         printf("{\"imported\":%" PRId64 ",\"present\":%" PRId64 ",\"skipped\":%" PRId64 ",\"images\":%" PRIu64
                ",\"bytes\":%" PRIu64 ",\"classes\":%d}\n",
@@ -396,11 +402,12 @@ static int repair(const char *path)
 /* Where classes come from; what doesn't go together is wrong usage. */
 static void choose_labels(void)
 {
-    static const char *const words[] = { [AUTO] = "auto", [FOLDER] = "folder", [CLS] = "cls", [NONE] = "none" };
+    static const char *const words[] = { "auto", "folder", "cls", "none" };
     for (from = AUTO; from < TABLE && strcmp(o.labels, words[from]); from++) {
     }
     if (o.level && from != AUTO && from != FOLDER)
-        opt_usage("--class-level is for classes that come from folders, and --labels %s takes others", o.labels);
+        opt_usage("--class-level is for classes that come from folders, and --labels %s takes others",
+                  o.labels);
     if (from == TABLE && !(table = labels_read(o.labels)))
         die();
 }
@@ -430,8 +437,9 @@ int main(int argc, char **argv)
         die();
 
     choose_labels();
-    Intake *in = intake_open(source, &(IntakeHow){ .nul = o.nul, .marks = from != FOLDER,
-                                                   .level = from == AUTO || from == FOLDER ? (int)o.level : -1 });
+    bool folders = from == AUTO || from == FOLDER;
+    const IntakeHow how = { .nul = o.nul, .marks = from != FOLDER, .level = folders ? (int)o.level : -1 };
+    Intake *in = intake_open(source, &how);
     if (!in && stop_signal())
         return stop_status();
     if (!in)
@@ -452,7 +460,7 @@ int main(int argc, char **argv)
     else if (dataset_finish(w))
         die();
     print_counts(in, source, whole);
-    int level = (from == AUTO && !marked_some) || from == FOLDER ? intake_level(in) : 0;
+    int level = folders && !marked_some ? intake_level(in) : 0;
     intake_close(in);
 
     Dataset *ds = count ? dataset_open(path) : NULL;

@@ -154,7 +154,8 @@ static int spread_classes(Dataset *ds)
     for (int i = 0; i < ds->n_stored; i++) {
         ds->label[i] = dataset_class_number(ds->classes[i].name);
         if (ds->label[i] < 0)
-            return err_set(ERR_DATA, "%s: damaged: class %s is not a number", ds->env.path, ds->classes[i].name);
+            return err_set(ERR_DATA, "%s: damaged: class %s is not a number", ds->env.path,
+                           ds->classes[i].name);
         n = ds->label[i] < n ? n : ds->label[i] + 1;
     }
     Class *spread = calloc((size_t)n + 1, sizeof *spread);

@@ -92,11 +92,13 @@ int32_t dataset_class(DatasetWriter *w, const char *name) __attribute__((warn_un
  * read. A name that is there already is ERR_EXISTS. */
 int dataset_put(DatasetWriter *w, const Record *rec) __attribute__((warn_unused_result));
 /* The same under a class, or none (NULL), instead of rec->label: a record that is refused leaves no class behind. */
-int dataset_put_in(DatasetWriter *w, const Record *rec, const char *class_name) __attribute__((warn_unused_result));
+int dataset_put_in(DatasetWriter *w, const Record *rec, const char *class_name)
+    __attribute__((warn_unused_result));
 /* 1: the name is there; 0: it is not; -1: error. */
 int dataset_has(DatasetWriter *w, const char *name) __attribute__((warn_unused_result));
 /* The same, with the class that the image has, or NULL; good until the writer is closed. */
-int dataset_find(DatasetWriter *w, const char *name, const char **class_name) __attribute__((warn_unused_result));
+int dataset_find(DatasetWriter *w, const char *name, const char **class_name)
+    __attribute__((warn_unused_result));
 uint64_t dataset_written(const DatasetWriter *w);
 /* Makes what was put so far durable. Also happens by itself every few megabytes. */
 int dataset_commit(DatasetWriter *w) __attribute__((warn_unused_result));

@@ -277,7 +277,7 @@ int dataset_number_classes(DatasetWriter *w)
 {
     uint64_t *flags = &w->head.field[HEAD_FLAGS];
     if (w->n_classes && !(*flags & FLAG_NUMBERED))
-        return err_set(ERR_USAGE, "its class is a number, and those of %s have names: it wants a dataset of its own",
+        return err_set(ERR_USAGE, "its class is a number, those of %s have names: it wants a dataset of its own",
                        w->env.path);
     *flags |= FLAG_NUMBERED;
     return 0;
@@ -291,8 +291,8 @@ int32_t dataset_class(DatasetWriter *w, const char *name)
     if (!n || n > DATASET_NAME_MAX)
         return err_set(ERR_USAGE, "a class name of %zu bytes; 1 to %d are possible", n, DATASET_NAME_MAX);
     if (w->head.field[HEAD_FLAGS] & FLAG_NUMBERED && dataset_class_number(name) < 0)
-        return err_set(ERR_USAGE, "its class is %.60s, and those of %s are numbers from 0 to %d: it wants a dataset of its own", name,
-                       w->env.path, DATASET_NUMBER_MAX);
+        return err_set(ERR_USAGE, "its class is %.60s, those of %s are numbers from 0 to %d: it wants a dataset "
+                                  "of its own", name, w->env.path, DATASET_NUMBER_MAX);
     if (!w->n_slots && grow_classes(w))
         return -1;
     uint32_t known = w->slots[find_slot(w, name, n)];

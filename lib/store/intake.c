@@ -68,7 +68,8 @@ fail:
 
 bool intake_is_image(const void *bytes, size_t n)
 {
-    return (n >= 3 && !memcmp(bytes, "\xff\xd8\xff", 3)) || (n >= 8 && !memcmp(bytes, "\x89PNG\r\n\x1a\n", 8));
+    return (n >= 3 && !memcmp(bytes, "\xff\xd8\xff", 3)) ||
+           (n >= 8 && !memcmp(bytes, "\x89PNG\r\n\x1a\n", 8));
 }
 
 static bool is_archive(const unsigned char *p, size_t n)
@@ -104,13 +105,16 @@ static int take_level(Intake *in, IntakeParting *p, int rc)
 }
 
 /* n bytes were read from fd. */
-static int open_archive(Intake *in, const char *name, int fd, const void *head, size_t n, const IntakeHow *how)
+static int open_archive(Intake *in, const char *name, int fd, const void *head, size_t n,
+                        const IntakeHow *how)
 {
     struct stat st;
     if (!in->level && !fstat(fd, &st) && S_ISREG(st.st_mode)) {
         IntakeParting parting = { .chain = NULL };
         off_t at = lseek(fd, 0, SEEK_CUR);
-        int rc = lseek(fd, at - (off_t)n, SEEK_SET) < 0 ? 0 : take_level(in, &parting, intake_archive_parting(fd, &parting));
+        int rc = 0;
+        if (lseek(fd, at - (off_t)n, SEEK_SET) >= 0)
+            rc = take_level(in, &parting, intake_archive_parting(fd, &parting));
         if (!rc && lseek(fd, at, SEEK_SET) < 0)
             rc = err_system("%s", name);
         if (rc) {

@@ -23,9 +23,9 @@ typedef struct {
 } IntakeHow;
 
 typedef struct {
-    const char *name;       /* for a folder, the path below it; good until the next intake_next, as are these: */
+    const char *name;       /* for a folder, the path below it; good until the next intake_next, as are these */
     const char *class_name; /* NULL: none */
-    const char *mark;       /* its X.cls, without white space around; NULL: none. What is no text has U+0001 in it */
+    const char *mark;       /* its X.cls without white space around, U+0001 for what is no text; NULL: none */
 } IntakeItem;
 
 typedef struct {

@@ -121,8 +121,8 @@ static Archive *start(const char *name, int fd, const void *head, size_t n, bool
     ar->entry = ar->archive ? archive_entry_new2(ar->archive) : NULL;
     if (!ar->source || !ar->entry)
         err_set(ERR_MEMORY, "%s: out of memory", name);
-    else if (!support(ar->archive) ||
-             archive_read_open2(ar->archive, ar, NULL, read_block, skips ? skip_bytes : NULL, NULL) < ARCHIVE_WARN)
+    else if (!support(ar->archive) || archive_read_open2(ar->archive, ar, NULL, read_block, skips ? skip_bytes : NULL,
+                                                         NULL) < ARCHIVE_WARN)
         failed(ar);
     else
         return ar;
@@ -245,11 +245,11 @@ static int begin_sample(Archive *ar, const char *name)
 static int read_mark(Archive *ar)
 {
     IntakeImage text;
-    bool bad = read_entry(ar, &text);
+    if (read_entry(ar, &text))
+        text = (IntakeImage){ .bytes = NULL };
     free(ar->mark);
-    ar->mark = intake_mark(bad ? NULL : text.bytes, bad ? -1 : text.size < INTAKE_MARK_MAX ? (ssize_t)text.size : INTAKE_MARK_MAX);
-    if (!bad)
-        free(text.bytes);
+    ar->mark = intake_mark(text.bytes, text.bytes ? (ssize_t)text.size : -1);
+    free(text.bytes);
     return ar->mark ? let_go(ar) : no_memory(ar);
 }
 
@@ -314,7 +314,9 @@ static int entry_is_image(void *arg)
 {
     const Archive *ar = arg;
     unsigned char head[16];
-    la_ssize_t n = archive_entry_filetype(ar->entry) == AE_IFREG ? archive_read_data(ar->archive, head, sizeof head) : 0;
+    if (archive_entry_filetype(ar->entry) != AE_IFREG)
+        return 0;
+    la_ssize_t n = archive_read_data(ar->archive, head, sizeof head);
     return n > 0 && intake_is_image(head, (size_t)n);
 }
 

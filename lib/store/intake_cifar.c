@@ -158,7 +158,9 @@ static int cifar_next(void *state, IntakeItem *item)
     int label = c->record[c->labels - 1];
     snprintf(c->name, sizeof c->name, "%.*s/%05" PRId64 ".png", (int)(strlen(file) - 4), file, c->index++);
     snprintf(c->class_name, sizeof c->class_name, c->labels == 1 ? "%d" : "%02d", label);
-    *item = (IntakeItem){ .name = c->name, .class_name = label < 100 && c->classes[label] ? c->classes[label] : c->class_name };
+    *item = (IntakeItem){ .name = c->name, .class_name = c->class_name };
+    if (label < 100 && c->classes[label])
+        item->class_name = c->classes[label];
     return 1;
 }
 

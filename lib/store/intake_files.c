@@ -86,7 +86,8 @@ static int survey_from(Folder *f, char *path, uint64_t links, IdSet *seen, Names
         return err_system("%s", path);
     while (rc >= 0 && !stop_signal() && (e = fts_read(fts))) {
         bool link = e->fts_info == FTS_SL;
-        if (hidden(fts, e) || (e->fts_info != FTS_D && !link) || stat(e->fts_accpath, &st) || !S_ISDIR(st.st_mode))
+        if (hidden(fts, e) || (e->fts_info != FTS_D && !link) || stat(e->fts_accpath, &st) ||
+            !S_ISDIR(st.st_mode))
             continue;
         if (link) {
             rc = add(f, further, e->fts_path);

@@ -63,7 +63,8 @@ int intake_archive_parting(int fd, IntakeParting *p);
 /* "a/b" of "a/b.left.jpg": what the files of a sample share. Length of it. */
 size_t intake_key(const char *name);
 bool intake_is_mark(const char *name);
-/* What is in a X.cls as text, malloc'd; NULL without memory. n below 0: it can't be read. */
+/* What is in a X.cls as text, malloc'd, at most INTAKE_MARK_MAX bytes of it; NULL without memory. n below 0: it can't
+ * be read. */
 char *intake_mark(const void *bytes, ssize_t n);
 
 #endif

@@ -105,7 +105,7 @@ bool intake_is_mark(const char *name)
 char *intake_mark(const void *bytes, ssize_t size)
 {
     const char *s = size < 0 ? "\1" : bytes;
-    size_t n = size < 0 ? 1 : (size_t)size;
+    size_t n = size < 0 ? 1 : size < INTAKE_MARK_MAX ? (size_t)size : INTAKE_MARK_MAX;
     while (n && isspace((unsigned char)s[n - 1]))
         n--;
     for (; n && isspace((unsigned char)*s); s++)

@@ -113,7 +113,8 @@ static int read_text(Labels *l)
             char *grown = room > TEXT_MAX ? NULL : realloc(l->text, room);
             if (!grown) {
                 fclose(f);
-                return err_set(room > TEXT_MAX ? ERR_DATA : ERR_MEMORY, "%s: no memory for %zu bytes of it", l->path, room);
+                return err_set(room > TEXT_MAX ? ERR_DATA : ERR_MEMORY, "%s: no memory for %zu bytes of it",
+                               l->path, room);
             }
             l->text = grown;
         }
@@ -152,8 +153,8 @@ static bool is_number(const char *class_name)
 
 static int read_rows(Labels *l)
 {
-    static const char *const names[] = { "filename", "file_name", "file", "filepath", "file_path", "path", "image_path",
-                                         "image", "name", "image_id", "id", NULL };
+    static const char *const names[] = { "filename", "file_name", "file", "filepath", "file_path", "path",
+                                         "image_path", "image", "name", "image_id", "id", NULL };
     static const char *const classes[] = { "label", "class", "class_name", "category", "target", NULL };
     Reader r = { .path = l->path, .at = l->text };
     if (!strncmp(r.at, "\xef\xbb\xbf", 3))
@@ -161,7 +162,8 @@ static int read_rows(Labels *l)
     r.at += strspn(r.at, "\r\n");
     r.separator = find_separator(r.at);
     if (!r.separator)
-        return err_set(ERR_DATA, "%s: no CSV: neither a comma, a semicolon nor a tab in its first row", l->path);
+        return err_set(ERR_DATA, "%s: no CSV: neither a comma, a semicolon nor a tab in its first row",
+                       l->path);
     int rc = read_row(&r);
     if (rc < 0)
         return -1;
@@ -171,8 +173,9 @@ static int read_rows(Labels *l)
         name = 0, class = 1;
     for (rc = header ? read_row(&r) : rc; rc > 0; rc = read_row(&r)) {
         if (r.n <= name || r.n <= class)
-            return err_set(ERR_DATA, "%s: row %zu has %d fields: name and class are wanted in fields %d and %d", l->path,
-                           r.row, r.n, name + 1, class + 1);
+            return err_set(ERR_DATA,
+                           "%s: row %zu has %d fields: name and class are wanted in fields %d and %d",
+                           l->path, r.row, r.n, name + 1, class + 1);
         if (add_row(l, r.fields[name], r.fields[class]))
             return -1;
     }
@@ -211,9 +214,11 @@ static int index_rows(Labels *l)
         const Row *row = &l->rows[i];
         size_t slot = find_slot(l, row->name, strlen(row->name));
         const Row *other = l->slots[slot] ? &l->rows[l->slots[slot] - 1] : NULL;
-        if (other && strcmp(other->class_name ? other->class_name : "", row->class_name ? row->class_name : ""))
+        if (other &&
+            strcmp(other->class_name ? other->class_name : "", row->class_name ? row->class_name : ""))
             return err_set(ERR_DATA, "%s: two classes for %.200s: %.100s and %.100s", l->path, row->name,
-                           other->class_name ? other->class_name : "none", row->class_name ? row->class_name : "none");
+                           other->class_name ? other->class_name : "none",
+                           row->class_name ? row->class_name : "none");
         if (other)
             l->rows[i].used = true; /* said twice; the first one counts */
         else

@@ -143,9 +143,9 @@ hssl-import --prefix 1/ shard.tar shard.db 2>/dev/null
 is '--prefix takes them in' "$(labels shard.db | sed 's/,/\n/g' | grep -c ' 1/')" 5
 ok 'all of it is sound' 'hssl-info --verify shard.db'
 hssl-import tiny shard.db 2>mixed.err
-is 'named classes do not go among numbers' "$(images shard.db) $(grep -c 'its class is n[0-9], and those of shard.db are numbers' mixed.err)" "10 4"
+is 'named classes do not go among numbers' "$(images shard.db) $(grep -c 'its class is n[0-9], those of shard.db are numbers' mixed.err)" "10 4"
 hssl-import shard.tar tiny.db 2>mixed.err
-is 'nor numbers among names; without a class they do' "$(images tiny.db) $(grep -c 'its class is a number, and those of tiny.db have names' mixed.err)" "5 4"
+is 'nor numbers among names; without a class they do' "$(images tiny.db) $(grep -c 'its class is a number, those of tiny.db have names' mixed.err)" "5 4"
 put named/k/a.jpg named/k/b.jpg named/k/c.jpg
 echo cat >named/k/a.cls; printf 'a\nb' >named/k/b.cls
 hssl-import named named.db 2>named.err

@@ -3,7 +3,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-    Intake *in = intake_open(fuzz_file("x.tar", bytes, n), &(IntakeHow){ .marks = n % 2, .level = (int)(n / 2 % 3) - 1 });
+    Intake *in = intake_open(fuzz_file("x.tar", bytes, n),
+                             &(IntakeHow){ .marks = n % 2, .level = (int)(n / 2 % 3) - 1 });
     if (in)
         take_all(in, 64);
     return 0;

@@ -18,7 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     for (size_t i = 0; i < n; i++)
         stretched[i / 16 * record + i % 16] = file[i];
     fuzz_file(head >> 7 ? "fine_label_names.txt" : "batches.meta.txt", names, names_size);
-    Intake *intake = intake_open(fuzz_file("data_batch_1.bin", n % 5 ? stretched : file, n % 5 ? whole : n), &(IntakeHow){ .nul = false });
+    Intake *intake = intake_open(fuzz_file("data_batch_1.bin", n % 5 ? stretched : file, n % 5 ? whole : n),
+                                 &(IntakeHow){ .nul = false });
     if (intake)
         take_all(intake, 4096);
     free(names);

@@ -336,7 +336,9 @@ static void test_classes(void)
        "refused records leave no class behind");
     dataset_close(ds);
 
-    static const char *const bad[] = { "", "07", "-1", "+1", "65536", "1 ", "1.0", "99999999999999999999", "x" };
+    static const char *const bad[] = {
+        "", "07", "-1", "+1", "65536", "1 ", "1.0", "99999999999999999999", "x"
+    };
     int wrong = dataset_class_number("0") != 0 || dataset_class_number("65535") != DATASET_NUMBER_MAX;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         wrong += dataset_class_number(bad[i]) != -1;
@@ -352,13 +354,14 @@ static void test_classes(void)
             good = !dataset_put_in(w, &r, put[round][i]);
         }
         r.name = "cat.jpg";
-        ok(good && dataset_put_in(w, &r, "cat") < 0 && err_code() == ERR_USAGE, "numbered classes stay so: no cat among them");
+        ok(good && dataset_put_in(w, &r, "cat") < 0 && err_code() == ERR_USAGE,
+           "numbered classes stay so: no cat among them");
         ok(!dataset_number_classes(w) && !dataset_finish(w), "and are asked for again");
     }
     static const int labels[6] = { 10, 2, 10, 7, 0, -1 };
     ds = dataset_open(numbers);
-    good = ds && dataset_classes(ds) == 11 && dataset_class_count(ds, 10) == 2 && !dataset_class_count(ds, 9) &&
-           !strcmp(dataset_class_name(ds, 9), "9") && !dataset_verify_all(ds);
+    good = ds && dataset_classes(ds) == 11 && dataset_class_count(ds, 10) == 2 &&
+           !dataset_class_count(ds, 9) && !strcmp(dataset_class_name(ds, 9), "9") && !dataset_verify_all(ds);
     for (unsigned i = 0; good && i < 6; i++)
         good = !dataset_get(ds, i, &r) && r.label == labels[i];
     ok(good, "labels are the numbers");

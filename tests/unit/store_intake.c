@@ -160,7 +160,8 @@ static void folder_is(const char *name, int level, const char *want)
 {
     char *got = NULL;
     int rc = intake_folder_at(name, level, &got);
-    ok(!rc && (want ? got && !strcmp(got, want) : !got), "%s: level %d is %s", name, level, want ? want : "none") ||
+    ok(!rc && (want ? got && !strcmp(got, want) : !got), "%s: level %d is %s", name, level,
+       want ? want : "none") ||
         (diag("%s", got ? got : "none"), 0);
     free(got);
 }
@@ -186,7 +187,8 @@ static void parts_at(int want, int most_asked, const char *what, const char *con
         rc = **names == '!' ? intake_parting_see(&p, *names + 1, never, &asked)
                             : intake_parting_see(&p, *names, always, &asked);
     int level = intake_parting_level(&p);
-    ok(!rc && level == want && asked <= most_asked, "%s: level %d, and %d files were looked into", what, want, asked) ||
+    ok(!rc && level == want && asked <= most_asked, "%s: level %d, and %d files were looked into", what, want,
+       asked) ||
         (diag("level %d", level), 0);
     intake_parting_free(&p);
 }
@@ -211,8 +213,10 @@ static void test_names(void)
     parts_at(2, 4, "a folder around them", NAMES("p/cat/1.jpg", "p/dog/1.jpg", "p/dog/2.jpg"));
     parts_at(1, 4, "Tiny-ImageNet's", NAMES("n1/images/1.jpg", "n1/images/2.jpg", "n2/images/1.jpg"));
     parts_at(2, 4, "and a folder around them", NAMES("train/n1/images/1.jpg", "train/n2/images/1.jpg"));
-    parts_at(2, 5, "files that are no images", NAMES("!classes.txt", "train/cat/1.jpg", "!train/README", "train/dog/1.jpg"));
-    parts_at(1, 5, "parts of a data set", NAMES("!classes.txt", "train/cat/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg"));
+    parts_at(2, 5, "files that are no images",
+             NAMES("!classes.txt", "train/cat/1.jpg", "!train/README", "train/dog/1.jpg"));
+    parts_at(1, 5, "parts of a data set",
+             NAMES("!classes.txt", "train/cat/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg"));
     parts_at(1, 2, "a single class", NAMES("cat/1.jpg", "cat/2.jpg", "cat/3.jpg"));
     parts_at(2, 2, "a single class, further below", NAMES("train/cat/1.jpg", "train/cat/2.jpg"));
     parts_at(1, 1, "no folders", NAMES("1.jpg", "2.jpg", "3.jpg"));
@@ -226,8 +230,10 @@ static void test_names(void)
     is_int((long long)intake_key("a.b/c.left.jpg"), 5, "the key of a sample");
     is_int((long long)intake_key("a.b/c"), 5, "without a suffix");
     ok(intake_is_mark("a/b.cls") && !intake_is_mark("a/b.c.cls") && !intake_is_mark("b.cls/c.jpg"), "marks");
-    char *mark = intake_mark(" \t 7\n", 5), *bad = intake_mark("a\0b", 3), *none = intake_mark(NULL, 0), *dark = intake_mark(NULL, -1);
-    ok(mark && !strcmp(mark, "7") && bad && !strcmp(bad, "a\1b") && none && !*none && dark && !strcmp(dark, "\1"),
+    char *mark = intake_mark(" \t 7\n", 5), *bad = intake_mark("a\0b", 3), *none = intake_mark(NULL, 0),
+         *dark = intake_mark(NULL, -1);
+    ok(mark && !strcmp(mark, "7") && bad && !strcmp(bad, "a\1b") && none && !*none && dark &&
+           !strcmp(dark, "\1"),
        "what is in them");
     free(mark);
     free(bad);
@@ -244,8 +250,8 @@ static const char *all_of(const char *source, const IntakeHow *how)
     Intake *in = intake_open(source, how);
     *text = 0;
     while (in && n < sizeof text && intake_next(in, &item) > 0)
-        n += (size_t)snprintf(text + n, sizeof text - n, "%s:%s:%s ", item.name, item.class_name ? item.class_name : "-",
-                              item.mark ? item.mark : "-");
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s:%s:%s ", item.name,
+                              item.class_name ? item.class_name : "-", item.mark ? item.mark : "-");
     intake_close(in);
     return text;
 }
@@ -256,9 +262,18 @@ static void test_marks(void)
     static const struct {
         const char *name, *bytes;
     } files[] = {
-        { "a.cls", "3\n" }, { "a.left.jpg", "\xff\xd8\xff" }, { "a.right.jpg", "\xff\xd8\xff" }, { "b.jpg", "\xff\xd8\xff" },
-        { "b.json", "{}" }, { "b.cls", "14" }, { "c.jpg", "\xff\xd8\xff" }, { "d.cls", "\n" }, { "d.jpg", "\xff\xd8\xff" },
-        { "x/d.jpg", "\xff\xd8\xff" }, { "x/e.jpg", "\xff\xd8\xff" }, { "x/e.cls", "0" },
+        { "a.cls", "3\n" },
+        { "a.left.jpg", "\xff\xd8\xff" },
+        { "a.right.jpg", "\xff\xd8\xff" },
+        { "b.jpg", "\xff\xd8\xff" },
+        { "b.json", "{}" },
+        { "b.cls", "14" },
+        { "c.jpg", "\xff\xd8\xff" },
+        { "d.cls", "\n" },
+        { "d.jpg", "\xff\xd8\xff" },
+        { "x/d.jpg", "\xff\xd8\xff" },
+        { "x/e.jpg", "\xff\xd8\xff" },
+        { "x/e.cls", "0" },
     };
     enum { FILES = sizeof files / sizeof *files };
     static unsigned char tar[(2 * FILES + 2) * 512];
@@ -273,10 +288,12 @@ static void test_marks(void)
         memcpy(tar + 1024 * i + 512, files[i].bytes, n);
     }
     write_file("marks.tar", tar, sizeof tar);
-    const char *want = "a.left.jpg:-:3 a.right.jpg:-:3 b.jpg:-:14 b.json:-:14 c.jpg:-:- d.jpg:-: x/d.jpg:x:- x/e.jpg:x:0 ";
+    const char *want =
+        "a.left.jpg:-:3 a.right.jpg:-:3 b.jpg:-:14 b.json:-:14 c.jpg:-:- d.jpg:-: x/d.jpg:x:- x/e.jpg:x:0 ";
     is_str(all_of(in_dir("marks.tar"), &marks), want, "marks of a tar, before and behind their images");
     is_str(all_of(in_dir("marks"), &marks), want, "marks of a folder");
-    ok(strstr(all_of(in_dir("marks"), &plain), "a.cls:-:- a.left.jpg:-:- "), "they are files where nobody asks for them");
+    ok(strstr(all_of(in_dir("marks"), &plain), "a.cls:-:- a.left.jpg:-:- "),
+       "they are files where nobody asks for them");
 
     /* A sample of more files than are waited for. */
     static unsigned char many[2 * 200 * 512 + 2048];
@@ -295,7 +312,8 @@ static void test_marks(void)
         marked += item.mark && !strcmp(item.mark, "5");
     }
     intake_close(in);
-    ok(n == 199 && marked >= 99 && marked < 199, "of a sample without end nothing is lost: %d, %d marked", n, marked);
+    ok(n == 199 && marked >= 99 && marked < 199, "of a sample without end nothing is lost: %d, %d marked", n,
+       marked);
 }
 
 /* Eight folders, each with links to all others and to a folder outside, which links back. */
@@ -324,9 +342,9 @@ static void test_links(void)
             exit(1);
     }
     is_str(all_of(in_dir("cross"), &plain),
-           "d0/0.jpg:d0:- d0/out/0.jpg:d0:- d0/same.jpg:d0:- d1/0.jpg:d1:- d1/same.jpg:d1:- d2/0.jpg:d2:- d2/same.jpg:d2:- "
-           "d3/0.jpg:d3:- d3/same.jpg:d3:- d4/0.jpg:d4:- d4/same.jpg:d4:- d5/0.jpg:d5:- d5/same.jpg:d5:- d6/0.jpg:d6:- "
-           "d6/same.jpg:d6:- d7/0.jpg:d7:- d7/same.jpg:d7:- ",
+           "d0/0.jpg:d0:- d0/out/0.jpg:d0:- d0/same.jpg:d0:- d1/0.jpg:d1:- d1/same.jpg:d1:- d2/0.jpg:d2:- "
+           "d2/same.jpg:d2:- d3/0.jpg:d3:- d3/same.jpg:d3:- d4/0.jpg:d4:- d4/same.jpg:d4:- d5/0.jpg:d5:- "
+           "d5/same.jpg:d5:- d6/0.jpg:d6:- d6/same.jpg:d6:- d7/0.jpg:d7:- d7/same.jpg:d7:- ",
            "each folder is read once, under its own name, and links to files are files");
     Intake *in = intake_open(in_dir("cross"), &plain);
     is_int(in ? intake_detours(in) : -1, 8 * 8 + 7 + 1, "the other ways are counted");
@@ -336,7 +354,8 @@ static void test_links(void)
 static void test_others(void)
 {
     write_file("x.txt", "cat/1.jpg\n", 10);
-    ok(!intake_open(in_dir("x.txt"), &plain) && err_code() == ERR_DATA && strstr(err_text(), "standard input"),
+    ok(!intake_open(in_dir("x.txt"), &plain) && err_code() == ERR_DATA &&
+           strstr(err_text(), "standard input"),
        "a list as a file: the message says where it belongs");
     ok(!intake_open(in_dir("none"), &plain) && err_code() == ERR_ABSENT, "no such source");
     write_file("data_batch_1.bin", "short", 5);

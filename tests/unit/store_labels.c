@@ -33,7 +33,8 @@ static bool finds(Labels *l, const char *name, const char *want)
 static void refuses(const char *text, const char *why)
 {
     Labels *l = table(text);
-    ok(!l && err_code() == ERR_DATA && strstr(err_text(), path) && strstr(err_text(), why), "refused: %s", why) ||
+    ok(!l && err_code() == ERR_DATA && strstr(err_text(), path) && strstr(err_text(), why), "refused: %s",
+       why) ||
         (diag("%s", l ? "taken" : err_text()), 0);
     labels_free(l);
 }
@@ -44,22 +45,26 @@ static void test_forms(void)
     ok(finds(l, "a.jpg", "cat") && finds(l, "b.jpg", "dog") && finds(l, "c.jpg", NULL) && !labels_numbered(l),
        "without a header");
     labels_free(l);
-    l = table("\xef\xbb\xbf" "split;Label;Filename\r\ntrain; cat ;a.jpg\r\n\r\nval;\"d\"\"o;g\" ; \"b,\r\n.jpg\"");
+    l = table("\xef\xbb\xbf"
+              "split;Label;Filename\r\ntrain; cat ;a.jpg\r\n\r\nval;\"d\"\"o;g\" ; \"b,\r\n.jpg\"");
     ok(finds(l, "a.jpg", "cat") && finds(l, "b,\r\n.jpg", "d\"o;g"),
-       "with one, other columns, semicolons, quotation marks, blanks, an empty row, a byte order mark, no line break at the end");
+       "with one, other columns, semicolons, quotation marks, blanks, an empty row, a byte order mark, no "
+       "line break at the end");
     labels_free(l);
     l = table("id\tlabel_name\tclass\nx1\tcat\t3\nx2\tdog\t0\n");
     ok(finds(l, "t/x1.jpg", "3") && labels_numbered(l), "names without suffixes, tabs");
     labels_free(l);
     l = table("img,y\na.jpg,10\nb.jpg,\nc.jpg,-1\n./d.jpg,2\n");
     ok(labels_numbered(l) && finds(l, "img", NULL) && finds(l, "a.jpg", "10") && finds(l, "b.jpg", "") &&
-       finds(l, "c.jpg", "") && finds(l, "d.jpg", "2"), "a header of other words is known by numbers below it; no class");
+           finds(l, "c.jpg", "") && finds(l, "d.jpg", "2"),
+       "a header of other words is known by numbers below it; no class");
     labels_free(l);
     l = table("a.jpg,1\nb.jpg,02\n");
     ok(l && !labels_numbered(l) && finds(l, "b.jpg", "02"), "numbers of another form are names");
     labels_free(l);
     l = table("t/a.jpg,1\na.jpg,2\na,3\n");
-    ok(finds(l, "t/a.jpg", "1") && finds(l, "v/a.jpg", "2") && finds(l, "a.png", "3"), "the name that says most counts");
+    ok(finds(l, "t/a.jpg", "1") && finds(l, "v/a.jpg", "2") && finds(l, "a.png", "3"),
+       "the name that says most counts");
     labels_free(l);
 }
 
@@ -69,7 +74,8 @@ static void test_unused(void)
     Labels *l = table("a,1\nb,2\nc,3\na,1\n");
     bool good = finds(l, "b.jpg", "2") && labels_unused(l, &first) == 2 && !strcmp(first, "a");
     ok(good, "rows that nobody asked for; a row said twice is one");
-    ok(finds(l, "a.jpg", "1") && finds(l, "c.jpg", "3") && labels_unused(l, &first) == 0 && !first, "then all were");
+    ok(finds(l, "a.jpg", "1") && finds(l, "c.jpg", "3") && labels_unused(l, &first) == 0 && !first,
+       "then all were");
     labels_free(l);
     l = table("n,0\n");
     for (int i = 0; i < 3000 && l; i++) { /* more than the first rooms hold */
@@ -104,7 +110,8 @@ static void test_errors(void)
     refuses("a,1\na,\n", "two classes for a: 1 and none");
     refuses("name,label\n", "no row");
     unlink(path);
-    ok(!labels_read(path) && err_code() == ERR_SYSTEM && strstr(err_text(), path), "a table that is not there");
+    ok(!labels_read(path) && err_code() == ERR_SYSTEM && strstr(err_text(), path),
+       "a table that is not there");
     ok(!labels_read("/tmp") && strstr(err_text(), "/tmp"), "a folder");
 }
 

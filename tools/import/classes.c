@@ -7,7 +7,8 @@
 
 static bool is_part(const char *name)
 {
-    static const char *const parts[] = { "train", "training", "val", "valid", "validation", "dev", "test", "testing" };
+    static const char *const parts[] = { "train", "training", "val", "valid", "validation", "dev", "test",
+                                         "testing" };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strcmp(name, parts[i]))
             return true;
@@ -26,13 +27,13 @@ void look_at_classes(const Dataset *ds, int level, const char *origin)
         n++;
     }
     if (level && n && parts == n)
-        log_warn("%s: its class%s like \"%s\", a part of a data set by its name: import each part by itself, or give "
-                 "-f --class-level %d", path, n > 1 ? "es are" : " is", name, level > 0 ? level + 1 : -1);
+        log_warn("%s: its class%s like \"%s\", a part of a data set by its name: import each part by itself, or "
+                 "give -f --class-level %d", path, n > 1 ? "es are" : " is", name, level > 0 ? level + 1 : -1);
     else if (n > 1)
         return;
     else if (level && n)
-        log_warn("%s: only one class, \"%.100s\", the folder of its images at level %d: -f --class-level N takes another "
-                 "one, --labels none says that none is meant", path, name, level);
+        log_warn("%s: only one class, \"%.100s\", the folder of its images at level %d: -f --class-level N takes "
+                 "another one, --labels none says that none is meant", path, name, level);
     else if (level)
         log_warn("%s: no classes, for its images lie in no folder at level %d: -f --class-level N takes another "
                  "one, --labels none says that none is meant", path, level);
