@@ -5,6 +5,7 @@
 #include "stream/worker.h"
 #include "train/planning.h"
 #include "train/rendering.h"
+#include "train/wish.h"
 #include "util/err.h"
 #include "util/idset.h"
 #include "util/log.h"
@@ -164,6 +165,11 @@ static void name_bad(const Message *m)
 static Recipe recipe;
 static bool planned; /* the records bring their plans */
 
+static void compare(const Stage *st)
+{
+    wish_compare(source_wish(st->out), source_described(st->out), (WishRoles){ .plans = !planned, .renders = true });
+}
+
 static int plan(Message *m)
 {
     ViewPlan plans[PLAN_MAX_VIEWS];
@@ -212,6 +218,7 @@ static int run(Stage *st, Message *held)
         if (st->restarted) {
             message_clear(held);
             ended = st->restarted = false;
+            compare(st);
         }
     }
     return 0;
@@ -227,8 +234,9 @@ static int open_hub(Stage *st)
     int rc = 0;
     message_init(&w, MSG_WELCOME);
     planned = !strcmp(message_text(up, "kind", ""), "plans") || message_fact(up, "globals");
+    wish_take(source_wish(st->out), opts, (WishRoles){ .plans = !planned, .renders = true }, &o.plan, &recipe);
     if (!planned)
-        rc = planning_describe(&w, program.name, &o.plan, &recipe);
+        rc = planning_describe(&w, program.name, &o.plan, &recipe) || wish_answer(&w, opts);
     else
         for (const Opt *p = (const Opt[]){ PLANNING_OPTS(&o.plan), OPT_END }; p->type; p++)
             if (opt_given(opts, p->name))
@@ -249,7 +257,10 @@ static int open_hub(Stage *st)
     if ((o.ticket && output_file(o.ticket, OUTPUT_PRIVATE, line, strlen(line))) ||
         hub_employ(st->hub, worker_command, o.jobs ? (int)o.jobs : processors()))
         goto fail;
-    return source_welcome(st->out, &w);
+    if (source_welcome(st->out, &w))
+        return -1;
+    compare(st);
+    return 0;
 fail:
     message_clear(&w);
     return -1;

@@ -1,6 +1,7 @@
 /* hssl-multicrop: decides every view of every image. It touches no pixel. */
 #include "stream/stage.h"
 #include "train/planning.h"
+#include "train/wish.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/opt.h"
@@ -21,6 +22,12 @@ static const OptProgram program = {
 };
 
 static Recipe recipe;
+static const WishRoles role = { .plans = true };
+
+static void compare(const Stage *st)
+{
+    wish_compare(source_wish(st->out), source_described(st->out), role);
+}
 
 static int plan(Message *m)
 {
@@ -59,6 +66,7 @@ static int pass(Stage *st, Message *m)
         if (st->restarted) {
             message_clear(m);
             held = st->restarted = false;
+            compare(st);
         }
     }
     return 0;
@@ -68,11 +76,15 @@ static int welcome(Stage *st)
 {
     Message w;
     message_init(&w, MSG_WELCOME);
-    if (planning_describe(&w, program.name, &o, &recipe) || message_copy_facts(&w, sink_welcome(st->in))) {
+    wish_take(source_wish(st->out), opts, role, &o, &recipe);
+    if (planning_describe(&w, program.name, &o, &recipe) || wish_answer(&w, opts) || message_copy_facts(&w, sink_welcome(st->in))) {
         message_clear(&w);
         return -1;
     }
-    return source_welcome(st->out, &w);
+    if (source_welcome(st->out, &w))
+        return -1;
+    compare(st);
+    return 0;
 }
 
 int main(int argc, char **argv)

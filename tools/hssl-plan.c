@@ -1,5 +1,7 @@
 /* hssl-plan: what a training will take, before it is spent. */
 #include "plan/plan.h"
+
+#include "models/backbone.h"
 #include "store/dataset.h"
 #include "train/device.h"
 #include "train/planning.h"
@@ -84,10 +86,17 @@ static void make_options(void)
     opts[n] = (Opt)OPT_END;
 }
 
-/* What the views are: the options of hssl-multicrop before those of hssl-train before the recipe. */
+/* What the views are: the options of hssl-multicrop before those of hssl-train before the recipe. Shares of the area
+ * and blur may be those that the architecture is made for, as where hssl-train wishes them. */
 static int settle_views(Recipe *recipe)
 {
     const Recipe *r = recipe_find(views.recipe);
+    const BackboneViews *own = backbone_find(config.arch)->views;
+    bool open = own && planning_look_open(opts);
+    if (open && !opt_given(opts, "local-crops-scale"))
+        memcpy(views.local_scale, own->local_scale, sizeof views.local_scale);
+    if (open && !opt_given(opts, "blur-scale"))
+        views.blur_scale = own->blur_scale;
     if (views.locals >= 0)
         config.local_crops = views.locals;
     else if (opt_given(opts, "recipe") && !opt_given(opts, "local-crops") && r)

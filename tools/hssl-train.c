@@ -58,6 +58,11 @@ static const OptProgram program = {
 
 /* ---------------------------------------------------------------- settings */
 
+const char *origin_of(const char *name)
+{
+    return opt_origin(opts, name);
+}
+
 bool was_given(const char *name)
 {
     return opt_given(opts, name);
@@ -226,8 +231,11 @@ int main(int argc, char **argv)
         options.overlap = !t.be->mapped;
 
     bool complete = false, savable = false;
-    if (is_first(&t))
+    if (is_first(&t)) {
         find_run(&t, &complete);
+        if (origin_wish(&t))
+            give_up(&t);
+    }
     if (ranks_agree(&t, &complete))
         give_up(&t);
     if (complete) {

@@ -12,12 +12,21 @@ typedef struct {
     int dim, depth, heads;
 } BackboneDims;
 
+/* Views that an architecture is made for. */
+typedef struct {
+    int global_size, local_size; /* pixels a side */
+    int locals;                  /* an image; global views are 2 */
+    double local_scale[2];       /* share of the image's area of a local view */
+    double blur_scale;           /* factor on the radii of the recipe's blur */
+} BackboneViews;
+
 typedef struct BackboneFamily BackboneFamily;
 
 typedef struct {
     const char *name; /* timm's, without the patch and the size */
     BackboneDims dims;
     const BackboneFamily *family;
+    const BackboneViews *views; /* NULL: the recipe's do */
 } BackboneKind;
 
 const BackboneKind *backbone_find(const char *name); /* NULL with ERR_ABSENT */

@@ -122,7 +122,7 @@ static void set_options(TrainConfig *c, Opt *table)
     table[n] = (Opt)OPT_END;
 }
 
-/* Settings for sizes of model other than those the defaults are for. */
+/* Settings for sizes of model other than those the defaults are for; their views are the model's own. */
 static const struct {
     const char *arch, *option;
     double value;
@@ -130,9 +130,6 @@ static const struct {
     /* A model for images of 32 pixels and small machines, tuned on 10,000 images of CIFAR-10. Its views agree in little
      * at first, so the targets are sharper and the centre is faster than DINO's: else they fall to uniform. */
     { "vit_nano", "patch-size", 8 },
-    { "vit_nano", "global-size", 32 },
-    { "vit_nano", "local-size", 16 },
-    { "vit_nano", "local-crops", 2 },
     { "vit_nano", "drop-path", 0 },
     { "vit_nano", "out-dim", 1024 },
     { "vit_nano", "head-hidden", 512 },
@@ -147,24 +144,35 @@ static const struct {
     { "vit_nano", "momentum-teacher", 0.99 },
 };
 
+static void preset(const Opt *table, const Opt *opts, const char *option, double value)
+{
+    if (opts && opt_given(opts, option))
+        return;
+    if (opts)
+        opt_mark(opts, option, "preset");
+    for (const Opt *o = table; o->type; o++) {
+        if (strcmp(o->name, option))
+            continue;
+        if (o->type == OPT_T_REAL)
+            *(double *)o->value = value;
+        else
+            *(int64_t *)o->value = (int64_t)value;
+    }
+}
+
 void config_preset(TrainConfig *c, const Opt *opts)
 {
     Opt table[CONFIG_OPTIONS + 1];
+    const BackboneKind *k = backbone_find(c->arch);
     set_options(c, table);
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
-        if (strcmp(presets[i].arch, c->arch) || (opts && opt_given(opts, presets[i].option)))
-            continue;
-        if (opts)
-            opt_mark(opts, presets[i].option, "preset");
-        for (Opt *o = table; o->type; o++) {
-            if (strcmp(o->name, presets[i].option))
-                continue;
-            if (o->type == OPT_T_REAL)
-                *(double *)o->value = presets[i].value;
-            else
-                *(int64_t *)o->value = (int64_t)presets[i].value;
-        }
+    if (k && k->views) {
+        preset(table, opts, "global-size", k->views->global_size);
+        preset(table, opts, "local-size", k->views->local_size);
+        preset(table, opts, "local-crops", k->views->locals);
     }
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (!strcmp(presets[i].arch, c->arch))
+            preset(table, opts, presets[i].option, presets[i].value);
 }
 
 /* The word of a list "a|b|c" as a string of its own that lives as long as the program, or NULL. */

@@ -348,6 +348,7 @@ Batches *batches_open(const Ticket *t, const BatchesConfig *c)
     }
     gauges_open(c->program); /* here, for this thread's waiting is what counts */
     b->config = *c;
+    b->config.wish = NULL; /* not to be kept */
     b->wake = -1;
     message_init(&b->welcome, MSG_WELCOME);
     pthread_mutex_init(&b->guard, NULL);
@@ -362,7 +363,8 @@ Batches *batches_open(const Ticket *t, const BatchesConfig *c)
     }
     /* Until the shape is known nothing could be placed, so nothing is asked for. */
     b->sink = sink_open(t, &(SinkConfig){ .program = c->program, .kinds = "views", .start = c->start,
-                                          .credit = INT32_MAX, .limit = c->start, .life = c->life });
+                                          .credit = INT32_MAX, .limit = c->start, .life = c->life,
+                                          .wish = c->wish });
     if (!b->sink)
         goto fail;
     sigfillset(&all);

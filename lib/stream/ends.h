@@ -24,7 +24,7 @@ bool source_blocked(const Source *s);
 bool hub_busy(const Hub *h);
 int hub_look(Hub *h); /* -1: workers cannot be kept at work */
 /* Milliseconds after which sink_look() should be called even if nothing happens, or -1. */
-int sink_patience(const Sink *s);
+int sink_patience(Sink *s);
 int source_patience(const Source *s);
 int hub_patience(Hub *h);
 

@@ -1,6 +1,7 @@
 #include "stream/link.h"
 
 #include "stream/ends.h"
+#include "stream/longwait.h"
 #include "stream/wire.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -15,7 +16,8 @@ enum { LINGER_MS = 1000 };
 struct Link {
     void *socket;
     WireWatch watch;
-    bool no_stop, life_gone, publishes;
+    bool no_stop, life_gone, publishes, listens;
+    LongWait unmet; /* of who listens */
     int life, listeners;
     uint64_t arrivals;
     char line[TICKET_MAX_LINE];
@@ -78,7 +80,10 @@ static Link *connected_link(int type, const Ticket *t)
 
 Link *link_listen(const char *kind)
 {
-    return bound_link(ZMQ_DEALER, kind);
+    Link *l = bound_link(ZMQ_DEALER, kind);
+    if (l)
+        l->listens = true;
+    return l;
 }
 
 Link *link_connect(const Ticket *t)
@@ -160,6 +165,10 @@ int link_recv(Link *l, Message *m, int timeout_ms)
         items[n++] = (zmq_pollitem_t){ .socket = l->watch.events, .events = ZMQ_POLLIN };
         if (l->life >= 0)
             items[n++] = (zmq_pollitem_t){ .fd = l->life, .events = ZMQ_POLLIN };
+        int say = l->listens && !l->watch.connected ? long_wait(&l->unmet, "nobody has connected yet: waiting for whoever "
+                                                                          "is to take this ticket") : -1;
+        if (say >= 0 && (wait < 0 || say < wait))
+            wait = say;
         if (wire_poll(items, n, wait, !l->no_stop) < 0)
             return -1;
     }

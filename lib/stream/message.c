@@ -283,6 +283,11 @@ const char *message_text(const Message *m, const char *key, const char *otherwis
     return f && f->type == FACT_TEXT ? f->text : otherwise;
 }
 
+int message_copy_fact(Message *to, const MsgFact *f)
+{
+    return set_fact(to, f->key, *f);
+}
+
 int message_copy_facts(Message *to, const Message *from)
 {
     for (int i = 0; i < from->facts; i++)

@@ -111,7 +111,9 @@ int message_set_reason(Message *m, const char *text);
 int message_set_plan(Message *m, int views, int numbers, const double *plan);
 int message_set_acks(Message *m, int n, const uint64_t *seqs);
 
-/* Facts: small named values. A second set of the same key replaces the first. */
+/* Facts: small named values. A second set of the same key replaces the first. Those of a hello that begin so are what
+ * a consumer wishes, and travel from stage to stage upstream. */
+#define WISH_PREFIX "wish_"
 int message_set_int(Message *m, const char *key, int64_t value);
 int message_set_real(Message *m, const char *key, double value);
 int message_set_text(Message *m, const char *key, const char *value);
@@ -119,6 +121,8 @@ const MsgFact *message_fact(const Message *m, const char *key);
 int64_t message_int(const Message *m, const char *key, int64_t otherwise);
 double message_real(const Message *m, const char *key, double otherwise); /* integers count too */
 const char *message_text(const Message *m, const char *key, const char *otherwise);
+/* Set it in another message. */
+int message_copy_fact(Message *to, const MsgFact *f);
 /* Copy every fact of from that to does not have. */
 int message_copy_facts(Message *to, const Message *from);
 

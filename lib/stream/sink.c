@@ -2,6 +2,7 @@
 
 #include "stream/ends.h"
 #include "stream/gauges.h"
+#include "stream/longwait.h"
 #include "stream/mapped.h"
 #include "stream/shm.h"
 #include "stream/wire.h"
@@ -21,7 +22,7 @@ struct Sink {
     void *socket;
     WireWatch watch;
     Ticket ticket;
-    Message welcome;
+    Message welcome, wish;
     SinkConfig config;
     Mapped *maps;
     bool welcomed, ended, failed;
@@ -36,6 +37,8 @@ struct Sink {
     uint64_t next; /* one past the highest that came */
     uint64_t ack[ACK_BATCH];
     int acks;
+    LongWait slow_start, slow_record;
+    bool fed; /* a record has come */
     char failure[512];
 };
 
@@ -77,11 +80,17 @@ static int say_hello(Sink *s, const SinkConfig *c)
     m.limit = c->limit;
     if (message_set_int(&m, "version", TICKET_VERSION) || message_set_text(&m, "program", c->program) ||
         message_set_text(&m, "kinds", c->kinds) || message_set_text(&m, "role", "consumer") ||
-        message_set_int(&m, "pid", getpid())) {
+        message_set_int(&m, "pid", getpid()) || message_copy_facts(&m, &s->wish)) {
         message_clear(&m);
         return -1;
     }
     return wire_send(s->socket, NULL, &m) < 0 ? -1 : 0;
+}
+
+static int keep_wish(Sink *s, const Message *wish)
+{
+    message_clear(&s->wish);
+    return wish ? message_copy_facts(&s->wish, wish) : 0;
 }
 
 /* What a producer may send that is not read yet: more where more was asked for at once. What it is sent is short. */
@@ -109,6 +118,9 @@ Sink *sink_open(const Ticket *t, const SinkConfig *c)
     s->life = wire_is_pipe(c->life) ? c->life : -1;
     s->limit = s->sent_limit = c->limit;
     message_init(&s->welcome, MSG_NONE);
+    message_init(&s->wish, MSG_NONE);
+    if (keep_wish(s, c->wish))
+        goto fail;
     if (!(s->socket = wire_socket(ZMQ_DEALER)) || bound(s->socket, c->memory) || wire_watch(&s->watch, s->socket))
         goto fail;
     if (!wire_connect(s->socket, t) && !say_hello(s, c))
@@ -135,6 +147,7 @@ void sink_close(Sink **sink)
     }
     wire_close(&s->socket, LINGER_MS);
     message_clear(&s->welcome);
+    message_clear(&s->wish);
     mapped_free(&s->maps);
     free(s);
     *sink = NULL;
@@ -146,8 +159,10 @@ int sink_memory(Sink *s, int64_t bytes)
     return bound(s->socket, bytes);
 }
 
-int sink_restart(Sink *s, uint64_t start, uint64_t limit)
+int sink_restart(Sink *s, uint64_t start, uint64_t limit, const Message *wish)
 {
+    if (keep_wish(s, wish))
+        return -1;
     s->config.start = start;
     s->config.limit = s->limit = s->sent_limit = limit;
     s->acks = 0;
@@ -256,9 +271,23 @@ int sink_look(Sink *s)
     return gone(NEIGHBOUR_MS, s->failure);
 }
 
-int sink_patience(const Sink *s)
+/* Nothing has come yet though it should have. */
+static int say_slow(Sink *s)
 {
-    return (s->life_ended || s->watch.unmet) && !s->watch.connected && !s->ended ? 100 : -1;
+    const char *program = message_text(&s->welcome, "program", ticket_program(s->ticket.kind));
+    if (s->fed || s->ended || s->failed)
+        return -1;
+    if (!s->welcomed)
+        return long_wait(&s->slow_start, "%s does not stream yet: waiting for it", program ? program : "the producer");
+    if (!s->asked || s->sent_limit <= s->config.start)
+        return -1;
+    return long_wait(&s->slow_record, "no %s have come from %s yet: waiting for them", s->ticket.kind,
+                     program ? program : "the producer");
+}
+
+int sink_patience(Sink *s)
+{
+    return (s->life_ended || s->watch.unmet) && !s->watch.connected && !s->ended ? 100 : say_slow(s);
 }
 
 /* Whether the producer's memory can be seen from here. */
@@ -291,6 +320,7 @@ static int take(Sink *s, Message *m)
             return err_set(ERR_PEER, "%s: a record that nobody asked for", s->ticket.endpoint);
         }
         came(s, m);
+        s->fed = true;
         if (s->welcomed && !mapped_resolve(&s->maps, m)) {
             s->next = m->seq >= s->next ? m->seq + 1 : s->next;
             gauge_add(GAUGE_RECORDS_IN, 1);

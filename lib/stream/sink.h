@@ -25,6 +25,7 @@ typedef struct {
     int64_t memory;      /* bytes of records that may be on their way or unacknowledged, as far as their size can be
                           * foreseen; one record always may. 0: as many as the credit says */
     int life;            /* descriptor of the life line (standard input), -1: none */
+    const Message *wish; /* facts to say with hello, see source_wish(): copied; NULL: none */
 } SinkConfig;
 
 Sink *sink_open(const Ticket *t, const SinkConfig *c);
@@ -34,8 +35,8 @@ const Message *sink_welcome(Sink *s);
 
 /* So many bytes may be on their way, which --memory does not say: for who learns it from the description. */
 int sink_memory(Sink *s, int64_t bytes);
-/* Begin anew at another record. What was under way is dropped, and need not be acknowledged. */
-int sink_restart(Sink *s, uint64_t start, uint64_t limit);
+/* Begin anew at another record, with another wish. What was under way is dropped, and need not be acknowledged. */
+int sink_restart(Sink *s, uint64_t start, uint64_t limit, const Message *wish);
 
 /* The next record, waiting up to timeout_ms (-1: for ever). Returns 1, 0 when the time is up, -1. After the last
  * record it returns -1 with sink_ended() true. Errors: ERR_PEER the producer died or gave up, ERR_STOP a signal,

@@ -2,6 +2,7 @@
 
 #include "stream/ends.h"
 #include "stream/gauges.h"
+#include "stream/longwait.h"
 #include "stream/process.h"
 #include "stream/shm.h"
 #include "stream/side.h"
@@ -20,6 +21,8 @@
 enum { MAX_PEERS = 64, LINGER_MS = 500, LOOK_MS = 500, FULL_MS = 10, PROBE_BYTES = 4096 };
 /* Whatever a consumer asks for: records that it may have before it asks again. */
 enum { MOST_CREDIT = 1 << 16 };
+/* Whatever it wishes: facts of that, bytes of a name and of a text. */
+enum { WISH_FACTS = 24, WISH_NAME = 64, WISH_TEXT = 256 };
 static const double IDLE = 60;
 static const double ABSENT = 5; /* seconds without a look */
 static const double KNOCK = 2; /* seconds between looks whether a consumer elsewhere is still connected */
@@ -50,6 +53,7 @@ struct Source {
     double looked, awake; /* when its consumers were looked at last; since when that is done again and again */
     bool blocked; /* the consumer did not ask for the record that was offered last */
     uint64_t start;
+    Message wish;    /* the facts of the last hello that are for whoever is upstream */
     Message welcome; /* kept for those who come later */
     bool has_welcome;
     Side *side;
@@ -76,6 +80,7 @@ Source *source_open(const char *kind, const char *program, const StreamOptions *
         err_set(ERR_USAGE, "at most %d consumers", MAX_PEERS);
         goto fail;
     }
+    message_init(&s->wish, MSG_NONE);
     message_init(&s->welcome, MSG_NONE);
     snprintf(s->program, sizeof s->program, "%s", program);
     snprintf(s->ticket.kind, sizeof s->ticket.kind, "%s", kind);
@@ -102,6 +107,7 @@ void source_close(Source **source)
     for (int i = 0; i < s->peers; i++)
         process_forget(&s->peer[i].gone);
     shm_free(&s->probe);
+    message_clear(&s->wish);
     message_clear(&s->welcome);
     free(s->acked);
     free(s);
@@ -246,6 +252,23 @@ static Peer *admit(Source *s, const WireId *from)
     return p;
 }
 
+static bool is_short(const MsgFact *f)
+{
+    return strlen(f->key) <= WISH_NAME && (f->type != FACT_TEXT || strlen(f->text) <= WISH_TEXT);
+}
+
+/* What this consumer wishes takes the place of what another did. What is too long is left out. */
+static void keep_wish(Source *s, const Message *hello)
+{
+    message_clear(&s->wish);
+    for (int i = 0; i < hello->facts && s->wish.facts < WISH_FACTS; i++)
+        if (!strncmp(hello->fact[i].key, WISH_PREFIX, strlen(WISH_PREFIX)) && is_short(&hello->fact[i]) &&
+            message_copy_fact(&s->wish, &hello->fact[i])) {
+            message_clear(&s->wish); /* no memory: none is as good as one that came without */
+            return;
+        }
+}
+
 static uint64_t capped(uint64_t credit)
 {
     return credit < MOST_CREDIT ? credit : MOST_CREDIT;
@@ -271,6 +294,7 @@ static void on_hello(Source *s, const WireId *from, const Message *m)
     s->restarted = s->greeted;
     s->greeted = true;
     s->start = m->seq;
+    keep_wish(s, m);
     s->acked_at = s->acked_n = 0;
     if (s->has_welcome)
         send_welcome(s, p);
@@ -332,6 +356,16 @@ int source_items(Source *s, zmq_pollitem_t *items)
     return n;
 }
 
+const Message *source_wish(const Source *s)
+{
+    return &s->wish;
+}
+
+const Message *source_described(const Source *s)
+{
+    return &s->welcome;
+}
+
 bool source_left(const Source *s)
 {
     return !s->options.stay && (s->life_gone || (s->departed >= s->most && !s->peers));
@@ -369,6 +403,7 @@ bool source_restarted(Source *s, uint64_t *start)
 int source_hello(Source *s, uint64_t *start)
 {
     zmq_pollitem_t items[END_ITEMS + 1];
+    LongWait w = { 0 };
     for (;;) {
         source_look(s);
         if (s->greeted) {
@@ -377,7 +412,8 @@ int source_hello(Source *s, uint64_t *start)
         }
         if (source_left(s))
             return 0;
-        if (wire_poll(items, source_items(s, items), -1, true) < 0)
+        int ms = long_wait(&w, "nobody has connected yet: waiting for whoever is to take these %s", s->ticket.kind);
+        if (wire_poll(items, source_items(s, items), ms, true) < 0)
             return -1;
     }
 }

@@ -32,8 +32,14 @@ int source_announce(Source *s, int fd);
  * left before, -1 (ERR_STOP, ...). */
 int source_hello(Source *s, uint64_t *start);
 
+/* What the consumer that said hello last wishes of the stream: the facts of its hello whose names begin with
+ * WISH_PREFIX, as it said them. They mean nothing here; a stage passes them on. */
+const Message *source_wish(const Source *s);
+
 /* Answer the hello: facts describe the stream (records_per_epoch, ...); m is empty afterwards. */
 int source_welcome(Source *s, Message *m);
+/* What it said of the stream. */
+const Message *source_described(const Source *s);
 
 /* Whether the consumer asks for record seq now. Reads what consumers have sent, never waits. */
 bool source_ready(Source *s, uint64_t seq);

@@ -80,7 +80,8 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
         limit = source_limit(st->out);
     }
     st->in = sink_open(&ticket, &(SinkConfig){ .program = program, .kinds = takes, .start = st->start, .credit = credit,
-                                               .limit = limit, .life = STDIN_FILENO, .memory = o ? o->memory : 0 });
+                                               .limit = limit, .life = STDIN_FILENO, .memory = o ? o->memory : 0,
+                                               .wish = st->out ? source_wish(st->out) : NULL });
     return st->in && sink_welcome(st->in) ? 1 : -1;
 }
 
@@ -89,7 +90,7 @@ static int begin_anew(Stage *st)
     st->restarted = true;
     if (st->hub)
         hub_restart(st->hub);
-    return sink_restart(st->in, st->start, source_limit(st->out));
+    return sink_restart(st->in, st->start, source_limit(st->out), source_wish(st->out));
 }
 
 static int pass_upstream(Stage *st)

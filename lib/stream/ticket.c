@@ -1,5 +1,6 @@
 #include "stream/ticket.h"
 
+#include "stream/longwait.h"
 #include "util/err.h"
 #include "util/log.h"
 #include "util/stop.h"
@@ -223,11 +224,11 @@ bool ticket_kind_in(const char *kind, const char *wanted)
 }
 
 /* One byte, or 0 at the end of file; -1 with an error. */
-static int read_byte(int fd, char *c)
+static int read_byte(int fd, char *c, LongWait *w, const char *programs)
 {
     for (;;) {
         struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = stop_fd(), .events = POLLIN } };
-        int rc = poll(p, 2, -1);
+        int rc = poll(p, 2, long_wait(w, "no ticket has come on standard input yet: waiting for %s", programs));
         if (stop_signal())
             return err_set(ERR_STOP, "stopped by a signal");
         if (rc < 0 && errno != EINTR)
@@ -260,6 +261,7 @@ static int not_a_ticket(const char *text, size_t n, const char *programs)
 int ticket_read(int fd, const char *wanted, Ticket *t)
 {
     char line[TICKET_MAX_LINE], programs[128];
+    LongWait w = { 0 };
     size_t n = 0;
     const char *magic = "hssl/";
 
@@ -268,7 +270,7 @@ int ticket_read(int fd, const char *wanted, Ticket *t)
         return err_set(ERR_USAGE, "standard input is a terminal: put %s before %s in the pipe", programs, log_program());
     for (;;) {
         char c;
-        int rc = read_byte(fd, &c);
+        int rc = read_byte(fd, &c, &w, programs);
         if (rc < 0)
             return -1;
         if (rc == 0 && !n)

@@ -5,8 +5,41 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { NUMBERS = 20 };
+
+static const struct {
+    const char *option;
+    ViewsGroup group;
+} groups[] = {
+    { "global-size", VIEWS_SIZE },        { "local-size", VIEWS_SIZE },
+    { "local", VIEWS_NUMBER },            { "local-crops-number", VIEWS_NUMBER },
+    { "recipe", VIEWS_LOOK },             { "global-crops-scale", VIEWS_LOOK },
+    { "local-crops-scale", VIEWS_LOOK },  { "blur-scale", VIEWS_LOOK },
+};
+enum { GROUPED = sizeof groups / sizeof *groups };
+
+ViewsGroup planning_group(const char *option)
+{
+    for (int i = 0; i < GROUPED; i++)
+        if (!strcmp(groups[i].option, option))
+            return groups[i].group;
+    return VIEWS_OTHER;
+}
+
+bool planning_given(const Opt *opts, ViewsGroup group)
+{
+    for (int i = 0; i < GROUPED; i++)
+        if (groups[i].group == group && opt_given(opts, groups[i].option))
+            return true;
+    return false;
+}
+
+bool planning_look_open(const Opt *opts)
+{
+    return !planning_given(opts, VIEWS_SIZE) && !opt_given(opts, "recipe");
+}
 
 int planning_recipe(const PlanningOptions *p, Recipe *out)
 {

@@ -32,6 +32,20 @@ typedef struct {
     OPT_REAL("blur-scale", 0, &(p)->blur_scale, 0, 64, "S", \
              "factor on the blur's radii (0: no blur), for small views")
 
+/* Which of them belong together. */
+typedef enum {
+    VIEWS_OTHER,
+    VIEWS_SIZE,   /* --global-size, --local-size */
+    VIEWS_NUMBER, /* --local */
+    VIEWS_LOOK    /* --recipe, shares of the area, blur */
+} ViewsGroup;
+ViewsGroup planning_group(const char *option);
+/* Whether an option of a group was given. */
+bool planning_given(const Opt *opts, ViewsGroup group);
+/* Whether shares of the area and blur may be other ones than the recipe's where they were not given: neither a recipe
+ * was, nor sizes, which they suit. */
+bool planning_look_open(const Opt *opts);
+
 /* The recipe that the options ask for. 0, or -1 with ERR_USAGE. */
 int planning_recipe(const PlanningOptions *p, Recipe *out);
 

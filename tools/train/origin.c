@@ -134,6 +134,92 @@ int origin_load(Training *t)
                : 0;
 }
 
+/* ---------------------------------------------------------------- the wish */
+
+static int set_number(Provenance *p, const char *key, int64_t x)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%" PRId64, x);
+    return provenance_set(p, key, text);
+}
+
+/* The views of a run: of another one all but the draws, which are the new one's own. */
+static int wish_as_run(Wish *w, const char *path, const char *verb, const Provenance *p, bool another)
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(w->whose, sizeof w->whose, "%.60s %s", slash ? slash + 1 : path, verb);
+    for (int i = 0; i < PROVENANCE_FACTS; i++) {
+        const ProvenanceFact *f = provenance_fact(i);
+        if (wish_can_be(f) && !(another && !strcmp(f->key, "view_seed")) &&
+            provenance_set(&w->views, f->key, p->text[i]))
+            return -1;
+    }
+    return 0;
+}
+
+static int wish_as_other_run(Wish *w, Run *run)
+{
+    Provenance p = { 0 };
+    char *json = run_get(run, "provenance");
+    if (!json && err_code() != ERR_ABSENT) /* as with older versions */
+        return -1;
+    int rc = (json && provenance_from_json(&p, json)) || wish_as_run(w, run_path(run), "has", &p, true);
+    free(json);
+    provenance_free(&p);
+    return rc ? err_prefix("%s", run_path(run)) : 0;
+}
+
+/* What belongs to the sizes that an architecture is made for, beside them. */
+static int wish_look(Wish *w)
+{
+    const BackboneViews *v = backbone_find(config.arch)->views;
+    char least[32], most[32], text[sizeof least + sizeof most];
+    snprintf(text, sizeof text, "%s,%s", text_real(v->local_scale[0], least, sizeof least),
+             text_real(v->local_scale[1], most, sizeof most));
+    return provenance_set(&w->views, "local_scale", text) ||
+                   provenance_set(&w->views, "blur_scale", text_real(v->blur_scale, least, sizeof least))
+               ? -1
+               : 0;
+}
+
+/* Those that are only defaults are left to the stages. */
+static int wish_settings(Wish *w)
+{
+    const struct {
+        const char *option, *key;
+        int64_t value;
+    } all[] = { { "global-size", "global_size", config.global_size },
+                { "local-crops", "locals", config.local_crops },
+                { "local-size", "local_size", config.local_size } };
+    bool preset[3];
+    for (int i = 0; i < 3; i++) {
+        const char *origin = origin_of(all[i].option);
+        preset[i] = !strcmp(origin, "preset");
+        if (strcmp(origin, "default") && (i < 2 || config.local_crops) && set_number(&w->views, all[i].key, all[i].value))
+            return -1;
+    }
+    if (preset[0] && preset[1] && preset[2])
+        snprintf(w->whose, sizeof w->whose, "%s is made for", config.arch);
+    return preset[0] && preset[2] ? wish_look(w) : 0;
+}
+
+int origin_wish(Training *t)
+{
+    t->wish = (Wish){ .whose = "hssl-train wants" };
+    if (t->goes_on ? wish_as_run(&t->wish, options.output, "was begun with", &t->origin, false)
+                   : t->old && wish_as_other_run(&t->wish, t->old))
+        return -1;
+    return wish_settings(&t->wish);
+}
+
+void origin_compare(const Training *t)
+{
+    char words[640];
+    const Message *w = batches_welcome(t->batches);
+    if (wish_differs(&t->wish, w, (WishRoles){ .plans = true, .renders = true }, words, sizeof words))
+        log_info("%s %s", message_text(w, "planner", "the stream"), words);
+}
+
 /* ---------------------------------------------------------------- the stream */
 
 /* All ranks work on one stream, each on its part. */
@@ -195,13 +281,6 @@ static int same_as_before(Training *t, const Provenance *now)
              options.output, t->at.step, words);
     t->origin_changed = true;
     return provenance_follow(&t->origin, t->at.step, now);
-}
-
-static int set_number(Provenance *p, const char *key, int64_t x)
-{
-    char text[32];
-    snprintf(text, sizeof text, "%" PRId64, x);
-    return provenance_set(p, key, text);
 }
 
 /* What chooses among kernels. */

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SETTINGS = 16384 }; /* bytes of them at most */
+enum { SETTINGS = 16384, VIEWS = 4096 }; /* bytes of them at most */
 enum { FIGURES = 2 };        /* D, D_role: t->figures, on the device */
 
 /* "cuda" is another GPU for each rank of a host, unless whoever started them lets each see but one. */
@@ -44,7 +44,7 @@ int ranks_meet(Training *t)
 
 /* What the first rank tells the others before they begin. */
 typedef struct {
-    char settings[SETTINGS];
+    char settings[SETTINGS], views[VIEWS], whose[WISH_WHOSE];
     Progression at;
     bool goes_on, resuming, warm, complete;
 } Agreement;
@@ -62,20 +62,29 @@ static int propose(const Training *t, bool complete, Agreement *a)
     if (n < SETTINGS)
         memcpy(a->settings, text, n + 1);
     free(text);
+    char *views = provenance_to_json(&t->wish.views);
+    if (!views)
+        return -1;
+    size_t m = strlen(views);
+    if (m < VIEWS)
+        memcpy(a->views, views, m + 1);
+    free(views);
+    memcpy(a->whose, t->wish.whose, sizeof a->whose);
     a->at = t->at;
     a->goes_on = t->goes_on;
     a->resuming = t->resuming;
     a->warm = t->warm;
     a->complete = complete;
-    return n < SETTINGS ? 0 : err_set(ERR_SHAPE, "settings of %zu bytes", n);
+    return n < SETTINGS && m < VIEWS ? 0 : err_set(ERR_SHAPE, "settings of %zu and %zu bytes", n, m);
 }
 
 static int adopt(Training *t, Agreement *a)
 {
     TrainConfig agreed;
-    a->settings[SETTINGS - 1] = 0;
-    if (config_from_json(&agreed, a->settings))
+    a->settings[SETTINGS - 1] = a->views[VIEWS - 1] = a->whose[WISH_WHOSE - 1] = 0;
+    if (config_from_json(&agreed, a->settings) || provenance_from_json(&t->wish.views, a->views))
         return -1;
+    memcpy(t->wish.whose, a->whose, sizeof a->whose);
     agreed.device = config.device;
     agreed.recompute = config.recompute;
     agreed.graph = config.graph;

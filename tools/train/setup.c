@@ -57,22 +57,28 @@ static uint64_t part_position(const Training *t)
 void open_stream(Training *t)
 {
     Ticket ticket;
+    Message wish;
     uint64_t *known = NULL;
     int64_t n = 0;
     t->bad = (BadImages){ .journal = &t->journal, .most = &options.max_bad };
     if (t->run && (n = bad_resume(&t->bad, t->run, &known)) < 0)
         give_up(t);
-    if (ticket_read(STDIN_FILENO, "views", &ticket))
+    message_init(&wish, MSG_HELLO);
+    if (wish_put(&t->wish, &wish) || ticket_read(STDIN_FILENO, "views", &ticket)) {
+        message_clear(&wish);
         give_up(t);
+    }
     t->batches = batches_open(&ticket, &(BatchesConfig){ .program = "hssl-train",
                                                          .batch_size = config.batch_size / group_world(t->group),
                                                          .start = part_position(t),
                                                          .life = STDIN_FILENO,
+                                                         .wish = &wish,
                                                          .bad = bad_take,
                                                          .arg = &t->bad,
                                                          .known = known,
                                                          .n_known = (size_t)n });
     free(known);
+    message_clear(&wish);
     if (!t->batches)
         give_up(t);
 }
@@ -94,6 +100,7 @@ void leave(Training *t)
     if (run_close(t->old) && !t->failed)
         log_warn("%s", err_text());
     provenance_free(&t->origin);
+    wish_free(&t->wish);
     if (t->journal.file && t->journal.file != stderr)
         fclose(t->journal.file);
     group_close(&t->group);
@@ -171,6 +178,8 @@ static int know_stream(Training *t)
     if (t->at.records_per_epoch && t->at.records_per_epoch != records)
         return err_set(ERR_USAGE, "%s was trained on %" PRIu64 " images an epoch, the stream has %" PRIu64, options.output,
                        t->at.records_per_epoch, records);
+    if (is_first(t) && !t->goes_on)
+        origin_compare(t);
     t->at.records_per_epoch = records;
     t->at.steps_per_epoch = (int64_t)t->shape->batches_per_epoch;
     t->total = config.epochs * t->at.steps_per_epoch;

@@ -14,6 +14,7 @@
 #include "train/saving.h"
 #include "train/teach.h"
 #include "train/uploads.h"
+#include "train/wish.h"
 #include "util/log.h"
 
 typedef struct {
@@ -27,7 +28,8 @@ typedef struct {
 /* The command line's; hssl-train.c. */
 extern TrainConfig config;
 extern TrainOptions options;
-/* Whether an option of this name was given. */
+/* Where the value of an option comes from, see opt_origin(); whether it was given. */
+const char *origin_of(const char *name);
 bool was_given(const char *name);
 /* Take over a run's settings where none were given. Others than those it has are a mistake, which ends the
  * program, but for a new number of epochs, or where a new run begins with them. */
@@ -56,6 +58,7 @@ typedef struct {
     bool warm;     /* begins with the weights of a file or another run */
     Run *old;      /* that other run, or NULL */
     int64_t epochs_before; /* what the run was to have so far; 0: as many */
+    Wish wish;             /* what is asked of the stream's views; every rank's is the same */
     Provenance origin;     /* the run's; of the first rank */
     bool origin_known, origin_changed; /* the run had it; it is to be stored */
     size_t changes_before; /* how many of its changes are old */
@@ -98,6 +101,10 @@ int ranks_summed(Training *t, Discrepancy *d);
 
 /* Of a run that goes on: what it keeps of that. */
 int origin_read(Training *t);
+/* What the stream's views are to be, as far as anything says so: a run that goes on, options, the architecture. */
+int origin_wish(Training *t);
+/* Say where they are others. */
+void origin_compare(const Training *t);
 /* Of a run that goes on: what --init-from and --continue-from mean, now that it is known how far it got. */
 int origin_start(const Training *t);
 /* The run that --continue-from names, and, for a new run, its settings; later its weights, too. */
