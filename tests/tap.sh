@@ -18,6 +18,7 @@
 #
 #   await FILE [regex]                     until the file has a line like that; without one, until it isn't empty
 #   until_true 'shell condition'
+#   said FILE...                           what programs said there, but for what they say when a neighbour is slow
 #   $limit command                         ends it after that time
 #
 # Tests of `make siege` do their rounds HSSL_SIEGE times as often:
@@ -103,6 +104,10 @@ until_true() {
 await() {
     tap_await=$1 tap_for=${2:-.}
     until_true 'grep -q -e "$tap_for" "$tap_await" 2>/dev/null' || { echo "# in $1: $tap_for" >&2; return 1; }
+}
+
+said() {
+    cat "$@" | grep -v 'yet: waiting for '
 }
 
 becomes() {

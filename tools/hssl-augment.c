@@ -165,9 +165,14 @@ static void name_bad(const Message *m)
 static Recipe recipe;
 static bool planned; /* the records bring their plans */
 
+static WishRoles roles(void)
+{
+    return (WishRoles){ .plans = !planned, .renders = true };
+}
+
 static void compare(const Stage *st)
 {
-    wish_compare(source_wish(st->out), source_described(st->out), (WishRoles){ .plans = !planned, .renders = true });
+    wish_compare(source_wish(st->out), source_described(st->out), roles());
 }
 
 static int plan(Message *m)
@@ -234,7 +239,8 @@ static int open_hub(Stage *st)
     int rc = 0;
     message_init(&w, MSG_WELCOME);
     planned = !strcmp(message_text(up, "kind", ""), "plans") || message_fact(up, "globals");
-    wish_take(source_wish(st->out), opts, (WishRoles){ .plans = !planned, .renders = true }, &o.plan, &recipe);
+    if (wish_take(source_wish(st->out), opts, roles(), &o.plan, &recipe))
+        log_warn("%s", err_text());
     if (!planned)
         rc = planning_describe(&w, program.name, &o.plan, &recipe) || wish_answer(&w, opts);
     else

@@ -76,8 +76,10 @@ static int welcome(Stage *st)
 {
     Message w;
     message_init(&w, MSG_WELCOME);
-    wish_take(source_wish(st->out), opts, role, &o, &recipe);
-    if (planning_describe(&w, program.name, &o, &recipe) || wish_answer(&w, opts) || message_copy_facts(&w, sink_welcome(st->in))) {
+    if (wish_take(source_wish(st->out), opts, role, &o, &recipe))
+        log_warn("%s", err_text());
+    if (planning_describe(&w, program.name, &o, &recipe) || wish_answer(&w, opts) ||
+        message_copy_facts(&w, sink_welcome(st->in))) {
         message_clear(&w);
         return -1;
     }

@@ -5,8 +5,8 @@
 #include <string.h>
 
 /* Tuned on images of 32 pixels, of which blur leaves too little. */
-static const BackboneViews small_views = { .global_size = 32, .local_size = 16, .locals = 2, .local_scale = { 0.15, 0.4 },
-                                           .blur_scale = 0 };
+static const BackboneViews small_views = { .global_size = 32, .local_size = 16, .locals = 2,
+                                           .local_scale = { 0.15, 0.4 }, .blur_scale = 0 };
 
 static const BackboneKind kinds[] = {
     { "vit_nano", { .dim = 128, .depth = 6, .heads = 2 }, &vit_family, &small_views },

@@ -44,7 +44,7 @@ typedef struct {
     uint64_t start;  /* sequence number of the first record, from batches_position() of a checkpoint; 0: the beginning */
     int slots;       /* batches in memory, the caller's included; 0: 3 */
     int life;        /* descriptor of the life line, -1: none */
-    const Message *wish; /* what is wished of the views: see SinkConfig. Read by batches_open(). NULL: nothing */
+    const Message *wish; /* see SinkConfig; read by batches_open() */
     /* Called by batches_next() with the bad images that the batch is the first to have, in the order of seq, and that
      * are not among `known` (read by batches_open()). A result below 0 makes batches_next() fail. NULL: nobody. */
     int (*bad)(void *arg, const BadRecord *list, size_t n);

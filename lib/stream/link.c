@@ -145,6 +145,14 @@ static int peer_gone(Link *l)
     return err_set(ERR_PEER, "the other end of the link has gone");
 }
 
+/* As long_wait(). */
+static int say_unmet(Link *l)
+{
+    if (!l->listens || l->watch.connected)
+        return -1;
+    return long_wait(&l->unmet, "nobody has connected yet: waiting for whoever is to take this ticket");
+}
+
 int link_recv(Link *l, Message *m, int timeout_ms)
 {
     double until = timeout_ms < 0 ? -1 : log_seconds() + 1e-3 * timeout_ms;
@@ -165,8 +173,7 @@ int link_recv(Link *l, Message *m, int timeout_ms)
         items[n++] = (zmq_pollitem_t){ .socket = l->watch.events, .events = ZMQ_POLLIN };
         if (l->life >= 0)
             items[n++] = (zmq_pollitem_t){ .fd = l->life, .events = ZMQ_POLLIN };
-        int say = l->listens && !l->watch.connected ? long_wait(&l->unmet, "nobody has connected yet: waiting for whoever "
-                                                                          "is to take this ticket") : -1;
+        int say = say_unmet(l);
         if (say >= 0 && (wait < 0 || say < wait))
             wait = say;
         if (wire_poll(items, n, wait, !l->no_stop) < 0)

@@ -275,14 +275,15 @@ int sink_look(Sink *s)
 static int say_slow(Sink *s)
 {
     const char *program = message_text(&s->welcome, "program", ticket_program(s->ticket.kind));
+    if (!program)
+        program = "the producer";
     if (s->fed || s->ended || s->failed)
         return -1;
     if (!s->welcomed)
-        return long_wait(&s->slow_start, "%s does not stream yet: waiting for it", program ? program : "the producer");
+        return long_wait(&s->slow_start, "%s does not stream yet: waiting for it", program);
     if (!s->asked || s->sent_limit <= s->config.start)
         return -1;
-    return long_wait(&s->slow_record, "no %s have come from %s yet: waiting for them", s->ticket.kind,
-                     program ? program : "the producer");
+    return long_wait(&s->slow_record, "no %s have come from %s yet: waiting for them", s->ticket.kind, program);
 }
 
 int sink_patience(Sink *s)

@@ -35,7 +35,8 @@ const Message *sink_welcome(Sink *s);
 
 /* So many bytes may be on their way, which --memory does not say: for who learns it from the description. */
 int sink_memory(Sink *s, int64_t bytes);
-/* Begin anew at another record, with another wish. What was under way is dropped, and need not be acknowledged. */
+/* Begin anew at another record, with another wish. What was under way is dropped, and need not be
+ * acknowledged. */
 int sink_restart(Sink *s, uint64_t start, uint64_t limit, const Message *wish);
 
 /* The next record, waiting up to timeout_ms (-1: for ever). Returns 1, 0 when the time is up, -1. After the last

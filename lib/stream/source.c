@@ -412,7 +412,8 @@ int source_hello(Source *s, uint64_t *start)
         }
         if (source_left(s))
             return 0;
-        int ms = long_wait(&w, "nobody has connected yet: waiting for whoever is to take these %s", s->ticket.kind);
+        int ms = long_wait(&w, "nobody has connected yet: waiting for whoever is to take these %s",
+                           s->ticket.kind);
         if (wire_poll(items, source_items(s, items), ms, true) < 0)
             return -1;
     }

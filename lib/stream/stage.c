@@ -79,8 +79,13 @@ int stage_open(Stage *st, const char *program, const char *takes, const char *gi
             return rc;
         limit = source_limit(st->out);
     }
-    st->in = sink_open(&ticket, &(SinkConfig){ .program = program, .kinds = takes, .start = st->start, .credit = credit,
-                                               .limit = limit, .life = STDIN_FILENO, .memory = o ? o->memory : 0,
+    st->in = sink_open(&ticket, &(SinkConfig){ .program = program,
+                                               .kinds = takes,
+                                               .start = st->start,
+                                               .credit = credit,
+                                               .limit = limit,
+                                               .life = STDIN_FILENO,
+                                               .memory = o ? o->memory : 0,
                                                .wish = st->out ? source_wish(st->out) : NULL });
     return st->in && sink_welcome(st->in) ? 1 : -1;
 }

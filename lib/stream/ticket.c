@@ -228,7 +228,8 @@ static int read_byte(int fd, char *c, LongWait *w, const char *programs)
 {
     for (;;) {
         struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = stop_fd(), .events = POLLIN } };
-        int rc = poll(p, 2, long_wait(w, "no ticket has come on standard input yet: waiting for %s", programs));
+        int ms = long_wait(w, "no ticket has come on standard input yet: waiting for %s", programs);
+        int rc = poll(p, 2, ms);
         if (stop_signal())
             return err_set(ERR_STOP, "stopped by a signal");
         if (rc < 0 && errno != EINTR)

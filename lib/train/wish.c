@@ -61,12 +61,12 @@ static bool is_printable(const char *s)
 int wish_read(Wish *w, const Message *hello)
 {
     char name[NAME];
-    *w = (Wish){ .whose = "the consumer wants" };
+    *w = (Wish){.whose = "the consumer wants"};
     for (int i = 0; i < PROVENANCE_FACTS; i++) {
         const ProvenanceFact *f = provenance_fact(i);
         const char *text = wish_can_be(f) ? message_text(hello, name_of(f->key, name), NULL) : NULL;
         if (text && provenance_set(&w->views, f->key, text))
-            return err_prefix("what the consumer wants of the views");
+            return -1;
     }
     const char *whose = message_text(hello, name_of("whose", name), "");
     if (*whose && strlen(whose) < WISH_WHOSE && is_printable(whose))
@@ -119,15 +119,18 @@ static int check(const Recipe *before, const Recipe *after)
                    bytes_of(after) >> 20, VIEW_BYTES >> 20);
 }
 
-void wish_take(const Message *hello, const Opt *opts, WishRoles as, PlanningOptions *p, Recipe *r)
+int wish_take(const Message *hello, const Opt *opts, WishRoles as, PlanningOptions *p, Recipe *r)
 {
     Wish w;
     Recipe made;
     PlanningOptions before = *p;
-    WishRoles plans = { .plans = as.plans }, renders = { .renders = as.renders };
-    if (wish_read(&w, hello) || fill_in(&w, opts, plans) || planning_recipe(p, &made) || check(r, &made) ||
-        fill_in(&w, opts, renders)) {
-        log_warn("what the consumer wants of the views is left alone: %s", err_text());
+    WishRoles plans = {.plans = as.plans}, renders = {.renders = as.renders};
+    int rc = wish_read(&w, hello) || fill_in(&w, opts, plans) || planning_recipe(p, &made) ||
+                     check(r, &made) || fill_in(&w, opts, renders)
+                 ? -1
+                 : 0;
+    if (rc) {
+        err_prefix("what the consumer wants of the views is left alone");
         if (p->recipe != before.recipe)
             free((void *)(uintptr_t)p->recipe); /* opt_set()'s copy */
         *p = before;
@@ -135,6 +138,7 @@ void wish_take(const Message *hello, const Opt *opts, WishRoles as, PlanningOpti
         *r = made;
     }
     wish_free(&w);
+    return rc;
 }
 
 int wish_answer(Message *welcome, const Opt *opts)
@@ -191,7 +195,8 @@ bool wish_differs(const Wish *w, const Message *welcome, WishRoles in, char *wor
     for (int i = 0; i < PROVENANCE_FACTS; i++) {
         const ProvenanceFact *f = provenance_fact(i);
         const char *was = w->views.text[i], *is = now.text[i];
-        if (!concerns(f, in) || !was || !is || !strcmp(was, is) || (no_locals && !strncmp(f->key, "local_", 6)))
+        if (!concerns(f, in) || !was || !is || !strcmp(was, is) ||
+            (no_locals && !strncmp(f->key, "local_", 6)))
             continue;
         differs = true;
         ViewsGroup g = planning_group(f->option);
@@ -204,7 +209,10 @@ bool wish_differs(const Wish *w, const Message *welcome, WishRoles in, char *wor
     provenance_free(&now);
     int64_t given = message_int(welcome, "views_given", -1);
     snprintf(words, size, "makes %s%s; %s %s", here,
-             given > 0 ? ", as its options say" : given == 0 ? ", as it has from the beginning" : "", w->whose, there);
+             given > 0    ? ", as its options say"
+             : given == 0 ? ", as it has from the beginning"
+                          : "",
+             w->whose, there);
     return differs;
 }
 

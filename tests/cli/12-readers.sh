@@ -65,7 +65,7 @@ befalls() { # COMMAND
     echo "$line" | hssl-tap -q --count 800 --exit >/dev/null 2>&1
     exec 3<&-
     wait
-    echo "$(cat rc) $(grep -c . err) $(sed 's,^hssl-load: [^ ]*v.db: changed while it was read: .*,named,' err | head -n 3)"
+    echo "$(cat rc) $(said err | grep -c .) $(said err | sed 's,^hssl-load: [^ ]*v.db: changed while it was read: .*,named,' | head -n 3)"
 }
 is 'hssl-load: a smaller one copied over its data set' "$(befalls 'cp small.db v.db')" '1 1 named'
 is 'a larger one' "$(befalls 'cp bigger.db v.db')" '1 1 named'

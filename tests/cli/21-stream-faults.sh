@@ -37,14 +37,14 @@ kill -9 $augment
 ended 'augment killed -9: the consumer fails' $tap 1
 ended 'and the loader ends quietly' $load 0
 ok 'the consumer says who died' "grep -q 'hssl-tap: hssl-augment died' $T/tap.err"
-is 'the loader says nothing' "$(cat "$T/load.err")" ""
+is 'the loader says nothing' "$(said "$T/load.err")" ""
 wait $augment 2>/dev/null
 
 start
 kill -9 $tap
 ended 'consumer killed -9: augment ends quietly' $augment 0
 ended 'and the loader as well' $load 0
-is 'neither says anything' "$(cat "$T/augment.err" "$T/load.err")" ""
+is 'neither says anything' "$(said "$T/augment.err" "$T/load.err")" ""
 wait $tap 2>/dev/null
 
 start
@@ -76,7 +76,7 @@ sh -c 'echo $$ >$0; exec "$@"' "$T/group" $limit sh -c "trap : INT
 wait $!
 await "$T/rc" '^augment' && await "$T/rc" '^tap'
 ok 'Ctrl-C: programs exit with 130' "grep -qx 'augment 130' $T/rc && grep -qx 'tap 130' $T/rc"
-is 'without a word' "$(cat "$T/int.err")" ""
+is 'without a word' "$(said "$T/int.err")" ""
 
 hssl-load "$T/s.db" 2>/dev/null >"$T/old.ticket" &
 pid=$!

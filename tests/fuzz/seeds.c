@@ -132,6 +132,34 @@ static void messages(void)
     message_clear(&m);
 }
 
+static void wishes(void)
+{
+    static const char *const said[][2] = { { "whose", "vit_nano is made for" }, { "recipe", "mocov3" },
+                                           { "view_seed", "7" },                { "global_size", "32" },
+                                           { "global_scale", "0.4,1" },         { "locals", "2" },
+                                           { "local_size", "16" },              { "local_scale", "0.15,0.4" },
+                                           { "blur_scale", "0.5" },             { "fast", "true" } };
+    enum { SAID = sizeof said / sizeof *said };
+    for (int n = 1; n <= SAID; n += SAID - 1) {
+        Message m;
+        void *header;
+        size_t size;
+        message_init(&m, MSG_HELLO);
+        for (int i = 0; i < n; i++) {
+            char key[64];
+            snprintf(key, sizeof key, WISH_PREFIX "%s", said[i][0]);
+            if (message_set_text(&m, key, said[i][1]))
+                give_up("wish");
+        }
+        if (message_header(&m, &header, &size))
+            give_up("wish");
+        seed("wish", n > 1 ? "all" : "none", header, size);
+        put_message(n > 1 ? "wish" : "whose", &m);
+        free(header);
+        message_clear(&m);
+    }
+}
+
 static void plans(void)
 {
     static const char *const names[] = { "dino", "mocov3", "mae", "ibot" };
@@ -429,6 +457,7 @@ int main(int argc, char **argv)
         give_up("synth");
     synth_free(synth);
     messages();
+    wishes();
     plans();
     jpegs(rgb, SIZE);
     pngs(rgb, SIZE);

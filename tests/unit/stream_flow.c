@@ -3,6 +3,7 @@
 
 #include "stream/batch.h"
 #include "stream/link.h"
+#include "stream/longwait.h"
 #include "stream/stage.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -424,6 +425,205 @@ static void goodbye_between(void)
     source_close(&s);
 }
 
+/* What a consumer wishes goes to the producer with its hello, and anew when it begins anew; it is bounded. */
+static void wishes(void)
+{
+    Source *s = source_open("records", "test", NULL);
+    Ticket t;
+    Message w, wish;
+    uint64_t start;
+    char key[512], text[1024];
+    if (!ok(s && !ticket_parse(source_ticket(s), strlen(source_ticket(s)), &t), "a stream"))
+        return;
+    message_init(&wish, MSG_NONE);
+    message_set_text(&wish, WISH_PREFIX "size", "32");
+    message_set_int(&wish, "other", 1);
+    SinkConfig c = { .program = "test", .kinds = "records", .credit = 1, .limit = UINT64_MAX, .life = -1,
+                     .wish = &wish };
+    Sink *in = sink_open(&t, &c);
+    message_clear(&wish);
+    message_init(&w, MSG_WELCOME);
+    message_set_int(&w, "told", 7);
+    ok(in && source_hello(s, &start) == 1 && !source_welcome(s, &w) && sink_welcome(in), "has a consumer");
+    is_str(message_text(source_wish(s), WISH_PREFIX "size", ""), "32", "that wishes");
+    is_int(source_wish(s)->facts, 1, "what else is in its hello is no wish");
+    is_int(message_int(source_described(s), "told", 0), 7, "the stream remembers what it said");
+    message_init(&wish, MSG_NONE);
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    message_set_text(&wish, WISH_PREFIX "long", text);
+    snprintf(key, sizeof key, WISH_PREFIX "%.200s", text);
+    message_set_text(&wish, key, "1");
+    for (int i = 0; i < 50; i++) {
+        snprintf(key, sizeof key, WISH_PREFIX "%d", i);
+        message_set_int(&wish, key, i);
+    }
+    ok(!sink_restart(in, 5, UINT64_MAX, &wish), "it begins anew, and wishes more than it may");
+    message_clear(&wish);
+    for (int i = 0; i < TAP_PATIENCE_S * 100 && !source_restarted(s, &start); i++)
+        stream_wait(NULL, s, -1, 10);
+    is_int((long long)start, 5, "where it says");
+    is_int(source_wish(s)->facts, 24, "so many are kept");
+    ok(!message_fact(source_wish(s), WISH_PREFIX "size") &&
+           !message_fact(source_wish(s), WISH_PREFIX "long") &&
+           message_int(source_wish(s), WISH_PREFIX "23", -1) == 23,
+       "none of before, none that is long");
+    Ticket beyond;
+    Source *down = source_open("records", "test", NULL);
+    ticket_parse(source_ticket(down), strlen(source_ticket(down)), &beyond);
+    c.wish = source_wish(s);
+    Sink *stage = sink_open(&beyond, &c);
+    ok(stage && source_hello(down, &start) == 1 && source_wish(down)->facts == 24,
+       "and can be passed on as they are");
+    sink_close(&stage);
+    source_close(&down);
+    ok(!sink_restart(in, 0, UINT64_MAX, NULL), "nobody need wish");
+    for (int i = 0; i < TAP_PATIENCE_S * 100 && !source_restarted(s, &start); i++)
+        stream_wait(NULL, s, -1, 10);
+    is_int(source_wish(s)->facts, 0, "then there is none");
+    sink_close(&in);
+    source_close(&s);
+}
+
+/* Standard error goes into a file, from here to heard(). */
+static FILE *spoken;
+static int stderr_was;
+
+static void listen_to_stderr(void)
+{
+    stderr_was = dup(STDERR_FILENO);
+    spoken = tmpfile();
+    if (!spoken || stderr_was < 0 || dup2(fileno(spoken), STDERR_FILENO) < 0)
+        exit(1);
+}
+
+static int times_said(const char *text)
+{
+    static char all[1 << 16];
+    int n = 0;
+    ssize_t size = pread(fileno(spoken), all, sizeof all - 1, 0);
+    all[size > 0 ? size : 0] = 0;
+    for (const char *p = all; (p = strstr(p, text)); p++)
+        n++;
+    return n;
+}
+
+static void await_words(const char *text)
+{
+    for (int i = 0; i < TAP_PATIENCE_S * 100 && !times_said(text); i++)
+        usleep(10000);
+}
+
+static void heard(void)
+{
+    dup2(stderr_was, STDERR_FILENO);
+    close(stderr_was);
+    fclose(spoken);
+}
+
+static void *say_hello(void *source)
+{
+    uint64_t start;
+    return source_hello(source, &start) == 1 ? source : NULL;
+}
+
+static void *get_welcome(void *sink)
+{
+    return (void *)(uintptr_t)sink_welcome(sink);
+}
+
+static void *get_record(void *sink)
+{
+    Message m;
+    int rc = sink_next(sink, &m, -1);
+    message_clear(&m);
+    return rc == 1 ? sink : NULL;
+}
+
+static void *get_ticket(void *fd)
+{
+    static Ticket t;
+    return ticket_read(*(int *)fd, "records", &t) ? NULL : &t;
+}
+
+static void *get_note(void *link)
+{
+    Message m;
+    int rc = link_recv(link, &m, -1);
+    message_clear(&m);
+    return rc == 1 ? link : NULL;
+}
+
+/* Who waits for long says for what, once, and goes on waiting. */
+static void long_waits(void)
+{
+    pthread_t thread;
+    void *got;
+    Ticket t;
+    Message m;
+    int fd[2], counts[5];
+    const int64_t shape[] = { 1 };
+    Source *s = source_open("records", "test", NULL);
+    Link *teacher = link_listen("teacher");
+    SinkConfig c = { .program = "test", .kinds = "records", .credit = 1, .limit = UINT64_MAX, .life = -1 };
+    if (!ok(s && teacher && !pipe(fd) && !ticket_parse(source_ticket(s), strlen(source_ticket(s)), &t),
+            "a stream"))
+        return;
+    listen_to_stderr();
+    long_wait_s = 0.05;
+    pthread_create(&thread, NULL, say_hello, s);
+    await_words("nobody has connected");
+    Sink *in = sink_open(&t, &c);
+    pthread_join(thread, &got);
+    counts[0] = times_said("nobody has connected yet: waiting for whoever is to take these records");
+    bool greeted = got;
+    pthread_create(&thread, NULL, get_welcome, in);
+    await_words("does not stream yet");
+    message_init(&m, MSG_WELCOME);
+    source_welcome(s, &m);
+    pthread_join(thread, &got);
+    counts[1] = times_said("hssl-load does not stream yet: waiting for it");
+    bool welcomed = got;
+    pthread_create(&thread, NULL, get_record, in);
+    await_words("no records have come");
+    message_init(&m, MSG_DATA);
+    message_add_copy(&m, "image", MSG_U8, 1, shape, "");
+    while (!source_ready(s, 0) && stream_wait(NULL, s, -1, 10) >= 0) {
+    }
+    source_send(s, &m);
+    pthread_join(thread, &got);
+    counts[2] = times_said("no records have come from test yet: waiting for them");
+    bool fed = got;
+    pthread_create(&thread, NULL, get_ticket, &fd[0]);
+    await_words("no ticket has come");
+    bool wrote = write(fd[1], source_ticket(s), strlen(source_ticket(s))) > 0;
+    pthread_join(thread, &got);
+    counts[3] = times_said("no ticket has come on standard input yet: waiting for hssl-load");
+    bool read = got;
+    pthread_create(&thread, NULL, get_note, teacher);
+    await_words("whoever is to take this ticket");
+    ticket_parse(link_ticket(teacher), strlen(link_ticket(teacher)), &t);
+    Link *trainer = link_connect(&t);
+    message_init(&m, MSG_NOTE);
+    link_send(trainer, &m);
+    pthread_join(thread, &got);
+    counts[4] = times_said("nobody has connected yet: waiting for whoever is to take this ticket");
+    bool noted = got;
+    long_wait_s = 10;
+    heard();
+    ok(greeted && counts[0] == 1, "a producer says that nobody has connected, and waits: %d", counts[0]);
+    ok(welcomed && counts[1] == 1, "a consumer that the stream has not begun: %d", counts[1]);
+    ok(fed && counts[2] == 1, "and that no record comes: %d", counts[2]);
+    ok(wrote && read && counts[3] == 1, "or that there is no ticket: %d", counts[3]);
+    ok(noted && counts[4] == 1, "a teacher that it has no trainer: %d", counts[4]);
+    link_close(&trainer);
+    link_close(&teacher);
+    sink_close(&in);
+    source_close(&s);
+    close(fd[0]);
+    close(fd[1]);
+}
+
 int main(void)
 {
     char dir[] = "/tmp/hssl-flow-XXXXXX";
@@ -435,6 +635,8 @@ int main(void)
     wrong_kind();
     credit_and_limit();
     goodbye_between();
+    wishes();
+    long_waits();
     producer_dies();
     batches("in order", (Maker){ .count = 300, .per_epoch = 100 }, 10, 0, 0);
     batches("shuffled, some twice, with a tail", (Maker){ .count = 515, .per_epoch = 103, .shuffle = 16, .twice = 3 }, 10, 0, 4);

@@ -195,7 +195,8 @@ static int wish_settings(Wish *w)
     for (int i = 0; i < 3; i++) {
         const char *origin = origin_of(all[i].option);
         preset[i] = !strcmp(origin, "preset");
-        if (strcmp(origin, "default") && (i < 2 || config.local_crops) && set_number(&w->views, all[i].key, all[i].value))
+        if (strcmp(origin, "default") && (i < 2 || config.local_crops) &&
+            set_number(&w->views, all[i].key, all[i].value))
             return -1;
     }
     if (preset[0] && preset[1] && preset[2])

@@ -101,7 +101,7 @@ int ranks_summed(Training *t, Discrepancy *d);
 
 /* Of a run that goes on: what it keeps of that. */
 int origin_read(Training *t);
-/* What the stream's views are to be, as far as anything says so: a run that goes on, options, the architecture. */
+/* What the stream's views are to be, as far as a run that goes on, options or the architecture say. */
 int origin_wish(Training *t);
 /* Say where they are others. */
 void origin_compare(const Training *t);
