@@ -16,7 +16,7 @@ typedef struct {
 
 #define PLANNING_DEFAULTS { .recipe = "dino", .locals = -1, .blur_scale = 1 }
 #define PLANNING_OPTS(p) \
-    OPT_CHOICE("recipe", 'r', &(p)->recipe, RECIPE_NAMES, "whose views"), \
+    OPT_CHOICE("recipe", 'r', &(p)->recipe, RECIPE_NAMES, "whose views, but for what hssl-train wishes"), \
     OPT_INT("seed", 's', &(p)->seed, 0, 9e15, "N", "key of all random draws"), \
     OPT_INT("local", 'l', &(p)->locals, -1, PLAN_MAX_VIEWS - 2, "N", \
             "local views an image (-1: the recipe's)"), \
