@@ -119,6 +119,16 @@ static int check(const Recipe *before, const Recipe *after)
                    bytes_of(after) >> 20, VIEW_BYTES >> 20);
 }
 
+/* The list's word in place of opt_set()'s copy. */
+static void own_name(PlanningOptions *p, const char *before)
+{
+    char *copy = (char *)(uintptr_t)p->recipe;
+    if (copy == before)
+        return;
+    p->recipe = recipe_find(copy)->name;
+    free(copy);
+}
+
 int wish_take(const Message *hello, const Opt *opts, WishRoles as, PlanningOptions *p, Recipe *r)
 {
     Wish w;
@@ -129,10 +139,9 @@ int wish_take(const Message *hello, const Opt *opts, WishRoles as, PlanningOptio
                      check(r, &made) || fill_in(&w, opts, renders)
                  ? -1
                  : 0;
+    own_name(p, before.recipe);
     if (rc) {
         err_prefix("what the consumer wants of the views is left alone");
-        if (p->recipe != before.recipe)
-            free((void *)(uintptr_t)p->recipe); /* opt_set()'s copy */
         *p = before;
     } else {
         *r = made;

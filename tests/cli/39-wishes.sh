@@ -14,7 +14,7 @@ hssl-multicrop <load.ticket >multicrop.ticket 2>multicrop.err &
 await multicrop.ticket
 hssl-augment <multicrop.ticket >augment.ticket 2>augment.err &
 await augment.ticket
-hssl-tap -q <augment.ticket >tap.ticket 2>tap.err &
+HSSL_MESSAGES=json hssl-tap -q <augment.ticket >tap.ticket 2>tap.err &
 await tap.ticket
 
 tiny="--dim 16 --depth 1 --heads 2 --head-hidden 16 --head-bottleneck 8 --out-dim 32 --batch-size 8 --threads 1 --epochs 2"
@@ -141,11 +141,14 @@ else
 fi
 
 # Those that wait have waited by now.
-for stage in load:records multicrop:plans augment:views tap:views; do
+for stage in load:records multicrop:plans augment:views; do
     await "${stage%:*}.err" || continue
     is "hssl-${stage%:*} says that nobody has connected" "$(cat "${stage%:*}.err")" \
         "hssl-${stage%:*}: nobody has connected yet: waiting for whoever is to take these ${stage#*:}"
 done
+await tap.err
+ok 'hssl-tap, too, as an object where messages are' "grep -q '^{.*\"program\":\"hssl-tap\".*\"message\":\"nobody has connected yet: \
+waiting for whoever is to take these views\"' tap.err"
 await ticketless.err
 is 'hssl-tap that it has no ticket' "$(cat ticketless.err)" \
     'hssl-tap: no ticket has come on standard input yet: waiting for hssl-load or hssl-multicrop or hssl-augment'

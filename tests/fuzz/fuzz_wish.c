@@ -23,8 +23,6 @@ static void take(const Message *m)
               (long)r.locals * r.local_size * r.local_size) <=
          16 << 20);
     MUST(!rc || (o.recipe == recipe && o.seed == 0 && r.global_size == 224));
-    if (o.recipe != recipe)
-        free((void *)(uintptr_t)o.recipe); /* opt_set()'s copy */
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)

@@ -40,7 +40,9 @@ static Recipe made(const Message *hello, WishRoles as, const char *const given[]
     for (const Opt *p = opts; p->type; p++)
         opt_mark(opts, p->name, "default");
     for (int i = 0; given && given[i][0]; i++) {
-        if (opt_set(opts, given[i][0], given[i][1]))
+        if (!strcmp(given[i][0], "recipe"))
+            o.recipe = given[i][1]; /* opt_set() would keep a copy */
+        else if (opt_set(opts, given[i][0], given[i][1]))
             exit(1);
         opt_mark(opts, given[i][0], "flag");
     }

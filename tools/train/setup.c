@@ -19,8 +19,10 @@ ViewBatch views_shape(const BatchShape *s)
 }
 
 /* The stream decides the sizes of the views. */
-static int adopt_views(const BatchShape *s, bool resuming)
+static int adopt_views(const Training *t)
 {
+    const BatchShape *s = t->shape;
+    const char *planner = message_text(batches_welcome(t->batches), "planner", "the stage before it");
     const struct {
         const char *name;
         int64_t *value, stream;
@@ -35,13 +37,14 @@ static int adopt_views(const BatchShape *s, bool resuming)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (*sizes[i].value == sizes[i].stream)
             continue;
-        if (resuming)
+        if (t->goes_on)
             return err_set(ERR_USAGE, "%s was begun with %s %" PRId64 ", the stream has %" PRId64, options.output,
                            sizes[i].name, *sizes[i].value, sizes[i].stream);
         if (was_given(sizes[i].name))
             return err_set(ERR_USAGE,
-                           "--%s %" PRId64 ": the stream has %" PRId64 " (hssl-multicrop decides it)",
-                           sizes[i].name, *sizes[i].value, sizes[i].stream);
+                           "--%s %" PRId64 ": the stream has %" PRId64 ", and %.40s decides it: give that no option "
+                           "about views, or the same",
+                           sizes[i].name, *sizes[i].value, sizes[i].stream, planner);
         *sizes[i].value = sizes[i].stream;
     }
     return config_check(&config);
@@ -172,7 +175,7 @@ static int init_base(Training *t)
 static int know_stream(Training *t)
 {
     uint64_t records;
-    if (!(t->shape = batches_shape(t->batches)) || adopt_views(t->shape, t->goes_on) ||
+    if (!(t->shape = batches_shape(t->batches)) || adopt_views(t) ||
         ranks_check_stream(t, &records))
         return -1;
     if (t->at.records_per_epoch && t->at.records_per_epoch != records)
