@@ -6,7 +6,7 @@
 #include <string.h>
 
 static _Thread_local ErrCode last_code;
-static _Thread_local char last_text[1024];
+static _Thread_local char last_text[ERR_TEXT];
 
 int err_set(ErrCode code, const char *fmt, ...)
 {

@@ -22,6 +22,8 @@ typedef enum {
     ERR_STOP    /* a signal asked to stop */
 } ErrCode;
 
+enum { ERR_TEXT = 1024 }; /* bytes that a text takes at most, with its end */
+
 /* Record an error for this thread. Returns -1, so that `return err_set(...)` reads well. */
 int err_set(ErrCode code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

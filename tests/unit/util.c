@@ -383,5 +383,9 @@ int main(void)
     err_set(ERR_DATA, "inner");
     err_prefix("outer");
     ok(err_code() == ERR_DATA && !strcmp(err_text(), "outer: inner"), "errors nest");
+    err_prefix("%s", "outer");
+    ok(!strcmp(err_text(), "outer: inner"), "a name that is there is not put there twice");
+    err_prefix("out");
+    is_str(err_text(), "out: outer: inner", "one that only begins alike is");
     return tap_done();
 }
