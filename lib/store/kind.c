@@ -1,6 +1,7 @@
 #include "store/kind.h"
 
 #include "store/env.h"
+#include "store/pickle.h"
 #include "util/err.h"
 
 #include <errno.h>
@@ -32,7 +33,7 @@ static FileKind kind_of_store(const char *path)
 
 FileKind kind_of_file(const char *path)
 {
-    unsigned char head[24] = { 0 };
+    unsigned char head[PICKLE_HEAD] = { 0 };
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st)) {
@@ -54,10 +55,11 @@ FileKind kind_of_file(const char *path)
     }
     if (n >= 5 && !memcmp(head, "hssl/", 5))
         return KIND_TICKET;
-    if (n == sizeof head && load32(head + 16) == 0xBEEFC0DEu)
+    if (n >= 20 && load32(head + 16) == 0xBEEFC0DEu)
         return kind_of_store(path);
     if (n >= 10 && load64(head) < 100000000 && head[8] == '{')
         return KIND_SAFETENSORS;
-    err_set(ERR_DATA, "%s: neither a dataset, a run, a safetensors file nor a ticket", path);
+    if (!pickle_refuse(path, head, n > 0 ? (size_t)n : 0))
+        err_set(ERR_DATA, "%s: neither a dataset, a run, a safetensors file nor a ticket", path);
     return KIND_UNKNOWN;
 }

@@ -9,6 +9,7 @@
  * All of this is checked before a tensor is handed out. */
 #include "store/safetensors.h"
 
+#include "store/pickle.h"
 #include "util/err.h"
 #include "util/fault.h"
 
@@ -163,7 +164,9 @@ static int parse(SafeTensors *st)
     if (st->size >= 8)
         memcpy(&length, st->map, 8);
     if (st->size < 10 || length < 2 || length > HEADER_MAX || length > st->size - 8 || st->map[8] != '{')
-        return wrong(st, "", "its header's length is impossible");
+        return pickle_refuse(st->path, st->map, st->size)
+                   ? -1
+                   : wrong(st, "", "its header's length is impossible");
     st->data = 8 + (size_t)length;
     if (parse_json(st, (size_t)length))
         return -1;

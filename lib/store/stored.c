@@ -74,3 +74,41 @@ int stored_check(const StoredTensor *t)
         return err_set(ERR_DATA, "%s: no data", t->name);
     return 0;
 }
+
+static float from_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* IEEE half precision; 0x1p-24 is the smallest subnormal's value, and 112 the difference of the biases. */
+static float from_half(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
+    if (!exponent)
+        return (sign ? -0x1p-24f : 0x1p-24f) * (float)fraction;
+    return from_bits(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13);
+}
+
+int stored_to_f32(const StoredTensor *t, float *out)
+{
+    size_t n = t->bytes / stored_type_size(t->dtype);
+    const uint16_t *half = t->data;
+    const double *wide = t->data;
+    if (t->dtype == STORED_F32 && n)
+        memcpy(out, t->data, t->bytes);
+    else if (t->dtype == STORED_F16)
+        for (size_t i = 0; i < n; i++)
+            out[i] = from_half(half[i]);
+    else if (t->dtype == STORED_BF16)
+        for (size_t i = 0; i < n; i++)
+            out[i] = from_bits((uint32_t)half[i] << 16);
+    else if (t->dtype == STORED_F64)
+        for (size_t i = 0; i < n; i++)
+            out[i] = (float)wide[i];
+    else if (t->dtype != STORED_F32)
+        return err_set(ERR_DATA, "%s: elements of type %s, not of real numbers", t->name,
+                       stored_type_name(t->dtype));
+    return 0;
+}

@@ -36,6 +36,10 @@ size_t stored_type_size(StoredType t); /* bytes of an element */
  * dimensions, an unknown type, or overflow. */
 int64_t stored_count(StoredType dtype, int ndim, const int64_t *shape, size_t *bytes);
 
+/* The elements of a tensor of F64, F32, F16 or BF16 as F32, rounded to the nearest; out: room for all of
+ * them. -1 with ERR_DATA for the other types. */
+int stored_to_f32(const StoredTensor *t, float *out) __attribute__((warn_unused_result));
+
 /* dtype, shape and bytes agree and there is a name: 0, else -1 with ERR_DATA. Does not read the data. */
 int stored_check(const StoredTensor *t) __attribute__((warn_unused_result));
 

@@ -1,6 +1,5 @@
 #include "train/saving.h"
 
-#include "store/safetensors.h"
 #include "stream/batch.h"
 #include "tensor/backend.h"
 #include "util/err.h"
@@ -319,23 +318,4 @@ Teacher *saving_teacher(Run *run, int64_t step, const TrainConfig *c, Progressio
     state_free(&l);
     checkpoint_close(cp);
     return t;
-}
-
-static int look_up_file(void *arg, const char *name, StateTensor *found)
-{
-    const StoredTensor *got = safetensors_get(arg, name);
-    return got ? fill(got, found) : -1;
-}
-
-int saving_init_from(const char *path, Student *s)
-{
-    StateList l = { 0 };
-    SafeTensors *st = safetensors_open(path);
-    if (!st)
-        return -1;
-    int rc = network_backbone_state(student_network(s), "", &l) || state_load(&l, look_up_file, st) ? -1 : 0;
-    rc = rc || safetensors_intact(st) ? -1 : (int)(safetensors_count(st) - l.count);
-    state_free(&l);
-    safetensors_close(st);
-    return rc < 0 ? err_prefix("%s", path) : rc;
 }

@@ -40,8 +40,4 @@ int saving_read(Run *run, Student *s, Teach *t, Progression *p);
  * failure. */
 Teacher *saving_teacher(Run *run, int64_t step, const TrainConfig *c, Progression *p);
 
-/* Set the student's base model from a safetensors file with timm's names. Returns how many tensors of the
- * file were not wanted, or -1. */
-int saving_init_from(const char *path, Student *s);
-
 #endif

@@ -1,10 +1,12 @@
 /* lib/store: safetensors files, sound and unsound. */
 #include "../tap.h"
 
+#include "store/kind.h"
 #include "store/safetensors.h"
 #include "util/err.h"
 #include "util/rng.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +122,76 @@ static void test_unsound(void)
     ok(!safetensors_open("/nonexistent/x") && err_code() == ERR_ABSENT, "no file");
 }
 
+/* What torch.save writes says how it is converted, to whoever opens it. */
+static void test_pickles(void)
+{
+    static const unsigned char old[] = "\x80\2\x8a\12\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\2M\xe9\3.";
+    static const unsigned char zip[] = "PK\3\4\0\0\10\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\20\0\0\0"
+                                      "archive/data.pkl..";
+    unsigned char other[sizeof zip];
+    memcpy(other, zip, sizeof zip);
+    other[30] = other[45] = 'x';
+    const struct {
+        const void *bytes;
+        size_t n;
+        bool pickle;
+        const char *what;
+    } files[] = {
+        { old, sizeof old - 1, true, "a pickle of before PyTorch 1.6" },
+        { zip, sizeof zip - 1, true, "one in a zip" },
+        { zip, 44, false, "half a zip" },
+        { other, sizeof other - 1, false, "a zip of something else" },
+        { old, 12, false, "half a pickle" },
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        write_file(files[i].bytes, files[i].n);
+        SafeTensors *st = safetensors_open(path);
+        bool said = strstr(err_text(), "python3 -c 'import");
+        ok(!st && err_code() == ERR_DATA && files[i].pickle == said, "%s: %.80s", files[i].what, err_text());
+        FileKind kind = kind_of_file(path);
+        said = strstr(err_text(), "weights.safetensors");
+        ok(kind == KIND_UNKNOWN && files[i].pickle == said, "and whoever asks what it is hears the same");
+    }
+}
+
+/* Every half, against its meaning in whole powers of two; and the upper halves of floats. */
+static void test_types(void)
+{
+    static uint16_t half[65536];
+    static float got[65536];
+    long wrong = 0, wrong_bf16 = 0;
+    for (int i = 0; i < 65536; i++)
+        half[i] = (uint16_t)i;
+    StoredTensor t = { .name = "h", .dtype = STORED_F16, .ndim = 1, .shape = { 65536 } };
+    t.data = half;
+    t.bytes = sizeof half;
+    ok(!stored_to_f32(&t, got), "fp16");
+    for (int i = 0; i < 65536; i++) {
+        int exponent = i >> 10 & 31, fraction = i & 1023;
+        double x = exponent == 31 ? fraction ? NAN : INFINITY
+                   : exponent     ? ldexp(1024 + fraction, exponent - 25)
+                                  : ldexp(fraction, -24);
+        wrong += isnan(x) ? !isnan(got[i])
+                          : (double)got[i] != (i >> 15 ? -x : x) || !signbit(got[i]) != !(i >> 15);
+    }
+    is_int(wrong, 0, "every one of them is what it means");
+    t.dtype = STORED_BF16;
+    ok(!stored_to_f32(&t, got), "bf16");
+    for (int i = 0; i < 65536; i++) {
+        uint32_t bits;
+        memcpy(&bits, &got[i], 4);
+        wrong_bf16 += bits != (uint32_t)i << 16;
+    }
+    is_int(wrong_bf16, 0, "is the upper half of a float");
+    const double wide[] = { 0.1, -1e300 };
+    t = (StoredTensor){ .name = "d", .dtype = STORED_F64, .ndim = 1, .shape = { 2 } };
+    t.data = wide;
+    t.bytes = sizeof wide;
+    ok(!stored_to_f32(&t, got) && got[0] == 0.1f && got[1] == -INFINITY, "fp64 is rounded");
+    t.dtype = STORED_I64;
+    ok(stored_to_f32(&t, got) < 0 && err_code() == ERR_DATA, "whole numbers are not real ones");
+}
+
 /* Reads what it was given: the sanitizers see a wrong pointer. */
 static int touch(const StoredTensor *t, void *arg)
 {
@@ -167,6 +239,8 @@ int main(void)
     snprintf(path, sizeof path, "%s/x.safetensors", dir);
     test_round_trip();
     test_unsound();
+    test_pickles();
+    test_types();
     test_damage();
     unlink(path);
     ok(!mkfifo(path, 0600) && !safetensors_open(path) && err_code() == ERR_DATA, "a pipe that nobody writes to");

@@ -3,6 +3,7 @@
 
 #include "stream/stage.h"
 #include "tensor/backend.h"
+#include "train/initfrom.h"
 #include "util/err.h"
 #include "util/output.h"
 
@@ -115,7 +116,7 @@ void give_up(Training *t)
     int status = stream_status();
     bool asked = err_code() == ERR_STOP;
     const char *remedy = memory_remedy();
-    char why[512];
+    char why[ERR_TEXT];
     snprintf(why, sizeof why, "%s", err_text());
     if (group_check(t->group) == 0) {
         if (!asked)
@@ -162,14 +163,28 @@ static int open_run(Training *t)
     return 0;
 }
 
+static void say_init(const InitFrom *from)
+{
+    char rest[160] = "";
+    if (from->rest)
+        snprintf(rest, sizeof rest, "; %zu others, such as %.80s, are left", from->rest, from->other);
+    log_info("base model from %s: %zu tensors%s%s%s%s", options.init_from, from->taken,
+             *from->prefix ? ", their names without " : "", from->prefix,
+             from->converted ? ", as fp32" : "", rest);
+    if (from->grid_to != from->grid_from)
+        log_info("position embedding resized from %d x %d to %d x %d patches (bicubic)", from->grid_from,
+                 from->grid_from, from->grid_to, from->grid_to);
+}
+
 static int init_base(Training *t)
 {
     if (!options.init_from || t->resuming || !is_first(t))
         return 0;
-    int rest = saving_init_from(options.init_from, t->student);
-    if (rest >= 0)
-        log_info("base model from %s%s", options.init_from, rest ? " (which holds other tensors too)" : "");
-    return rest < 0 ? -1 : 0;
+    InitFrom from;
+    if (init_from(options.init_from, t->student, &from))
+        return err_prefix("--init-from");
+    say_init(&from);
+    return 0;
 }
 
 static int know_stream(Training *t)
