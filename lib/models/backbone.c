@@ -9,11 +9,11 @@ static const BackboneViews small_views = { .global_size = 32, .local_size = 16, 
                                            .local_scale = { 0.15, 0.4 }, .blur_scale = 0 };
 
 static const BackboneKind kinds[] = {
-    { "vit_nano", { .dim = 128, .depth = 6, .heads = 2 }, &vit_family, &small_views },
-    { "vit_tiny", { .dim = 192, .depth = 12, .heads = 3 }, &vit_family, NULL },
-    { "vit_small", { .dim = 384, .depth = 12, .heads = 6 }, &vit_family, NULL },
-    { "vit_base", { .dim = 768, .depth = 12, .heads = 12 }, &vit_family, NULL },
-    { "vit_large", { .dim = 1024, .depth = 24, .heads = 16 }, &vit_family, NULL },
+    { "vit_nano", { .dim = 128, .depth = 6, .heads = 2 }, &vit_family, &small_views, "vit_tiny_patch16_224" },
+    { "vit_tiny", { .dim = 192, .depth = 12, .heads = 3 }, &vit_family, NULL, "vit_tiny_patch16_224" },
+    { "vit_small", { .dim = 384, .depth = 12, .heads = 6 }, &vit_family, NULL, "vit_small_patch16_224" },
+    { "vit_base", { .dim = 768, .depth = 12, .heads = 12 }, &vit_family, NULL, "vit_base_patch16_224" },
+    { "vit_large", { .dim = 1024, .depth = 24, .heads = 16 }, &vit_family, NULL, "vit_large_patch16_224" },
 };
 
 enum { KINDS = sizeof kinds / sizeof *kinds };

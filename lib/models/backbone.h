@@ -27,6 +27,7 @@ typedef struct {
     BackboneDims dims;
     const BackboneFamily *family;
     const BackboneViews *views; /* NULL: the recipe's do */
+    const char *timm; /* what timm.create_model builds it from, by arguments (train/timm.h) */
 } BackboneKind;
 
 const BackboneKind *backbone_find(const char *name); /* NULL with ERR_ABSENT */

@@ -143,6 +143,8 @@ typedef struct {
 } PatchArgs;
 
 /* Pixels [batch,h,w,3] -> [batch,3,h,w] of `type`: (x / 255 - mean) / std with ImageNet's mean and deviation. */
+#define IMAGE_MEAN { 0.485, 0.456, 0.406 }
+#define IMAGE_DEVIATION { 0.229, 0.224, 0.225 }
 typedef struct {
     DType type;
     int64_t batch, h, w;

@@ -18,6 +18,14 @@ hssl-info "$T/base.safetensors" >"$T/info"
 for name in cls_token pos_embed patch_embed.proj.weight blocks.0.attn.qkv.weight blocks.1.mlp.fc2.bias norm.weight; do
     ok "has $name" "grep -q ' $name ' $T/info"
 done
+meta() { sed -n "s/^  $1 = //p" "$T/info"; }
+is "timm's name" "$(meta architecture)" vit_tiny_patch16_224
+is 'what the model has otherwise' "$(meta model_args)" \
+    '{"img_size":16,"patch_size":4,"embed_dim":128,"depth":2,"num_heads":2,"num_classes":0,"class_token":true,"global_pool":"token"}'
+is 'how its images are prepared' "$(meta pretrained_cfg)" \
+    "$(printf %s '{"input_size":[3,16,16],"fixed_input_size":true,"interpolation":"bicubic","crop_pct":1,"crop_mode":"center",' \
+        '"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225],"num_classes":0,"first_conv":"patch_embed.proj","classifier":"head"}')"
+is 'resized to what hssl-knn resizes to' "$(meta resize)" 16
 ok 'and nothing of the heads' '! grep F32 $T/info | grep -qE "aux|head|projection|backbone|teacher"'
 ok 'the heads on demand' \
     'hssl-export --with-aux --with-heads $T/run.db $T/all.safetensors && hssl-info $T/all.safetensors >$T/all &&
@@ -28,6 +36,25 @@ fails 1 'a step without checkpoint' 'hssl-export --step 3 $T/run.db $T/x.safeten
 ok 'which leaves nothing behind' '[ ! -e $T/x.safetensors ]'
 fails 1 'does not overwrite' 'hssl-export $T/run.db $T/s.safetensors' 'force'
 ok 'unless told to' 'hssl-export --force $T/run.db $T/s.safetensors && cmp $T/s.safetensors $T/base.safetensors'
+
+# A folder for timm.create_model('local-dir:DIR').
+ok 'a folder for timm' 'hssl-export $T/run.db --timm $T/timm'
+is 'of two files' "$(ls "$T/timm")" "config.json
+model.safetensors"
+ok 'the weights are the same' 'cmp $T/timm/model.safetensors $T/base.safetensors'
+is 'and so is what is said of them' "$(tr -d ' \n' <"$T/timm/config.json")" \
+    "{\"architecture\":\"vit_tiny_patch16_224\",\"num_classes\":0,\"num_features\":128,\"global_pool\":\"token\",\"model_args\":$(meta model_args),\"pretrained_cfg\":$(meta pretrained_cfg)}"
+fails 1 'which does not replace one' 'hssl-export $T/run.db --timm $T/timm' 'model.safetensors: there already; --force'
+rm "$T/timm/model.safetensors"
+fails 1 'nor a part of one' 'hssl-export $T/run.db --timm $T/timm' 'config.json: there already'
+is 'and then writes nothing' "$(ls "$T/timm")" config.json
+ok 'unless told to' 'hssl-export -f $T/run.db --timm $T/timm && cmp $T/timm/model.safetensors $T/base.safetensors'
+fails 1 'one that fails' 'hssl-export --step 3 $T/run.db --timm $T/failed' 'step 3'
+ok 'leaves no folder' '[ ! -e $T/failed ]'
+fails 1 'a folder within none' 'hssl-export $T/run.db --timm $T/none/timm' 'none/timm'
+fails 2 'a folder and a file' 'hssl-export $T/run.db $T/x.safetensors --timm $T/timm2' 'no file'
+fails 2 'heads, which timm would not take' 'hssl-export --with-heads $T/run.db --timm $T/timm2' 'base model alone'
+fails 2 'neither' 'hssl-export $T/run.db' 'file to write'
 
 ok 'a pipe and a device are written to' \
     'hssl-export $T/run.db /dev/stdout | cmp - $T/base.safetensors && hssl-export $T/run.db /dev/null && [ -c /dev/null ]'

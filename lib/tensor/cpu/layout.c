@@ -7,7 +7,7 @@ static int normalize_u8(Backend *be, const NormalizeArgs *a)
 {
     (void)be;
     int64_t h = a->h, w = a->w;
-    static const float mean[3] = { 0.485f, 0.456f, 0.406f }, deviation[3] = { 0.229f, 0.224f, 0.225f };
+    static const float mean[3] = IMAGE_MEAN, deviation[3] = IMAGE_DEVIATION;
     float table[3][256];
     for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++)

@@ -7,7 +7,7 @@
 /* N neighbouring pixels a thread, and a block has pixels of one image only. */
 template <typename T, int N> __global__ void k_normalize_u8(NormalizeArgs a)
 {
-    const float mean[3] = { 0.485f, 0.456f, 0.406f }, deviation[3] = { 0.229f, 0.224f, 0.225f };
+    const float mean[3] = IMAGE_MEAN, deviation[3] = IMAGE_DEVIATION;
     int64_t plane = a.h * a.w, at = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * N;
     if (at >= plane)
         return;
