@@ -1,10 +1,20 @@
 #!/bin/sh
 # The whole of HSSL on images drawn on the spot: a ViT learns from a ConvNeXt head, without labels and
-# without a download, in a few minutes on two cores. Leaves everything in demo/ (or DEMO_DIR).
+# without a download, in a few minutes on two cores.
 #
 #   make demo                      or, with the tools in PATH:  sh pipelines/demo.sh
 #   DEMO_EPOCHS=30 DEMO_IMAGES=4000 make demo
+#
+#   DEMO_DIR=demo       where everything is left; a run that is there is replaced
+#   DEMO_IMAGES=2000    images to learn from
+#   DEMO_EPOCHS=14      epochs
 set -eu
+help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+case $#:${1-} in
+0:) ;;
+1:--help) help && exit ;;
+*) help >&2 && exit 2 ;;
+esac
 dir=${DEMO_DIR:-demo}
 images=${DEMO_IMAGES:-2000}
 epochs=${DEMO_EPOCHS:-14}
