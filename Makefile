@@ -7,7 +7,7 @@
 #   CC=clang      another compiler           DEBUG=1   -O1 with symbols
 #   SAN=1         address and undefined-behaviour sanitizers
 #   FUZZ=1        the same with clang's coverage for `make fuzz`, which sets it
-#   WERROR=1      warnings are errors        PREFIX= DESTDIR=   for install
+#   WERROR=1      warnings are errors        PREFIX= DESTDIR=   for (un)install
 #   CUDA=0        leave the CUDA backend out, though the toolkit is there
 #   CUDA_ARCHS="80 90"   GPUs to compile for; PTX of the last one is added
 #   MPI=0         leave the sums over ranks by MPI out, though mpicc is there
@@ -92,7 +92,7 @@ GOLDOBJ  := $(GOLDSRC:%.c=$B/obj/%.o)
 LIBHSSL  := $B/libhssl.a
 TAP      := $B/obj/tests/tap.o $B/obj/tests/device.o
 
-.PHONY: all deps check check-run siege check-gpu show-gpu demo bench bench-gpu bench-learn install clean help completions
+.PHONY: all deps check check-run siege check-gpu show-gpu demo bench bench-gpu bench-learn install uninstall clean help completions
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -323,6 +323,14 @@ install-files:
 	    install -m 644 man/man$$s/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit 1; \
 	done
 	sh shell/install.sh $(DESTDIR)$(PREFIX)
+
+# Its files by their names; the directories are the system's, but for one.
+uninstall:  ## remove what make install wrote below PREFIX
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/, \
+	    $(foreach t,$(notdir $(TOOLS)),bin/$t share/bash-completion/completions/$t share/zsh/site-functions/_$t \
+	        share/fish/vendor_completions.d/$t.fish) \
+	    $(MANUALS:man/%=share/man/%) lib/hssl/hssl-cuda.so lib/hssl/hssl-mpi.so)
+	[ ! -d $(DESTDIR)$(PREFIX)/lib/hssl ] || rmdir --ignore-fail-on-non-empty $(DESTDIR)$(PREFIX)/lib/hssl
 
 clean:  ## remove build/
 	rm -rf build

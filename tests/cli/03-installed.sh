@@ -39,7 +39,20 @@ if make -q all >"$T/make" 2>&1; then
     is 'there are programs, pages and completions' \
         "$(for d in bin/ share/man/man1/ share/bash-completion/ share/zsh/ share/fish/; do grep -q " $d" "$T/files" && printf '%s ' "$d"; done)" \
         'bin/ share/man/man1/ share/bash-completion/ share/zsh/ share/fish/ '
+
+    # Exactly that goes away again.
+    for f in bin/hssl-other bin/other share/man/man1/other.1 lib/hssl/other.so; do
+        echo "not ours" >"$T/root/usr/$f"
+        echo "$f"
+    done | sort >"$T/others"
+    make uninstall DESTDIR="$T/root" PREFIX=/usr >"$T/make" 2>&1
+    is 'make uninstall leaves what it did not install' "$? $(find "$T/root" ! -type d -printf '%P\n' | sed 's|^usr/||' | sort)" \
+        "0 $(cat "$T/others")"
+    rm "$T/root/usr/lib/hssl/other.so"
+    make uninstall DESTDIR="$T/root" PREFIX=/usr >"$T/make" 2>&1
+    is 'where nothing is installed it is content' "$? $([ -e "$T/root/usr/lib/hssl" ] && echo there)" '0 '
 else
     skip 'modes of what is installed' 'not all is built'
 fi
+ok 'make help names it' 'make help | grep -q "^  uninstall  *remove"'
 done_testing
