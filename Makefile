@@ -81,7 +81,7 @@ BENCHSRC := $(wildcard tests/bench/*.c)
 BENCHES  := $(BENCHSRC:tests/bench/%.c=$B/bench/%)
 FUZZSRC  := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZERS  := $(FUZZSRC:tests/fuzz/%.c=$B/fuzz/%)
-FUZZOBJ  := $B/obj/tests/fuzz/input.o $B/obj/tests/fuzz/damage.o
+FUZZOBJ  := $(addprefix $B/obj/tests/fuzz/,input.o damage.o second_reader.o)
 MPI_SO   := $(if $(filter 1,$(MPI)),$B/hssl-mpi.so)
 CUDA_SO  := $(if $(filter 1,$(SAN) $(FUZZ)),,$(if $(filter 1,$(CUDA)),$B/hssl-cuda.so))
 MANUALS  := $(wildcard man/man*/*.[157])
@@ -135,11 +135,14 @@ $B/tests/golden: $(GOLDOBJ) $(TAP) $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$B/tests/%: $B/obj/tests/unit/%.o $(TAP) $(LIBHSSL)
+# What a unit test has beside its own file.
+WITH_stream_exhaust := zmtp.o
+WITH_stream_hostile := zmtp.o
+WITH_stream_second  := fuzz/second_reader.o fuzz/input.o
+
+$B/tests/%: $B/obj/tests/unit/%.o $$(addprefix $B/obj/tests/,$$(WITH_$$*)) $(TAP) $(LIBHSSL)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-
-$B/tests/stream_exhaust $B/tests/stream_hostile: $B/obj/tests/zmtp.o
 
 $B/gpu/%: $B/obj/tests/gpu/%.o $B/obj/tests/gpu/both.o $(TAP) $(LIBHSSL)
 	@mkdir -p $(@D)

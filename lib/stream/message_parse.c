@@ -1,4 +1,6 @@
-/* The one reader of foreign messages: a cursor over msgpack bytes that never believes a count. */
+/* The one reader of foreign messages: a cursor over msgpack bytes that never believes a count, where
+ * msgpack-c's unpacker sets memory aside for what a count announces. tests/fuzz/second_reader.h holds one to
+ * the other. */
 #include "stream/message_internal.h"
 
 #include "stream/ticket.h"
@@ -271,6 +273,7 @@ static int get_tensor(Cursor *c, Message *m)
         } else if (is(&key, "dtype")) {
             if (want(c, &x, K_STR, 16, "dtype"))
                 return -1;
+            dtype = -1;
             for (int d = 0; d < MSG_DTYPES; d++)
                 if (is(&x, msg_dtype_name((MsgDtype)d)))
                     dtype = d;

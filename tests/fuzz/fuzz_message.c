@@ -1,6 +1,8 @@
 /* Stream messages. Input: number of frames (1; 255: the rest is a pack), length of the header (2), length of each
- * frame (2), header, frames. What was parsed is used as the programs do, and must survive being sent on. */
+ * frame (2), header, frames. What was parsed is used as the programs do, and must survive being sent on; msgpack-c's
+ * unpacker must agree about all of it. */
 #include "fuzz.h"
+#include "second_reader.h"
 
 #include "stream/message.h"
 #include "stream/pack.h"
@@ -47,13 +49,35 @@ static void send_on(const Message *m)
     message_clear(&facts);
 }
 
+static void agree(const SecondInput *in, int ours, const Message *m)
+{
+    const char *what;
+    MUST(second_reader(in, ours, m, &what) != SECOND_DISAGREES);
+}
+
+/* The record of a pack that begins at `at`. */
+static void agree_in_pack(const uint8_t *pack, size_t n, size_t at, int ours, const Message *m)
+{
+    FuzzInput in = { pack + at, pack + n };
+    size_t header = fuzz_take(&in, 4), data = fuzz_take(&in, 4), left = (size_t)(in.end - in.at);
+    if (header > left || data > left - header)
+        return;
+    MsgFrame whole = { (uint8_t *)(uintptr_t)in.at + header, data };
+    agree(&(SecondInput){ .header = in.at, .n = header, .frames = &whole, .count = -1 }, ours, m);
+}
+
 static void unpack(FuzzInput *in)
 {
     Message m;
-    size_t n, at = 0;
+    size_t n, at = 0, from = 4;
+    int rc;
     uint8_t *pack = fuzz_block(in, SIZE_MAX, &n);
     if (pack_is(pack, n))
-        while (pack_next(pack, n, &at, &m) > 0) {
+        while ((rc = pack_next(pack, n, &at, &m))) {
+            agree_in_pack(pack, n, from, rc < 0 ? -1 : 0, &m);
+            if (rc < 0)
+                break;
+            from = at;
             use(&m);
             send_on(&m);
             message_clear(&m);
@@ -79,7 +103,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     uint8_t *header = fuzz_block(&in, header_size, &n);
     for (uint32_t i = 0; i < count; i++)
         frames[i].data = fuzz_block(&in, length[i], &frames[i].size);
-    if (!message_parse(header, n, frames, (int)count, &m)) {
+    int rc = message_parse(header, n, frames, (int)count, &m);
+    agree(&(SecondInput){ .header = header, .n = n, .frames = frames, .count = (int)count }, rc, &m);
+    if (!rc) {
         use(&m);
         send_on(&m);
     }
