@@ -37,7 +37,8 @@ int image_probe(const void *bytes, size_t n, ImageInfo *info);
 /* Decode to RGB as Pillow's open(...).convert("RGB"): gray, CMYK, palette, alpha (dropped) and 16-bit pictures
  * included (16-bit colours lose the low byte; 16-bit gray without alpha is clipped at 255, as Pillow does); an EXIF
  * orientation is not applied. JPEG: accurate integer DCT, fancy upsampling. A picture whose
- * data end early is an error that says at which byte. */
+ * data end before all its pixels are known is an error that says at which byte; an end marker, a checksum or anything else
+ * that is missing or wrong behind them is none. */
 int image_decode(const void *bytes, size_t n, Image *im);
 
 /* The same into memory kept from call to call: *capacity bytes at im->rgb, grown as needed. scale: the decoder may

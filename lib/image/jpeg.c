@@ -16,7 +16,8 @@
 typedef struct {
     struct jpeg_error_mgr base;
     jmp_buf back;
-    bool truncated;
+    bool ended; /* the data did, before the end marker */
+    bool lacks; /* bits of some block were not there */
     char text[JMSG_LENGTH_MAX];
 } ErrorManager;
 
@@ -27,14 +28,31 @@ static void error_exit(j_common_ptr info)
     longjmp(e->back, 1);
 }
 
-/* Warnings are tolerated, as Pillow does, but for the end of the data. */
+/* Warnings are tolerated, as Pillow does, but for data that end while pixels are missing. libjpeg reads ahead, so that the
+ * end alone tells nothing; it is the second of these warnings that says that bits were wanted and not there. */
 static void note_message(j_common_ptr info, int level)
 {
     ErrorManager *e = (ErrorManager *)info->err;
-    if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) {
-        e->truncated = true;
+    if (level >= 0)
+        return;
+    e->ended |= info->err->msg_code == JWRN_JPEG_EOF;
+    e->lacks |= info->err->msg_code == JWRN_HIT_MARKER;
+    if (e->ended && e->lacks)
         error_exit(info);
+}
+
+/* Scans that never came are met by no warning: go back with an error if the data ended before all of them. */
+static void want_all_scans(j_decompress_ptr d)
+{
+    ErrorManager *e = (ErrorManager *)d->err;
+    bool all = !d->arith_code; /* whose decoder takes zeros for what is missing, and keeps quiet */
+    for (int c = 0; c < d->num_components; c++) {
+        all = all && d->comp_info[c].quant_table; /* set by the first scan of the component */
+        for (int k = 0; d->progressive_mode && k < DCTSIZE2; k++)
+            all = all && d->coef_bits[c][k] == 0; /* known to the last bit */
     }
+    if (e->ended && !all)
+        error_exit((j_common_ptr)d);
 }
 
 static void count_scans(j_common_ptr info)
@@ -53,15 +71,17 @@ static void error_manager_init(ErrorManager *e)
     jpeg_std_error(&e->base);
     e->base.error_exit = error_exit;
     e->base.emit_message = note_message;
-    e->truncated = false;
+    e->ended = e->lacks = false;
     e->text[0] = 0;
 }
 
 static int jpeg_fail(const ErrorManager *e, size_t n)
 {
-    if (e->truncated)
+    if (e->base.msg_code == JERR_OUT_OF_MEMORY)
+        return err_set(ERR_MEMORY, "JPEG: %s", e->text);
+    if (e->ended)
         return err_set(ERR_DATA, "JPEG truncated at byte %zu", n);
-    return err_set(e->base.msg_code == JERR_OUT_OF_MEMORY ? ERR_MEMORY : ERR_DATA, "JPEG: %s", e->text);
+    return err_set(ERR_DATA, "JPEG: %s", e->text);
 }
 
 int jpeg_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
@@ -131,6 +151,7 @@ int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *ca
         return -1;
     }
     jpeg_start_decompress(&d);
+    want_all_scans(&d); /* of several all were read by now; the only one is, when its rows are */
     if (cmyk && !(inks = malloc((size_t)im->w * 4))) {
         jpeg_destroy_decompress(&d);
         return err_set(ERR_MEMORY, "image of %d x %d pixels: out of memory", im->w, im->h);
@@ -142,6 +163,7 @@ int jpeg_decode(const uint8_t *bytes, size_t n, int scale, Image *im, size_t *ca
         if (cmyk)
             cmyk_to_rgb(inks, row, im->w);
     }
+    want_all_scans(&d);
     jpeg_destroy_decompress(&d);
     free(inks);
     return 0;
@@ -184,12 +206,14 @@ int jpeg_decode_tiles(const uint8_t *bytes, size_t n, int scale, int64_t bottom,
     if (!tiles_reserve(t, (int)d.output_width, (int)d.output_height, room) &&
         room_get(rows, TILE_ROWS * stride + (size_t)d.output_width * 4)) {
         jpeg_start_decompress(&d);
+        want_all_scans(&d);
         /* Below `bottom` nothing is wanted. That the picture is whole is known only at its end: if its end is not
          * where it should be, go and see. */
         bool ends = n >= 4 && bytes[n - 2] == 0xff && bytes[n - 1] == JPEG_EOI;
         int64_t to = ends && bottom < t->h ? bottom : t->h;
         for (int y = 0; y < to; y += TILE_ROWS)
             tiles_put(t, y, rows->p, (int64_t)stride, next_rows(&d, cmyk, rows->p, stride));
+        want_all_scans(&d);
         rc = 0;
     }
     jpeg_destroy_decompress(&d);

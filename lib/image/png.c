@@ -5,6 +5,7 @@
 #include <png.h>
 #include <setjmp.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,11 @@ typedef struct {
     size_t n, at;
     uint8_t *out;
     size_t capacity;
-    bool truncated, no_memory;
+    Image *im; /* to be decoded to, and its capacity */
+    size_t *room;
+    bool began, end;       /* the head was read; so was the end chunk */
+    bool interlaced, clip; /* clip: rows are gray of 16 bits */
+    bool truncated, no_memory, refused;
     char text[128];
 } PngState;
 
@@ -36,7 +41,7 @@ static void release(png_structp png, void *p)
 static void on_error(png_structp png, png_const_charp text)
 {
     PngState *s = png_get_error_ptr(png);
-    strncpy(s->text, text, sizeof s->text - 1);
+    snprintf(s->text, sizeof s->text, "%s", text);
     png_longjmp(png, 1);
 }
 
@@ -61,7 +66,7 @@ static int png_fail(const PngState *s)
 {
     if (s->truncated)
         return err_set(ERR_DATA, "PNG truncated at byte %zu", s->n);
-    return err_set(s->no_memory ? ERR_MEMORY : ERR_DATA, "PNG: %s", s->text);
+    return err_set(s->no_memory ? ERR_MEMORY : ERR_DATA, "PNG: %s", *s->text ? s->text : "damaged: pixels are missing");
 }
 
 static png_structp reader_new(PngState *s, png_infop *info)
@@ -76,7 +81,6 @@ static png_structp reader_new(PngState *s, png_infop *info)
         png_destroy_read_struct(&png, info, NULL);
         return NULL;
     }
-    png_set_read_fn(png, s, read_bytes);
     png_set_user_limits(png, 1 << 20, 1 << 20);
     png_set_chunk_malloc_max(png, 16 << 20);
     /* What is no pixel is passed over unread: compressed texts and profiles may unfold to gigabytes. */
@@ -95,6 +99,7 @@ int png_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
         png_destroy_read_struct(&png, &head, NULL);
         return png_fail(&s);
     }
+    png_set_read_fn(png, &s, read_bytes);
     png_read_info(png, head);
     *info = (ImageInfo){ IMAGE_PNG, (int)png_get_image_width(png, head), (int)png_get_image_height(png, head) };
     png_destroy_read_struct(&png, &head, NULL);
@@ -111,41 +116,81 @@ static void deep_gray_to_rgb(uint8_t *row, int w)
     }
 }
 
-int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity)
+/* ---- libpng tells of what it has as the bytes come in: so, at their end, it is known whether pixels are missing. */
+
+static void on_head(png_structp png, png_infop info)
 {
-    PngState s = { .bytes = bytes, .n = n };
-    png_infop info;
-    png_structp png = reader_new(&s, &info);
-    if (!png)
-        return err_set(ERR_MEMORY, "PNG: out of memory");
-    if (setjmp(png_jmpbuf(png))) {
-        png_destroy_read_struct(&png, &info, NULL);
-        return png_fail(&s);
+    PngState *s = png_get_progressive_ptr(png);
+    int w = (int)png_get_image_width(png, info), h = (int)png_get_image_height(png, info);
+    bool deep = png_get_bit_depth(png, info) == 16;
+    if (image_reserve(s->im, w, h, s->room)) {
+        s->refused = true;
+        png_error(png, "size");
     }
-    png_read_info(png, info);
-    if (image_reserve(im, (int)png_get_image_width(png, info), (int)png_get_image_height(png, info), capacity)) {
-        png_destroy_read_struct(&png, &info, NULL);
-        return -1;
-    }
-    bool deep_gray = png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16;
-    if (!deep_gray) {
+    s->clip = deep && png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY;
+    if (!s->clip) {
         png_set_strip_16(png);
         png_set_palette_to_rgb(png);
         png_set_expand_gray_1_2_4_to_8(png);
         png_set_gray_to_rgb(png);
         png_set_strip_alpha(png);
     }
-    int passes = png_set_interlace_handling(png);
+    png_set_interlace_handling(png);
     png_read_update_info(png, info);
-    if (png_get_rowbytes(png, info) != (size_t)im->w * (deep_gray ? 2 : 3))
+    if (png_get_rowbytes(png, info) != (size_t)w * (s->clip ? 2 : 3))
         png_error(png, "rows are not 8-bit RGB");
-    while (passes--)
-        for (int y = 0; y < im->h; y++)
-            png_read_row(png, im->rgb + (size_t)y * (size_t)im->w * 3, NULL);
-    png_read_end(png, NULL);
-    for (int y = 0; deep_gray && y < im->h; y++)
-        deep_gray_to_rgb(im->rgb + (size_t)y * (size_t)im->w * 3, im->w);
+    s->interlaced = png_get_interlace_type(png, info) != PNG_INTERLACE_NONE;
+    s->began = true;
+}
+
+static void on_row(png_structp png, png_bytep row, png_uint_32 y, int pass)
+{
+    PngState *s = png_get_progressive_ptr(png);
+    (void)pass;
+    if (row)
+        png_progressive_combine_row(png, s->im->rgb + (size_t)y * (size_t)s->im->w * 3, row);
+}
+
+static void on_end(png_structp png, png_infop info)
+{
+    PngState *s = png_get_progressive_ptr(png);
+    (void)info;
+    s->end = true;
+}
+
+/* Whether every row has come. */
+static bool has_pixels(png_structp png, const PngState *s)
+{
+    enum { PASSES = 7 };
+    return s->began && (s->interlaced ? png_get_current_pass_number(png) == PASSES
+                                      : png_get_current_row_number(png) == (png_uint_32)s->im->h);
+}
+
+/* Read all there is. What is wrong behind the pixels' data is of no concern. */
+static bool read_all(png_structp png, png_infop info, PngState *s)
+{
+    enum { IDAT = 0x49444154 };
+    if (setjmp(png_jmpbuf(png)))
+        return has_pixels(png, s) && png_get_io_chunk_type(png) != IDAT;
+    png_set_progressive_read_fn(png, s, on_head, on_row, on_end);
+    png_process_data(png, info, (png_bytep)s->bytes, s->n);
+    s->truncated = !s->end;
+    return has_pixels(png, s);
+}
+
+int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity)
+{
+    PngState s = { .bytes = bytes, .n = n, .im = im, .room = capacity };
+    png_infop info;
+    png_structp png = reader_new(&s, &info);
+    if (!png)
+        return err_set(ERR_MEMORY, "PNG: out of memory");
+    bool good = read_all(png, info, &s);
     png_destroy_read_struct(&png, &info, NULL);
+    if (!good)
+        return s.refused ? -1 : png_fail(&s);
+    for (int y = 0; s.clip && y < im->h; y++)
+        deep_gray_to_rgb(im->rgb + (size_t)y * (size_t)im->w * 3, im->w);
     return 0;
 }
 

@@ -51,6 +51,25 @@ fails 1 '--strict: exit 1 if anything was skipped' 'hssl-import --strict h stric
 ok '--strict: exit 0 if nothing was' 'hssl-import --strict h/a.jpg strict0.db'
 ok '--verify decodes everything' 'hssl-import --verify -j 2 h verify.db'
 is '--verify: the same are good' "$(names verify.db)" "$(names h.db)"
+# An image is whole if all its pixels are there.
+mkdir whole short
+for i in good.jpg progressive.jpg; do
+    size=$(stat -c %s "$data/$i")
+    head -c $((size - 2)) "$data/$i" >"whole/noend-$i" # without the end marker
+    head -c $((size - 3)) "$data/$i" >"short/$i"
+    { cat "$data/$i"; echo 'other bytes'; } >"whole/more-$i"
+done
+size=$(stat -c %s "$data/good.png")
+head -c $((size - 12)) "$data/good.png" >whole/noend.png       # without the end chunk
+head -c $((size - 12 - 8)) "$data/good.png" >whole/nosum.png   # without checksums of chunk and data
+head -c $((size - 12 - 12)) "$data/good.png" >short/good.png
+{ cat "$data/good.png"; echo 'other bytes'; } >whole/more.png
+for how in '' --verify; do
+    ok "images without their ends, or more behind them, are good ${how:-without --verify}" \
+        "hssl-import -f --strict $how whole ends.db && test \$(names ends.db | wc -l) = 7"
+    ok "those that lack pixels are not ${how:-without --verify}" \
+        "! hssl-import -f $how short short.db 2>short.err && test \$(grep -c truncated short.err) = 3"
+done
 fails 1 'nothing to import is a failure' 'mkdir none; echo x >none/x.jpg; hssl-import none none.db' 'no image to import'
 ok 'and leaves no dataset' 'test ! -e none.db'
 ok 'the digest is that of what is in it' \

@@ -1,7 +1,7 @@
 /* Kinds of JPEG and PNG beside plain RGB: what they decode to, and that damage to them does no harm. */
 #include "../tap.h"
 
-#include "image/image.h"
+#include "image/render.h"
 #include "util/err.h"
 
 #include <stdio.h> /* jpeglib.h wants it before itself */
@@ -21,8 +21,11 @@ enum { SIDE = 21 };
 
 /* ---- JPEG */
 
-static Bytes jpeg_of(J_COLOR_SPACE space, int components, bool progressive, const uint8_t *rows)
+enum { PROGRESSIVE = 1, RESTARTS = 2, APART = 4, ARITHMETIC = 8 }; /* APART: a scan for each component */
+
+static Bytes jpeg_of(J_COLOR_SPACE space, int components, unsigned how, const uint8_t *rows)
 {
+    static const jpeg_scan_info apart[] = { { 1, { 0 }, 0, 63, 0, 0 }, { 1, { 1 }, 0, 63, 0, 0 }, { 1, { 2 }, 0, 63, 0, 0 } };
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr e;
     unsigned char *p = NULL;
@@ -35,8 +38,14 @@ static Bytes jpeg_of(J_COLOR_SPACE space, int components, bool progressive, cons
     c.in_color_space = space;
     jpeg_set_defaults(&c);
     jpeg_set_quality(&c, 100, TRUE);
-    if (progressive)
+    if (how & PROGRESSIVE)
         jpeg_simple_progression(&c);
+    if (how & APART) {
+        c.scan_info = apart;
+        c.num_scans = components;
+    }
+    c.restart_interval = how & RESTARTS ? 1 : 0;
+    c.arith_code = !!(how & ARITHMETIC);
     jpeg_start_compress(&c, TRUE);
     for (int y = 0; y < SIDE; y++) {
         JSAMPROW row = (JSAMPROW)(rows + y * SIDE * components);
@@ -62,8 +71,8 @@ static void no_flush(png_structp png)
     (void)png;
 }
 
-/* Rows of (bits * channels * SIDE) bits; the palette is gray backwards. */
-static Bytes png_of(int type, int bits, bool interlaced, const uint8_t *rows)
+/* Rows of (bits * channels * w) bits; the palette is gray backwards. */
+static Bytes png_sized(int type, int bits, bool interlaced, int w, int h, const uint8_t *rows)
 {
     Bytes b = { 0 };
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
@@ -71,7 +80,7 @@ static Bytes png_of(int type, int bits, bool interlaced, const uint8_t *rows)
     if (setjmp(png_jmpbuf(png)))
         abort();
     png_set_write_fn(png, &b, append, no_flush);
-    png_set_IHDR(png, info, SIDE, SIDE, bits, type, interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE,
+    png_set_IHDR(png, info, (png_uint_32)w, (png_uint_32)h, bits, type, interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     if (type == PNG_COLOR_TYPE_PALETTE) {
         png_color palette[256];
@@ -87,11 +96,21 @@ static Bytes png_of(int type, int bits, bool interlaced, const uint8_t *rows)
     int passes = png_set_interlace_handling(png);
     size_t stride = png_get_rowbytes(png, info);
     for (; passes > 0; passes--)
-        for (int y = 0; y < SIDE; y++)
+        for (int y = 0; y < h; y++)
             png_write_row(png, rows + (size_t)y * stride);
     png_write_end(png, NULL);
     png_destroy_write_struct(&png, &info);
     return b;
+}
+
+static Bytes png_of(int type, int bits, bool interlaced, const uint8_t *rows)
+{
+    return png_sized(type, bits, interlaced, SIDE, SIDE, rows);
+}
+
+static bool same(const Image *a, const Image *b)
+{
+    return a->w == b->w && a->h == b->h && !memcmp(a->rgb, b->rgb, (size_t)a->w * (size_t)a->h * 3);
 }
 
 /* All pixels within `slack` of (r, g, b). */
@@ -113,19 +132,54 @@ static bool all_are(Bytes b, int red, int green, int blue, int slack)
     return good;
 }
 
-/* Prefixes must not decode, changed bytes must not crash; copies are of their exact size for the sanitizer. */
-static void damage(const char *what, Bytes b)
+/* Whether its upper rows can be rendered. */
+static bool renders(const uint8_t *bytes, size_t n)
 {
-    bool refused = true, named = true;
+    uint8_t view[SIDE * SIDE * 3], *outs[] = { view };
+    ViewPlan top = { .w = SIDE, .h = 3, .size = SIDE };
+    RenderScratch *s = render_scratch_new();
+    bool good = s && !render_views(bytes, n, &top, 1, false, outs, s);
+    render_scratch_free(s);
+    return good;
+}
+
+/* The first n bytes, as a block of their exact size for the sanitizer: 1 where they give the whole picture, 0 where they are
+ * refused as truncated, -1 for anything else. */
+static int first_bytes(Bytes b, size_t n, const Image *whole)
+{
+    uint8_t *prefix = malloc(n ? n : 1);
     Image im;
-    for (size_t i = 0; i + 2 < b.n; i++) {
-        uint8_t *prefix = malloc(i ? i : 1);
-        memcpy(prefix, b.p, i);
-        refused = refused && image_decode(prefix, i, &im) < 0;
-        named = named && err_text()[0];
-        free(prefix);
+    int rc = -1;
+    memcpy(prefix, b.p, n);
+    if (image_decode(prefix, n, &im)) {
+        rc = err_code() == ERR_DATA && (n < 9 || strstr(err_text(), "truncated at byte")) ? 0 : -1;
+    } else {
+        rc = same(&im, whole) ? 1 : -1;
+        image_free(&im);
     }
-    ok(refused && named, "%s: no prefix decodes, each for a reason", what);
+    if (renders(prefix, n) != (rc == 1))
+        rc = -1;
+    if (rc < 0)
+        diag("%zu of %zu bytes: %s", n, b.n, err_text());
+    free(prefix);
+    return rc;
+}
+
+/* Prefixes decode where no pixel is missing, and those that do are the longer ones; changed bytes must not crash. Returns the
+ * bytes that are enough. */
+static size_t damage(const char *what, Bytes b)
+{
+    Image im, whole;
+    size_t enough = 0, strange = 0;
+    ok(!image_decode(b.p, b.n, &whole), "%s: decodes", what);
+    for (size_t i = 0; i <= b.n; i++) {
+        int got = first_bytes(b, i, &whole);
+        strange += got < 0 || (got == 0 && enough);
+        enough = enough || got <= 0 ? enough : i;
+    }
+    ok(!strange && enough && enough < b.n, "%s: %zu of %zu bytes hold all pixels, and with fewer it is truncated", what, enough,
+       b.n);
+    image_free(&whole);
     uint8_t *copy = malloc(b.n);
     for (size_t i = 0; i < b.n; i++)
         for (int bit = 0; bit < 8; bit += 3) {
@@ -136,6 +190,7 @@ static void damage(const char *what, Bytes b)
         }
     free(copy);
     ok(true, "%s: changed bytes do no harm", what);
+    return enough;
 }
 
 static void test_inks(void)
@@ -144,11 +199,55 @@ static void test_inks(void)
     const uint8_t stored[4] = { 200, 100, 50, 128 }; /* 255 - ink, as Adobe has it */
     for (int i = 0; i < SIDE * SIDE * 4; i++)
         rows[i] = stored[i % 4];
-    Bytes b = jpeg_of(JCS_CMYK, 4, false, rows);
+    Bytes b = jpeg_of(JCS_CMYK, 4, 0, rows);
     /* 128 - (255 - stored) * 128 / 255 */
     ok(all_are(b, 100, 50, 25, 1), "a CMYK JPEG is taken as inverted inks");
     damage("CMYK JPEG", b);
     free(b.p);
+}
+
+/* Data that end early, and data with more behind them. */
+static void test_ends(void)
+{
+    static uint8_t rows[SIDE * SIDE * 3];
+    static const struct {
+        const char *name;
+        unsigned how;
+    } kinds[] = { { "JPEG", 0 }, { "JPEG with restarts", RESTARTS }, { "JPEG, a scan a colour", APART },
+                  { "progressive JPEG with restarts", PROGRESSIVE | RESTARTS } };
+    for (int i = 0; i < SIDE * SIDE * 3; i++)
+        rows[i] = (uint8_t)(i * i >> 2);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        Bytes b = jpeg_of(JCS_RGB, 3, kinds[i].how, rows);
+        ok(damage(kinds[i].name, b) == b.n - 2, "%s: nothing is missing without the end marker", kinds[i].name);
+        free(b.p);
+    }
+    Bytes b = jpeg_of(JCS_RGB, 3, ARITHMETIC, rows);
+    Image whole, im;
+    ok(!image_decode(b.p, b.n, &whole) && !first_bytes(b, b.n - 2, &whole),
+       "an arithmetic JPEG needs its end marker: its decoder does not tell what is missing");
+    b.p = realloc(b.p, b.n + 100);
+    memset(b.p + b.n, 0x55, 100);
+    ok(!image_decode(b.p, b.n + 100, &im) && same(&im, &whole), "bytes behind a JPEG's end are passed over");
+    image_free(&im);
+    image_free(&whole);
+    free(b.p);
+
+    for (int interlaced = 0; interlaced < 2; interlaced++) {
+        enum { END = 12, SUMS = 8, CODE = 2 }; /* end chunk; checksums of the data and the chunk; end of the last block */
+        b = png_of(PNG_COLOR_TYPE_RGB, 8, interlaced, rows);
+        size_t enough = damage(interlaced ? "interlaced PNG" : "PNG", b);
+        ok(enough + END + SUMS <= b.n && enough + END + SUMS + CODE >= b.n,
+           "a PNG lacks no pixel without end chunk and checksums");
+        ok(!image_decode(b.p, b.n, &whole), "whole");
+        memset(b.p + b.n - END, 0x55, END);
+        ok(!image_decode(b.p, b.n, &im) && same(&im, &whole), "bytes in place of the end chunk are passed over");
+        image_free(&im);
+        image_free(&whole);
+        b.p[b.n - END - 1] ^= 1;
+        ok(image_decode(b.p, b.n, &im) < 0 && strstr(err_text(), "CRC"), "a wrong checksum is not: %s", err_text());
+        free(b.p);
+    }
 }
 
 static void test_scans(void)
@@ -156,7 +255,7 @@ static void test_scans(void)
     static uint8_t rows[SIDE * SIDE * 3];
     for (int i = 0; i < SIDE * SIDE * 3; i++)
         rows[i] = (uint8_t)(i * i);
-    Bytes b = jpeg_of(JCS_RGB, 3, true, rows);
+    Bytes b = jpeg_of(JCS_RGB, 3, PROGRESSIVE, rows);
     damage("progressive JPEG", b);
 
     /* the last scan over and over */
@@ -229,6 +328,28 @@ static void test_png_kinds(void)
     }
 }
 
+/* Passes of small interlaced pictures may be empty. */
+static void test_small_pngs(void)
+{
+    uint8_t rows[10 * 10 * 3];
+    bool good = true;
+    for (size_t i = 0; i < sizeof rows; i++)
+        rows[i] = (uint8_t)(i * 37);
+    for (int w = 1; w <= 10; w++)
+        for (int h = 1; h <= 10; h++) {
+            Bytes b = png_sized(PNG_COLOR_TYPE_RGB, 8, true, w, h, rows);
+            Image im = { 0 };
+            good = good && !image_decode(b.p, b.n, &im) && im.w == w && im.h == h &&
+                   !memcmp(im.rgb, rows, (size_t)(w * h * 3));
+            image_free(&im);
+            good = good && image_decode(b.p, b.n - 12 - 8 - 3, &im) < 0;
+            if (!good)
+                diag("%d x %d", w, h);
+            free(b.p);
+        }
+    ok(good, "interlaced PNGs of 1 to 10 pixels a side");
+}
+
 static void test_encoding_limits(void)
 {
     Image im = { 70000, 1, calloc(70000, 3) };
@@ -245,7 +366,9 @@ int main(void)
 {
     test_encoding_limits();
     test_inks();
+    test_ends();
     test_scans();
     test_png_kinds();
+    test_small_pngs();
     return tap_done();
 }
