@@ -17,10 +17,10 @@
 #include <string.h>
 
 static struct {
-    bool nul, strict, verify, force, json, repair;
+    bool nul, strict, verify, force, json, repair, orientation;
     const char *labels, *prefix;
     int64_t limit, per_class, jobs, level;
-} o = { .labels = "auto", .prefix = "" };
+} o = { .labels = "auto", .prefix = "", .orientation = true };
 
 static const Opt opts[] = {
     OPT_FLAG("null", '0', &o.nul, "names on standard input end with a zero byte (find -print0)"),
@@ -32,6 +32,7 @@ static const Opt opts[] = {
     OPT_INT("limit", 'n', &o.limit, 0, 9e15, "N", "at most N images, of a folder spread over all (0: all)"),
     OPT_INT("per-class", 0, &o.per_class, 0, 9e15, "N",
             "at most N images of each class, the first ones (0: all)"),
+    OPT_FLAG("orientation", 0, &o.orientation, "turn pictures upright as their EXIF orientation says"),
     OPT_FLAG("verify", 0, &o.verify, "decode every image and skip what doesn't decode"),
     OPT_INT("jobs", 'j', &o.jobs, 0, 1024, "N", "check in N threads (0: one a processor)"),
     OPT_FLAG("strict", 0, &o.strict, "exit with 1 if anything was skipped"),
@@ -94,9 +95,12 @@ typedef struct {
     char *name, *class_name; /* class_name NULL: none */
     bool number, unknown;    /* as in Class */
     IntakeImage image;
-    int width, height;
+    ImageInfo info;
+    unsigned reading;
     char *bad; /* why it is skipped */
 } Slot;
+
+static unsigned rule; /* of the dataset: DATASET_TURNED, DATASET_SCALED */
 
 static const struct {
     const char *name, *bytes;
@@ -150,7 +154,6 @@ static int encode(Slot *s)
 
 static void check(Slot *s)
 {
-    ImageInfo info;
     if (s->bad)
         return;
     if (s->image.width && encode(s)) {
@@ -171,16 +174,15 @@ static void check(Slot *s)
         refuse(s, why);
         return;
     }
-    if (image_probe(p, n, &info)) {
+    if (image_probe(p, n, &s->info)) {
         refuse(s, err_text());
         return;
     }
-    s->width = info.w;
-    s->height = info.h;
+    s->reading = image_reading(&s->info, rule & DATASET_TURNED, rule & DATASET_SCALED);
     if (o.verify || cut_off(p, n)) {
         /* Some encoders leave out the end marker: only decoding tells whether pixels are missing. */
         Image decoded = { 0 };
-        if (image_decode(p, n, &decoded))
+        if (image_decode(p, n, s->reading, &decoded))
             refuse(s, err_text());
         image_free(&decoded);
     }
@@ -194,6 +196,9 @@ static Slot slots[SLOTS];
 static int n_slots;
 static size_t batch_bytes;
 static int64_t imported, present;
+static struct {
+    int64_t turned, kept, scaled, clipped, alpha; /* of those imported: kept and clipped are turned and scaled by no rule */
+} met;
 
 static bool enough(const char *class_name)
 {
@@ -208,12 +213,25 @@ static void give_up(DatasetWriter *w)
     die();
 }
 
+static void meet(const Slot *s)
+{
+    bool turned = s->reading & IMAGE_TURN, scaled = s->reading & IMAGE_SCALED;
+    imported++;
+    met.turned += turned;
+    met.kept += !turned && s->info.orientation > 1;
+    met.scaled += scaled;
+    met.clipped += !scaled && s->info.bits == 16;
+    met.alpha += s->info.alpha;
+}
+
 static void put(DatasetWriter *w, const Slot *s)
 {
+    int width, height;
+    image_read_size(&s->info, s->reading, &width, &height);
     Record r = { .bytes = s->image.bytes, .size = s->image.size, .name = s->name,
-                 .width = (uint32_t)s->width, .height = (uint32_t)s->height };
+                 .width = (uint32_t)width, .height = (uint32_t)height, .reading = (uint16_t)s->reading };
     if (!(s->number && dataset_number_classes(w)) && !dataset_put_in(w, &r, s->class_name)) {
-        imported++;
+        meet(s);
         ++*tally_of(s->class_name);
         if (s->unknown)
             count_one(&unknown, s->name);
@@ -370,15 +388,55 @@ static void print_totals(const char *path, const Dataset *ds)
              imported, present, present && !imported ? " (other images of the same names want --prefix)" : "",
              skipped);
     if (o.json)
-        printf("{\"imported\":%" PRId64 ",\"present\":%" PRId64 ",\"skipped\":%" PRId64 ",\"images\":%" PRIu64
-               ",\"bytes\":%" PRIu64 ",\"classes\":%d}\n",
-               imported, present, skipped, ds ? dataset_count(ds) : 0, ds ? dataset_bytes(ds) : 0,
+        printf("{\"imported\":%" PRId64 ",\"present\":%" PRId64 ",\"skipped\":%" PRId64 ",\"turned\":%" PRId64
+               ",\"scaled\":%" PRId64 ",\"alpha\":%" PRId64 ",\"images\":%" PRIu64 ",\"bytes\":%" PRIu64
+               ",\"classes\":%d}\n",
+               imported, present, skipped, met.turned, met.scaled, met.alpha, ds ? dataset_count(ds) : 0, ds ? dataset_bytes(ds) : 0,
                ds ? dataset_classes(ds) : 0);
     if (ds)
         log_info("%s: %" PRIu64 " images in %d classes, %.1f MB; %s", path, dataset_count(ds),
                  dataset_classes(ds), (double)dataset_bytes(ds) / 1e6, what);
     else
         log_info("%s: %s", path, what);
+}
+
+/* What was made of pictures that are more than 8-bit RGB the right way up: one line, where there are any. */
+static void say_met(const char *path)
+{
+    const struct {
+        int64_t n;
+        const char *what;
+    } list[] = {
+        { met.turned, "turned upright as their EXIF orientation says (--no-orientation keeps the file's)" },
+        { met.kept, "as stored, though they have an EXIF orientation" },
+        { met.scaled, "of 16 bits: scaled to 8" },
+        { met.clipped, "of 16 bits: not scaled to 8, where gray beyond 255 turns white (an older version began the dataset)" },
+        { met.alpha, "with an alpha channel: it is dropped (RGB as stored)" },
+    };
+    char line[512] = "";
+    int at = 0;
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (list[i].n)
+            at += snprintf(line + at, sizeof line - (size_t)at, "%s%" PRId64 " %s", at ? "; " : "", list[i].n, list[i].what);
+    if (at)
+        log_info("%s: of those imported %s", path, line);
+}
+
+/* The options give a new dataset its rule; an old one keeps its own. */
+static void settle_rule(DatasetWriter *w, const char *path)
+{
+    rule = DATASET_SCALED | (o.orientation ? DATASET_TURNED : 0);
+    unsigned has = dataset_writer_rule(w);
+    if (!dataset_written(w)) {
+        dataset_set_rule(w, rule);
+        return;
+    }
+    if (opt_given(opts, "orientation") && (has ^ rule) & DATASET_TURNED) {
+        dataset_discard(w);
+        die_with("%s: EXIF orientations are %s in it, which --%sorientation contradicts: leave the option out, or import "
+                 "into another dataset", path, has & DATASET_TURNED ? "applied" : "not applied", o.orientation ? "" : "no-");
+    }
+    rule = has;
 }
 
 static int repair(const char *path)
@@ -448,6 +506,7 @@ int main(int argc, char **argv)
     DatasetWriter *w = dataset_create(path, o.force ? DATASET_REPLACE | DATASET_WHOLE : DATASET_RESUME);
     if (!w)
         die();
+    settle_rule(w, path);
     bool whole = import(in, w);
     if (o.force && stop_signal()) {
         dataset_discard(w);
@@ -469,6 +528,7 @@ int main(int argc, char **argv)
     if (ds)
         dataset_rest(ds); /* another importer may be at work while somebody reads this */
     print_totals(path, ds);
+    say_met(path);
     if (ds && from != NONE && !stop_signal())
         look_at_classes(ds, level, from == TABLE ? o.labels : from == CLS || marked_some ? ".cls" : source);
     dataset_close(ds);

@@ -93,6 +93,7 @@ static int send_record(Source *s, Dataset *ds, uint64_t seq, uint64_t per_epoch)
     m.label = r.label;
     m.width = r.width;
     m.height = r.height;
+    m.reading = r.reading;
     if (rc || message_set_name(&m, r.name) ||
         (r.size && message_add_copy(&m, "image", MSG_U8, 1, shape, r.bytes))) {
         message_clear(&m);

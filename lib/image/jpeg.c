@@ -97,7 +97,7 @@ int jpeg_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
     jpeg_create_decompress(&d);
     jpeg_mem_src(&d, bytes, n);
     jpeg_read_header(&d, TRUE);
-    *info = (ImageInfo){ IMAGE_JPEG, (int)d.image_width, (int)d.image_height };
+    *info = (ImageInfo){ .type = IMAGE_JPEG, .w = (int)d.image_width, .h = (int)d.image_height, .bits = d.data_precision };
     jpeg_destroy_decompress(&d);
     return 0;
 }

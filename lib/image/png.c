@@ -18,6 +18,7 @@ typedef struct {
     Image *im; /* to be decoded to, and its capacity */
     size_t *room;
     bool began, end;       /* the head was read; so was the end chunk */
+    bool scale;            /* 16 bits to 8 */
     bool interlaced, clip; /* clip: rows are gray of 16 bits */
     bool truncated, no_memory, refused;
     char text[128];
@@ -101,7 +102,10 @@ int png_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
     }
     png_set_read_fn(png, &s, read_bytes);
     png_read_info(png, head);
-    *info = (ImageInfo){ IMAGE_PNG, (int)png_get_image_width(png, head), (int)png_get_image_height(png, head) };
+    *info = (ImageInfo){ .type = IMAGE_PNG, .w = (int)png_get_image_width(png, head),
+                         .h = (int)png_get_image_height(png, head), .bits = png_get_bit_depth(png, head),
+                         .alpha = png_get_color_type(png, head) & PNG_COLOR_MASK_ALPHA ||
+                                  png_get_valid(png, head, PNG_INFO_tRNS) };
     png_destroy_read_struct(&png, &head, NULL);
     return 0;
 }
@@ -127,9 +131,12 @@ static void on_head(png_structp png, png_infop info)
         s->refused = true;
         png_error(png, "size");
     }
-    s->clip = deep && png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY;
+    s->clip = deep && !s->scale && png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY;
     if (!s->clip) {
-        png_set_strip_16(png);
+        if (s->scale)
+            png_set_scale_16(png); /* (v * 255 + 32767) / 65535 */
+        else
+            png_set_strip_16(png);
         png_set_palette_to_rgb(png);
         png_set_expand_gray_1_2_4_to_8(png);
         png_set_gray_to_rgb(png);
@@ -178,9 +185,9 @@ static bool read_all(png_structp png, png_infop info, PngState *s)
     return has_pixels(png, s);
 }
 
-int png_decode(const uint8_t *bytes, size_t n, Image *im, size_t *capacity)
+int png_decode(const uint8_t *bytes, size_t n, bool scale, Image *im, size_t *capacity)
 {
-    PngState s = { .bytes = bytes, .n = n, .im = im, .room = capacity };
+    PngState s = { .bytes = bytes, .n = n, .scale = scale, .im = im, .room = capacity };
     png_infop info;
     png_structp png = reader_new(&s, &info);
     if (!png)

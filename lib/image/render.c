@@ -113,25 +113,47 @@ static int64_t lowest(const ViewPlan *plans, int count)
     return bottom;
 }
 
-int render_views(const void *bytes, size_t n, const ViewPlan *plans, int count, bool fast, uint8_t *const outs[],
-                 RenderScratch *s)
+/* All of a picture, turned upright. */
+static int turned_tiles(Tiles *t, const Image *im, int turn, RenderScratch *s)
+{
+    int w = im->w, h = im->h;
+    image_turned_size(turn, &w, &h);
+    if (tiles_reserve(t, w, h, &s->tiles) || !room_get(&s->rows, (size_t)w * TILE_ROWS * 3))
+        return -1;
+    for (int y = 0; y < h; y += TILE_ROWS) {
+        int rows = h - y < TILE_ROWS ? h - y : TILE_ROWS;
+        image_turn_rows(im, turn, y, rows, s->rows.p);
+        tiles_put(t, y, s->rows.p, (int64_t)w * 3, rows);
+    }
+    return 0;
+}
+
+static int decode(const void *bytes, size_t n, unsigned reading, int scale, int64_t bottom, ImageType type, Tiles *t,
+                  RenderScratch *s)
+{
+    int turn = (int)(reading & IMAGE_TURN);
+    Image *im = &s->decoded;
+    if (type == IMAGE_JPEG && turn <= 1)
+        return jpeg_decode_tiles(bytes, n, scale, bottom, t, &s->tiles, &s->rows);
+    if (image_decode_stored(bytes, n, reading, scale, im, &s->decoded_capacity))
+        return -1;
+    return turn > 1 ? turned_tiles(t, im, turn, s) : tiles_of(t, im, (ImageBox){ 0, 0, im->w, im->h }, &s->tiles);
+}
+
+int render_views(const void *bytes, size_t n, unsigned reading, const ViewPlan *plans, int count, bool fast,
+                 uint8_t *const outs[], RenderScratch *s)
 {
     ImageInfo full = { 0 };
     Tiles tiles;
     ImageType type;
-    if (image_sniff(bytes, n, &type))
+    if (image_check_reading(reading) || image_sniff(bytes, n, &type))
         return -1;
     int scale = fast && type == IMAGE_JPEG ? fast_scale(plans, count) : 8;
     if (scale < 8 && image_probe(bytes, n, &full))
         return -1;
-    if (type == IMAGE_JPEG) {
-        int64_t bottom = scale < 8 ? INT32_MAX : lowest(plans, count);
-        if (jpeg_decode_tiles(bytes, n, scale, bottom, &tiles, &s->tiles, &s->rows))
-            return -1;
-    } else if (image_decode_into(bytes, n, 8, &s->decoded, &s->decoded_capacity) ||
-               tiles_of(&tiles, &s->decoded, (ImageBox){ 0, 0, s->decoded.w, s->decoded.h }, &s->tiles)) {
+    image_read_size(&full, reading, &full.w, &full.h);
+    if (decode(bytes, n, reading, scale, scale < 8 ? INT32_MAX : lowest(plans, count), type, &tiles, s))
         return -1;
-    }
     for (int i = 0; i < count; i++) {
         ViewPlan p = plans[i];
         if (scale < 8) {

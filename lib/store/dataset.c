@@ -8,15 +8,16 @@
  * A record:
  *
  *   0  class number, or -1 (4)        4  width (4)        8  height (4)
- *  12  length of the name (2)        14  zero (2)
+ *  12  length of the name (2)        14  reading (2)
  *  16  XXH3-64 of the image (8)      24  size of the image (4)
  *  28  lower half of XXH3-64 of bytes 0..27 and the name (4)
  *  32  the name, a zero byte, the image
  *
  * The digest is 0 without records; each record in turn makes it the XXH3-64 of the digest so far (8), the checksum of
- * the image (8), the name, a zero byte, the name of the class (none: empty), a zero byte. Flag 1: classes are numbers,
- * which are their labels. Who meets a flag that he does not know must not go on. Fields behind the flags are kept
- * as they are. A file of version 1 has neither digest nor flags.
+ * the image (8), the name, a zero byte, the name of the class (none: empty), a zero byte, and where the reading is not 0
+ * the reading (2). Flags 1 and 2 are the rule; 4: classes are numbers, which are their labels. Who meets a flag that he
+ * does not know must not go on. Fields behind the flags are kept as they are. A file of version 1 has neither digest nor
+ * flags.
  *
  * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
 #include "store/dataset.h"
@@ -69,9 +70,10 @@ int dataset_check_header(const StoreEnv *e, const StoreHeader *h)
 {
     if (h->version == 1 ? h->n != HEAD_BYTES + 1 : h->n < HEAD_FIELDS)
         return err_set(ERR_DATA, "%s: damaged: its header has %zu fields", e->path, h->n);
-    if (h->field[HEAD_FLAGS] & ~(uint64_t)FLAGS_KNOWN)
+    uint64_t strange = h->field[HEAD_FLAGS] & ~(uint64_t)FLAGS_KNOWN;
+    if (strange)
         return err_set(ERR_DATA, "%s: a dataset with flags 0x%" PRIx64 " that this program does not know: use a newer one",
-                       e->path, h->field[HEAD_FLAGS]);
+                       e->path, strange);
     return 0;
 }
 
@@ -267,7 +269,7 @@ int dataset_parse_record(const char *path, uint64_t id, const MDB_val *v, int64_
         return err_set(ERR_DATA, "%s: damaged: image %" PRIu64 ": its sizes disagree", path, id);
     *rec = (Record){ .bytes = p + RECORD_HEAD + length + 1, .size = size, .name = (const char *)p + RECORD_HEAD,
                      .label = (int32_t)load32(p), .width = load32(p + 4), .height = load32(p + 8),
-                     .checksum = load64(p + 16) };
+                     .reading = load16(p + 14), .checksum = load64(p + 16) };
     if (dataset_record_seal(p, rec->name, length) != load32(p + RECORD_SEAL) || memchr(rec->name, 0, length) ||
         rec->label < -1 || rec->label >= n_classes)
         return err_set(ERR_DATA, "%s: damaged: the head of image %" PRIu64, path, id);
@@ -346,15 +348,19 @@ int dataset_take(Dataset *ds, uint64_t id, Record *rec)
     return 1;
 }
 
-uint64_t dataset_digest_add(uint64_t digest, uint64_t checksum, const char *name, const char *class_name)
+uint64_t dataset_digest_add(uint64_t digest, const Record *rec, uint64_t checksum, const char *class_name)
 {
-    unsigned char link[16 + 2 * (DATASET_NAME_MAX + 1)];
-    size_t n = strlen(name) + 1, m = class_name ? strlen(class_name) + 1 : 1;
+    unsigned char link[16 + 2 * (DATASET_NAME_MAX + 1) + 2];
+    size_t n = strlen(rec->name) + 1, m = class_name ? strlen(class_name) + 1 : 1, all = 16 + n + m;
     store64(link, digest);
     store64(link + 8, checksum);
-    memcpy(link + 16, name, n);
+    memcpy(link + 16, rec->name, n);
     memcpy(link + 16 + n, class_name ? class_name : "", m);
-    return XXH3_64bits(link, 16 + n + m);
+    if (rec->reading) {
+        store16(link + all, rec->reading);
+        all += 2;
+    }
+    return XXH3_64bits(link, all);
 }
 
 int dataset_digest_walk(StoreEnv *e, MDB_txn *txn, MDB_dbi images, int64_t n_classes,
@@ -370,7 +376,7 @@ int dataset_digest_walk(StoreEnv *e, MDB_txn *txn, MDB_dbi images, int64_t n_cla
     for (rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST); !rc; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
         if (dataset_parse_record(e->path, load64(k.mv_data), &v, n_classes, &r))
             break;
-        *digest = dataset_digest_add(*digest, r.checksum, r.name, r.label < 0 ? NULL : class_name(arg, r.label));
+        *digest = dataset_digest_add(*digest, &r, r.checksum, r.label < 0 ? NULL : class_name(arg, r.label));
     }
     mdb_cursor_close(cursor);
     return !rc ? -1 : rc == MDB_NOTFOUND ? 0 : store_error(e, rc);
@@ -428,6 +434,11 @@ uint64_t dataset_count(const Dataset *ds)
 uint64_t dataset_bytes(const Dataset *ds)
 {
     return ds->head.field[HEAD_BYTES];
+}
+
+unsigned dataset_rule(const Dataset *ds)
+{
+    return (unsigned)ds->head.field[HEAD_FLAGS] & DATASET_RULE;
 }
 
 int dataset_classes(const Dataset *ds)

@@ -17,12 +17,17 @@
 
 enum { DATASET_NAME_MAX = 4095, DATASET_IMAGE_MAX = 0x7f000000, DATASET_NUMBER_MAX = 65535 };
 
+/* The rule of a data set, by which its images are read: EXIF orientations are applied; 16 bits are scaled to 8. What it means
+ * for an image stands in its record. Data sets of older versions have neither. */
+enum { DATASET_TURNED = 1, DATASET_SCALED = 2, DATASET_RULE = DATASET_TURNED | DATASET_SCALED };
+
 typedef struct {
     const void *bytes; /* the encoded image */
     size_t size;
     const char *name;       /* unique in the dataset; for a folder, the path below it */
     int32_t label;          /* -1: none */
-    uint32_t width, height; /* pixels as stored, before any EXIF rotation */
+    uint32_t width, height; /* of the picture that is read */
+    uint16_t reading;       /* how pixels are read from bytes, by image.h; 0: as they are stored there */
     uint64_t checksum;      /* XXH3-64 of bytes */
 } Record;
 
@@ -35,6 +40,7 @@ void dataset_close(Dataset *ds);
 const char *dataset_path(const Dataset *ds);
 uint64_t dataset_count(const Dataset *ds);
 uint64_t dataset_bytes(const Dataset *ds); /* encoded images, all together */
+unsigned dataset_rule(const Dataset *ds);
 
 /* The record's pointers stay good until dataset_rest or dataset_close. 0, or -1 with ERR_ABSENT (no such id), ERR_DATA
  * (damaged) or ERR_STORE (the file was overwritten in place). The checksum is not recomputed here: dataset_verify does. */
@@ -52,8 +58,8 @@ int dataset_verify(const Dataset *ds, const Record *rec);
  * how, and rec is what can be salvaged (all of it where only the checksum is wrong); -1: any other error. */
 int dataset_take(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unused_result));
 
-/* What is in the dataset, as 16 hexadecimal digits: a digest over names, classes and checksums of the images in the
- * order of their numbers. An import in one go and one in several give the same. It is read from the header; a file
+/* What is in the dataset, as 16 hexadecimal digits: a digest over names, classes, checksums and readings of the images in
+ * the order of their numbers. An import in one go and one in several give the same. It is read from the header; a file
  * written before there were digests is walked through for it. 0, or -1 with ERR_DATA (a damaged record on that walk). */
 int dataset_digest(Dataset *ds, char out[17]) __attribute__((warn_unused_result));
 /* Every record's checksum, and the digest: 0, or -1 with ERR_DATA that names the first that is wrong. */
@@ -78,6 +84,9 @@ typedef enum {
 /* One writer at a time: ERR_BUSY where another process writes the dataset, makes one of that name, or has open the one
  * that would be replaced. */
 DatasetWriter *dataset_create(const char *path, unsigned how) __attribute__((warn_unused_result));
+/* The rule of the data set that is written. A new one has DATASET_RULE until it is given another, before its first image. */
+unsigned dataset_writer_rule(const DatasetWriter *w);
+void dataset_set_rule(DatasetWriter *w, unsigned rule);
 /* Commits and closes; NULL is harmless. 0, or -1 if the last commit failed. */
 int dataset_finish(DatasetWriter *w) __attribute__((warn_unused_result));
 /* Drops what was not committed and closes; a new file that nobody has seen yet goes away, and an old one stays. */

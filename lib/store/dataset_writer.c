@@ -3,6 +3,7 @@
 #include "store/dataset_layout.h"
 #include "util/err.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -165,18 +166,24 @@ static bool untouched(DatasetWriter *w)
     return !mdb_dbi_open(w->txn, NULL, 0, &main) && !mdb_stat(w->txn, main, &stat) && !stat.ms_entries;
 }
 
+static int begin_new(DatasetWriter *w)
+{
+    w->head.field[HEAD_FLAGS] = DATASET_RULE;
+    return dataset_open_dbs(&w->env, w->txn, MDB_CREATE, &w->dbs);
+}
+
 static int open_old(DatasetWriter *w, const char *path)
 {
     if (store_open(&w->env, path, STORE_WRITE, "dataset", NULL) || store_claim(&w->env, "imports into") || begin(w, 0))
         return -1;
-    return untouched(w) ? dataset_open_dbs(&w->env, w->txn, MDB_CREATE, &w->dbs) : read_back(w);
+    return untouched(w) ? begin_new(w) : read_back(w);
 }
 
 static int make_new(DatasetWriter *w, const char *path, unsigned how)
 {
     if (store_create(&w->env, path, "dataset", "images", how & DATASET_REPLACE) || begin(w, 0))
         return -1;
-    return dataset_open_dbs(&w->env, w->txn, MDB_CREATE, &w->dbs);
+    return begin_new(w);
 }
 
 DatasetWriter *dataset_create(const char *path, unsigned how)
@@ -219,6 +226,18 @@ void dataset_discard(DatasetWriter *w)
         return;
     empty(w);
     free(w);
+}
+
+unsigned dataset_writer_rule(const DatasetWriter *w)
+{
+    return (unsigned)w->head.field[HEAD_FLAGS] & DATASET_RULE;
+}
+
+void dataset_set_rule(DatasetWriter *w, unsigned rule)
+{
+    assert(!w->count);
+    uint64_t *flags = &w->head.field[HEAD_FLAGS];
+    *flags = (*flags & ~(uint64_t)DATASET_RULE) | rule;
 }
 
 static int publish(DatasetWriter *w)
@@ -368,7 +387,7 @@ static int append(DatasetWriter *w, const Record *rec, size_t length, uint64_t c
     store32(p + 4, rec->width);
     store32(p + 8, rec->height);
     store16(p + 12, (uint16_t)length);
-    store16(p + 14, 0);
+    store16(p + 14, rec->reading);
     store64(p + 16, checksum);
     store32(p + 24, (uint32_t)rec->size);
     store32(p + RECORD_SEAL, dataset_record_seal(p, rec->name, length));
@@ -402,7 +421,7 @@ int dataset_put(DatasetWriter *w, const Record *rec)
     uint64_t checksum = XXH3_64bits(rec->bytes, rec->size);
     if (append(w, rec, length, checksum))
         return -1;
-    w->digest = dataset_digest_add(w->digest, checksum, rec->name, rec->label < 0 ? NULL : w->classes[rec->label].name);
+    w->digest = dataset_digest_add(w->digest, rec, checksum, rec->label < 0 ? NULL : w->classes[rec->label].name);
     w->count++;
     w->bytes += rec->size;
     w->pending++;
@@ -489,7 +508,7 @@ static int64_t count_records(DatasetWriter *w, uint64_t *images)
             break;
         }
         w->bytes += r.size;
-        w->digest = dataset_digest_add(w->digest, r.checksum, r.name, r.label < 0 ? NULL : w->classes[r.label].name);
+        w->digest = dataset_digest_add(w->digest, &r, r.checksum, r.label < 0 ? NULL : w->classes[r.label].name);
         if (r.label >= 0)
             images[r.label]++;
         int name = recall_name(w, &r, w->count++);

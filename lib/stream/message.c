@@ -426,6 +426,7 @@ int message_copy(Message *to, const Message *from)
     to->label = from->label;
     to->width = from->width;
     to->height = from->height;
+    to->reading = from->reading;
     to->credit = from->credit;
     to->limit = from->limit;
     int rc = (from->name && message_set_name(to, from->name)) || (from->bad && message_set_bad(to, from->bad)) ||

@@ -80,7 +80,8 @@ typedef struct Message {
     uint64_t epoch;
     uint64_t id;     /* the image's number in the dataset */
     int32_t label;   /* -1: none */
-    uint32_t width, height; /* of the encoded image; 0 where unknown */
+    uint32_t width, height; /* of the picture in the encoded image; 0 where unknown */
+    uint16_t reading; /* how it is read from there, the affair of image/image.h; 0: as it is stored */
     const char *name; /* or NULL */
     const char *bad;  /* why there are no tensors, or NULL */
     const char *text; /* MSG_FAIL: the reason */

@@ -111,6 +111,7 @@ int message_write(const Message *m, MsgBuffer *buf)
 
     msgpack_packer_init(pk, buf, put_bytes);
     msgpack_pack_map(pk, 2 + (size_t)seq + 2 * (size_t)record + (size_t)label + (size_t)(record && m->width) +
+                             (size_t)(record && m->reading) +
                              !!m->name + !!m->bad + !!m->text + !!m->plan + (size_t)flow + (size_t)limit +
                              (size_t)(m->acks > 0) + (size_t)(m->tensors > 0) + (size_t)(m->facts > 0));
     put_uint(pk, "hssl", TICKET_VERSION);
@@ -130,6 +131,8 @@ int message_write(const Message *m, MsgBuffer *buf)
         msgpack_pack_uint32(pk, m->width);
         msgpack_pack_uint32(pk, m->height);
     }
+    if (record && m->reading)
+        put_uint(pk, "reading", m->reading);
     const struct {
         const char *key, *text;
     } texts[] = { { "name", m->name }, { "bad", m->bad }, { "text", m->text } };

@@ -349,10 +349,10 @@ static int get_size(Cursor *c, Message *m)
     return 0;
 }
 
-enum { F_HSSL, F_TYPE, F_SEQ, F_EPOCH, F_ID, F_LABEL, F_SIZE, F_NAME, F_BAD, F_TEXT, F_PLAN, F_CREDIT, F_LIMIT,
+enum { F_HSSL, F_TYPE, F_SEQ, F_EPOCH, F_ID, F_LABEL, F_SIZE, F_READING, F_NAME, F_BAD, F_TEXT, F_PLAN, F_CREDIT, F_LIMIT,
        F_ACKS, F_TENSORS, F_FACTS, F_COUNT };
-static const char *const field_names[F_COUNT] = { "hssl", "type", "seq", "epoch", "id", "label", "size", "name",
-    "bad", "text", "plan", "credit", "limit", "acks", "tensors", "facts" };
+static const char *const field_names[F_COUNT] = { "hssl", "type", "seq", "epoch", "id", "label", "size",
+    "reading", "name", "bad", "text", "plan", "credit", "limit", "acks", "tensors", "facts" };
 
 static int get_type(Cursor *c, Message *m)
 {
@@ -391,6 +391,11 @@ static int get_field(Cursor *c, Message *m, int field)
         return 0;
     case F_SIZE:
         return get_size(c, m);
+    case F_READING:
+        if (get_uint(c, &x, UINT16_MAX, "reading"))
+            return -1;
+        m->reading = (uint16_t)x;
+        return 0;
     case F_NAME:
         return get_text(c, m, &m->name, "name");
     case F_BAD:

@@ -91,6 +91,8 @@ static void json(FILE *f, const Message *m, bool sums)
         fprintf(f, ",\"epoch\":%" PRIu64 ",\"id\":%" PRIu64 ",\"label\":%" PRId32, m->epoch, m->id, m->label);
     if (m->width)
         fprintf(f, ",\"width\":%" PRIu32 ",\"height\":%" PRIu32, m->width, m->height);
+    if (m->reading)
+        fprintf(f, ",\"reading\":%d", m->reading);
     const char *const keys[] = { "name", "bad", "text" }, *const texts[] = { m->name, m->bad, m->text };
     for (int i = 0; i < 3; i++)
         if (texts[i]) {

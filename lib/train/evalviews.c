@@ -75,7 +75,7 @@ static void render(EvalViews *v, int n)
         if (s->code)
             continue;
         fault_thread();
-        if (image_decode(s->rec.bytes, s->rec.size, &im) < 0 ||
+        if (image_decode(s->rec.bytes, s->rec.size, s->rec.reading, &im) < 0 ||
             image_eval_view(&im, v->resize, v->side, v->views + (size_t)i * v->view) < 0)
             note(s);
         image_free(&im);

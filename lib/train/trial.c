@@ -148,7 +148,7 @@ static void one(Renderer *w, const Recipe *r, bool fast, const Record *rec, uint
     ViewPlan plans[PLAN_MAX_VIEWS];
     plan_views(r, 0, 0, i, (int)rec->width, (int)rec->height, plans);
     double began = own_seconds(), pixels = (double)rec->width * rec->height;
-    if (render_views(rec->bytes, rec->size, plans, r->globals + r->locals, fast, w->outs, w->scratch))
+    if (render_views(rec->bytes, rec->size, rec->reading, plans, r->globals + r->locals, fast, w->outs, w->scratch))
         return;
     w->render += own_seconds() - began;
     w->pixels += pixels;
@@ -156,7 +156,7 @@ static void one(Renderer *w, const Recipe *r, bool fast, const Record *rec, uint
     if (i % DECODE_EACH)
         return;
     began = own_seconds();
-    if (image_decode_into(rec->bytes, rec->size, 8, &w->whole, &w->capacity))
+    if (image_decode_into(rec->bytes, rec->size, rec->reading, 8, &w->whole, &w->capacity))
         return;
     w->decode += own_seconds() - began;
     w->decoded += pixels;

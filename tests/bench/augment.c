@@ -214,9 +214,9 @@ static double run(const Recipe *r, Part part, int passes)
             int rc;
             plan_views(r, 1, (uint64_t)pass, (uint64_t)i, files[i].w, files[i].h, plans);
             if (part == LIBJPEG)
-                rc = image_decode_into(files[i].bytes, files[i].n, 8, &whole, &capacity);
+                rc = image_decode_into(files[i].bytes, files[i].n, 0, 8, &whole, &capacity);
             else
-                rc = render_views(files[i].bytes, files[i].n, plans, part == DECODE ? 0 : views, false, outs, s);
+                rc = render_views(files[i].bytes, files[i].n, 0, plans, part == DECODE ? 0 : views, false, outs, s);
             if (rc)
                 die();
         }

@@ -36,6 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         free(file);
         return 0;
     }
+    unsigned reading = image_reading(&info, true, true);
+    image_read_size(&info, reading, &info.w, &info.h);
     for (int v = 0; v < count; v++) {
         ViewPlan p = { .order = { 0, 1, 2, 3 }, .factor = { 1, 1, 1, 0 } };
         piece(&boxes, info.w, &p.x, &p.w);
@@ -52,8 +54,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     RenderScratch *s = render_scratch_new();
     if (!s || !(full = malloc((size_t)64 * 64 * 3)))
         abort();
-    bool taken = !render_views(file, n, plans, count, fast, outs, s);
-    if (!fast && !image_decode_into(file, n, 8, &im, &capacity)) {
+    bool taken = !render_views(file, n, reading, plans, count, fast, outs, s);
+    if (!fast && !image_decode_into(file, n, reading, 8, &im, &capacity)) {
         MUST(taken);
         for (int v = 0; v < count; v++) {
             MUST(!render_view(&im, &plans[v], full, s));

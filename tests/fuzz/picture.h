@@ -19,12 +19,15 @@ static inline bool picture_is_small(const uint8_t *bytes, size_t n)
     return true;
 }
 
-/* Decode at scale / 8 and read every pixel. That it can't be decoded is no finding. */
+/* Decode at scale / 8, read as a data set of today would have it, and look at every pixel. That it can't be decoded is no
+ * finding. */
 static inline void picture_decode(const uint8_t *bytes, size_t n, int scale)
 {
     Image im = { 0 };
     size_t capacity = 0;
-    if (!image_decode_into(bytes, n, scale, &im, &capacity)) {
+    ImageInfo info;
+    unsigned reading = image_probe(bytes, n, &info) ? 0 : image_reading(&info, true, true);
+    if (!image_decode_into(bytes, n, reading, scale, &im, &capacity)) {
         unsigned sum = 0;
         MUST(im.w > 0 && im.h > 0 && capacity >= (size_t)im.w * (size_t)im.h * 3);
         for (size_t i = 0; i < (size_t)im.w * (size_t)im.h * 3; i++)

@@ -221,13 +221,43 @@ static void jpeg(Golden *g)
         if (strncmp(t->name, "in.jpeg.", 8))
             continue;
         snprintf(name, sizeof name, "out.rgb.%s", t->name + 8);
-        if (image_decode(t->data, t->count, &im)) {
+        if (image_decode(t->data, t->count, 0, &im)) {
             golden_fail(g, "%s: %s", t->name, err_text());
             continue;
         }
         golden_check_equal(g, name, im.rgb, (size_t)im.w * (size_t)im.h * 3);
         image_free(&im);
     }
+}
+
+/* Files of all kinds, read as a new data set has it; and a view of each, which comes by another way. */
+static void pixels_of_files(Golden *g)
+{
+    const GoldenTensor *t;
+    RenderScratch *s = render_scratch_new();
+    for (size_t i = 0; (t = golden_at(g, i)); i++) {
+        char name[128];
+        ImageInfo info;
+        Image im = { 0 };
+        uint8_t whole[16 * 16 * 3], view[16 * 16 * 3], *outs[] = { view };
+        ViewPlan p = { .x = 2, .y = 1, .w = 6, .h = 7, .size = 16, .filter = FILTER_BICUBIC, .flip = 1 };
+        if (strncmp(t->name, "in.file.", 8))
+            continue;
+        snprintf(name, sizeof name, "out.rgb.%s", t->name + 8);
+        unsigned reading = image_probe(t->data, t->count, &info) ? 0 : image_reading(&info, true, true);
+        const GoldenTensor *want = golden_get(g, name);
+        if (image_decode(t->data, t->count, reading, &im))
+            golden_fail(g, "%s: %s", t->name, err_text());
+        else if (want && (im.h != want->shape[0] || im.w != want->shape[1]))
+            golden_fail(g, "%s: %d x %d", t->name, im.w, im.h);
+        else
+            golden_check_equal(g, name, im.rgb, (size_t)im.w * (size_t)im.h * 3);
+        if (im.rgb && (render_view(&im, &p, whole, s) || render_views(t->data, t->count, reading, &p, 1, false, outs, s) ||
+                       memcmp(whole, view, sizeof view)))
+            golden_fail(g, "%s: a view differs from that of the decoded picture: %s", t->name, err_text());
+        image_free(&im);
+    }
+    render_scratch_free(s);
 }
 
 static void check_normalized(Golden *g, uint8_t *rgb, int w, int h, const char *name)
@@ -300,6 +330,7 @@ static const GoldenCase cases[] = {
     { "image_resized_crop*", resized_crop },
     { "image_eval_resize", eval_resize },
     { "image_jpeg", jpeg },
+    { "image_pixels", pixels_of_files },
     { "image_normalize", normalize },
     { "image_pipeline", pipeline },
     { 0 },

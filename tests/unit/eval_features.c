@@ -146,7 +146,7 @@ static float *expect(Network *n, Dataset *ds, bool aux, size_t dim)
         Image im = { 0 };
         if (i == BROKEN || i == BARE)
             continue;
-        if (dataset_get(ds, (uint64_t)i, &rec) < 0 || image_decode(rec.bytes, rec.size, &im) < 0)
+        if (dataset_get(ds, (uint64_t)i, &rec) < 0 || image_decode(rec.bytes, rec.size, rec.reading, &im) < 0)
             break;
         tape_begin(t, false);
         Tensor *x = tape_tensor(t, DT_U8, 4, shape), *y = NULL;

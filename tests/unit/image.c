@@ -261,7 +261,7 @@ static void test_hostile(const char *what, const void *bytes, size_t n, size_t t
     for (size_t i = 0; i + tail < n; i += n > 2000 ? 7 : 1) {
         uint8_t *prefix = malloc(i ? i : 1); /* of its exact size, so that a sanitizer sees a read past its end */
         memcpy(prefix, bytes, i);
-        refused = refused && image_decode(prefix, i, &im) < 0;
+        refused = refused && image_decode(prefix, i, 0, &im) < 0;
         free(prefix);
     }
     ok(refused, "%s: no prefix without all pixels decodes", what);
@@ -271,7 +271,7 @@ static void test_hostile(const char *what, const void *bytes, size_t n, size_t t
         memcpy(copy, bytes, n);
         copy[i] ^= (uint8_t)(1u << i % 8 | 0x80);
         image_probe(copy, n, &info);
-        if (!image_decode(copy, n, &im)) {
+        if (!image_decode(copy, n, 0, &im)) {
             decoded++;
             image_free(&im);
         }
@@ -288,7 +288,7 @@ static void test_codecs(void)
     ImageInfo info;
     ok(!image_encode_png(&im, &bytes, &n) && !image_probe(bytes, n, &info) && info.w == 45 && info.h == 33 &&
            info.type == IMAGE_PNG, "a PNG tells its size");
-    ok(!image_decode(bytes, n, &back) && !memcmp(back.rgb, im.rgb, 45 * 33 * 3), "a PNG comes back as it was");
+    ok(!image_decode(bytes, n, 0, &back) && !memcmp(back.rgb, im.rgb, 45 * 33 * 3), "a PNG comes back as it was");
     image_free(&back);
     test_hostile("PNG", bytes, n, 12 + 4 + 4 + 2); /* end chunk, checksums of chunk and data, end code */
     free(bytes);
@@ -304,27 +304,27 @@ static void test_codecs(void)
     top.x = 3;
     top.w = 41;
     top.h = 9;
-    ok(!image_decode(bytes, n, &decoded) && !render_view(&decoded, &top, fast, s) &&
-           !render_views(bytes, n, &top, 1, false, outs, s) && !memcmp(whole, fast, 16 * 16 * 3),
+    ok(!image_decode(bytes, n, 0, &decoded) && !render_view(&decoded, &top, fast, s) &&
+           !render_views(bytes, n, 0, &top, 1, false, outs, s) && !memcmp(whole, fast, 16 * 16 * 3),
        "a view of the upper rows is the same from a whole picture and from bytes");
     image_free(&decoded);
-    ok(render_views(bytes, n - 40, &top, 1, false, outs, s) < 0 && strstr(err_text(), "truncated"),
+    ok(render_views(bytes, n - 40, 0, &top, 1, false, outs, s) < 0 && strstr(err_text(), "truncated"),
        "a picture without its end is refused, even where no view needs the end");
-    int rc = render_views(bytes, n, &p, 1, false, outs, s);
+    int rc = render_views(bytes, n, 0, &p, 1, false, outs, s);
     outs[0] = fast;
-    rc |= render_views(bytes, n, &p, 1, true, outs, s);
+    rc |= render_views(bytes, n, 0, &p, 1, true, outs, s);
     int far = 0;
     for (int i = 0; i < 16 * 16 * 3; i++)
         far += abs(whole[i] - fast[i]) > 60;
     ok(!rc && far < 40, "a fast view resembles the exact one");
     ViewPlan vast = { .w = INT32_MAX, .h = INT32_MAX, .size = 4096, .filter = FILTER_BICUBIC };
-    ok(render_views(bytes, n, &vast, 1, true, outs, s) < 0 && err_code() == ERR_DATA, "a vast plan is refused, fast too");
+    ok(render_views(bytes, n, 0, &vast, 1, true, outs, s) < 0 && err_code() == ERR_DATA, "a vast plan is refused, fast too");
     ok(!image_eval_view(&im, 20, 16, whole) && !image_eval_view(&im, 0, 16, whole), "evaluation views");
     ok(image_eval_view(&im, 10, 16, whole) < 0, "a crop larger than the picture is refused");
     render_scratch_free(s);
     free(whole), free(fast), free(bytes);
-    ok(image_decode("", 0, &back) < 0 && strstr(err_text(), "empty"), "an empty file is called empty");
-    ok(image_decode("hello, world", 12, &back) < 0 && strstr(err_text(), "neither"), "text is no picture");
+    ok(image_decode("", 0, 0, &back) < 0 && strstr(err_text(), "empty"), "an empty file is called empty");
+    ok(image_decode("hello, world", 12, 0, &back) < 0 && strstr(err_text(), "neither"), "text is no picture");
     image_free(&im);
 }
 

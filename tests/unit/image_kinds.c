@@ -117,7 +117,7 @@ static bool same(const Image *a, const Image *b)
 static bool all_are(Bytes b, int red, int green, int blue, int slack)
 {
     Image im;
-    if (image_decode(b.p, b.n, &im)) {
+    if (image_decode(b.p, b.n, 0, &im)) {
         diag("%s", err_text());
         return false;
     }
@@ -138,7 +138,7 @@ static bool renders(const uint8_t *bytes, size_t n)
     uint8_t view[SIDE * SIDE * 3], *outs[] = { view };
     ViewPlan top = { .w = SIDE, .h = 3, .size = SIDE };
     RenderScratch *s = render_scratch_new();
-    bool good = s && !render_views(bytes, n, &top, 1, false, outs, s);
+    bool good = s && !render_views(bytes, n, 0, &top, 1, false, outs, s);
     render_scratch_free(s);
     return good;
 }
@@ -151,7 +151,7 @@ static int first_bytes(Bytes b, size_t n, const Image *whole)
     Image im;
     int rc = -1;
     memcpy(prefix, b.p, n);
-    if (image_decode(prefix, n, &im)) {
+    if (image_decode(prefix, n, 0, &im)) {
         rc = err_code() == ERR_DATA && (n < 9 || strstr(err_text(), "truncated at byte")) ? 0 : -1;
     } else {
         rc = same(&im, whole) ? 1 : -1;
@@ -171,7 +171,7 @@ static size_t damage(const char *what, Bytes b)
 {
     Image im, whole;
     size_t enough = 0, strange = 0;
-    ok(!image_decode(b.p, b.n, &whole), "%s: decodes", what);
+    ok(!image_decode(b.p, b.n, 0, &whole), "%s: decodes", what);
     for (size_t i = 0; i <= b.n; i++) {
         int got = first_bytes(b, i, &whole);
         strange += got < 0 || (got == 0 && enough);
@@ -185,7 +185,7 @@ static size_t damage(const char *what, Bytes b)
         for (int bit = 0; bit < 8; bit += 3) {
             memcpy(copy, b.p, b.n);
             copy[i] ^= (uint8_t)(0x81u >> bit | 1u << bit);
-            if (!image_decode(copy, b.n, &im))
+            if (!image_decode(copy, b.n, 0, &im))
                 image_free(&im);
         }
     free(copy);
@@ -224,11 +224,11 @@ static void test_ends(void)
     }
     Bytes b = jpeg_of(JCS_RGB, 3, ARITHMETIC, rows);
     Image whole, im;
-    ok(!image_decode(b.p, b.n, &whole) && !first_bytes(b, b.n - 2, &whole),
+    ok(!image_decode(b.p, b.n, 0, &whole) && !first_bytes(b, b.n - 2, &whole),
        "an arithmetic JPEG needs its end marker: its decoder does not tell what is missing");
     b.p = realloc(b.p, b.n + 100);
     memset(b.p + b.n, 0x55, 100);
-    ok(!image_decode(b.p, b.n + 100, &im) && same(&im, &whole), "bytes behind a JPEG's end are passed over");
+    ok(!image_decode(b.p, b.n + 100, 0, &im) && same(&im, &whole), "bytes behind a JPEG's end are passed over");
     image_free(&im);
     image_free(&whole);
     free(b.p);
@@ -239,13 +239,13 @@ static void test_ends(void)
         size_t enough = damage(interlaced ? "interlaced PNG" : "PNG", b);
         ok(enough + END + SUMS <= b.n && enough + END + SUMS + CODE >= b.n,
            "a PNG lacks no pixel without end chunk and checksums");
-        ok(!image_decode(b.p, b.n, &whole), "whole");
+        ok(!image_decode(b.p, b.n, 0, &whole), "whole");
         memset(b.p + b.n - END, 0x55, END);
-        ok(!image_decode(b.p, b.n, &im) && same(&im, &whole), "bytes in place of the end chunk are passed over");
+        ok(!image_decode(b.p, b.n, 0, &im) && same(&im, &whole), "bytes in place of the end chunk are passed over");
         image_free(&im);
         image_free(&whole);
         b.p[b.n - END - 1] ^= 1;
-        ok(image_decode(b.p, b.n, &im) < 0 && strstr(err_text(), "CRC"), "a wrong checksum is not: %s", err_text());
+        ok(image_decode(b.p, b.n, 0, &im) < 0 && strstr(err_text(), "CRC"), "a wrong checksum is not: %s", err_text());
         free(b.p);
     }
 }
@@ -270,7 +270,7 @@ static void test_scans(void)
         memcpy(bomb + last + i * scan, b.p + last, scan);
     memcpy(bomb + last + times * scan, "\xff\xd9", 2);
     Image im;
-    ok(image_decode(bomb, last + times * scan + 2, &im) < 0 && strstr(err_text(), "scans"),
+    ok(image_decode(bomb, last + times * scan + 2, 0, &im) < 0 && strstr(err_text(), "scans"),
        "a JPEG of too many scans is refused: %s", err_text());
     free(bomb);
 
@@ -281,7 +281,7 @@ static void test_scans(void)
             break;
         }
     ImageInfo info;
-    ok(image_decode(b.p, b.n, &im) < 0 && strstr(err_text(), "pixels") && image_probe(b.p, b.n, &info) < 0,
+    ok(image_decode(b.p, b.n, 0, &im) < 0 && strstr(err_text(), "pixels") && image_probe(b.p, b.n, &info) < 0,
        "a JPEG of too many pixels is refused: %s", err_text());
     free(b.p);
 }
@@ -339,10 +339,10 @@ static void test_small_pngs(void)
         for (int h = 1; h <= 10; h++) {
             Bytes b = png_sized(PNG_COLOR_TYPE_RGB, 8, true, w, h, rows);
             Image im = { 0 };
-            good = good && !image_decode(b.p, b.n, &im) && im.w == w && im.h == h &&
+            good = good && !image_decode(b.p, b.n, 0, &im) && im.w == w && im.h == h &&
                    !memcmp(im.rgb, rows, (size_t)(w * h * 3));
             image_free(&im);
-            good = good && image_decode(b.p, b.n - 12 - 8 - 3, &im) < 0;
+            good = good && image_decode(b.p, b.n - 12 - 8 - 3, 0, &im) < 0;
             if (!good)
                 diag("%d x %d", w, h);
             free(b.p);

@@ -306,8 +306,8 @@ static void test_version(void)
     const char *path = in_dir("newer.db");
     StoreHeader h;
     ok(import(path, 0, 1, 1) && get_header(path, &h), "a dataset");
-    h.field[3] = 2;
-    ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "flags 0x2") &&
+    h.field[3] |= 8;
+    ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "flags 0x8") &&
            !dataset_create(path, DATASET_RESUME), "a flag that is not known is refused") || (diag("%s", err_text()), 0);
     h.field[3] = 0, h.version = 3;
     ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "version 3"),

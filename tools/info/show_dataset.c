@@ -47,6 +47,7 @@ static void show_image(const Entry *e, const Wanted *w)
     json_object_object_add(j, "label", json_object_new_int(r->label));
     json_object_object_add(j, "width", number_json(r->width));
     json_object_object_add(j, "height", number_json(r->height));
+    json_object_object_add(j, "reading", number_json(r->reading));
     json_object_object_add(j, "bytes", number_json(r->size));
     print_json(j);
 }
@@ -90,6 +91,8 @@ static void dataset_json(Dataset *ds, const Wanted *w)
     json_object_object_add(j, "images", number_json(dataset_count(ds)));
     json_object_object_add(j, "bytes", number_json(dataset_bytes(ds)));
     const char *digest = digest_of(ds);
+    json_object_object_add(j, "turned", json_object_new_boolean(dataset_rule(ds) & DATASET_TURNED));
+    json_object_object_add(j, "scaled", json_object_new_boolean(dataset_rule(ds) & DATASET_SCALED));
     json_object_object_add(j, "digest", *digest ? json_object_new_string(digest) : NULL);
     for (int i = 0; i < dataset_classes(ds); i++) {
         json_object *c = json_object_new_object();
@@ -119,6 +122,8 @@ static void dataset_text(Dataset *ds, const Wanted *w)
         printf("  %4d  %-32s %" PRIu64 "\n", i, safe_text(dataset_class_name(ds, i)), dataset_class_count(ds, i));
     if (n > SHOWN)
         printf("  ... and %d classes more\n", n - SHOWN);
+    printf("  pixels: EXIF orientation %sapplied; 16 bits %s to 8\n", dataset_rule(ds) & DATASET_TURNED ? "" : "not ",
+           dataset_rule(ds) & DATASET_SCALED ? "scaled" : "clipped");
     printf("  digest: %s\n", *digest ? digest : safe_text(err_text()));
     if (some)
         printf("  first: %s, %u x %u, %s\n", safe_text(first), r.width, r.height, nice_bytes(r.size));
