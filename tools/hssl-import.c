@@ -408,10 +408,10 @@ static void say_met(const char *path)
         const char *what;
     } list[] = {
         { met.turned, "turned upright as their EXIF orientation says (--no-orientation keeps the file's)" },
-        { met.kept, "as stored, though they have an EXIF orientation" },
-        { met.scaled, "of 16 bits: scaled to 8" },
-        { met.clipped, "of 16 bits: not scaled to 8, where gray beyond 255 turns white (an older version began the dataset)" },
-        { met.alpha, "with an alpha channel: it is dropped (RGB as stored)" },
+        { met.kept, "whose EXIF orientation is not applied" },
+        { met.scaled, "of 16 bits, scaled to 8" },
+        { met.clipped, "of 16 bits, not scaled to 8: gray beyond 255 is white (an older version began the dataset)" },
+        { met.alpha, "with an alpha channel, which is dropped (RGB as stored)" },
     };
     char line[512] = "";
     int at = 0;
@@ -419,7 +419,7 @@ static void say_met(const char *path)
         if (list[i].n)
             at += snprintf(line + at, sizeof line - (size_t)at, "%s%" PRId64 " %s", at ? "; " : "", list[i].n, list[i].what);
     if (at)
-        log_info("%s: of those imported %s", path, line);
+        log_info("%s: among those imported: %s", path, line);
 }
 
 /* The options give a new dataset its rule; an old one keeps its own. */

@@ -50,7 +50,7 @@ static int jpeg_orientation(const uint8_t *p, size_t n)
             at++;
         while (at < n && p[at] == 0xff)
             at++;
-        if (at == n)
+        if (at >= n)
             return 1;
         int marker = p[at++];
         if (marker == SOS || marker == EOI)

@@ -155,6 +155,7 @@ static int identify(Message *m, const Message *record)
     m->label = record->label;
     m->width = record->width;
     m->height = record->height;
+    m->reading = 0; /* was done */
     m->name = NULL;
     m->text = NULL;
     m->plan = NULL;

@@ -22,6 +22,10 @@ struct MessageParts {
     _Alignas(16) char first[1600];
 };
 
+/* What a header says in place of TICKET_VERSION where a record has a reading: who does not know of readings must not decode
+ * it, and programs that don't know this number say so. */
+enum { MSG_READING_VERSION = 2 };
+
 /* Append n bytes; a failure is kept in the buffer. */
 void msg_buffer_put(MsgBuffer *b, const void *bytes, size_t n);
 /* Append the header. -1 with ERR_MEMORY, or ERR_DATA when it is too long; what was written is to be cut off. */

@@ -114,7 +114,7 @@ int message_write(const Message *m, MsgBuffer *buf)
                              (size_t)(record && m->reading) +
                              !!m->name + !!m->bad + !!m->text + !!m->plan + (size_t)flow + (size_t)limit +
                              (size_t)(m->acks > 0) + (size_t)(m->tensors > 0) + (size_t)(m->facts > 0));
-    put_uint(pk, "hssl", TICKET_VERSION);
+    put_uint(pk, "hssl", record && m->reading ? MSG_READING_VERSION : TICKET_VERSION);
     put_text(pk, "type");
     put_text(pk, message_type_name(m->type));
     if (seq)

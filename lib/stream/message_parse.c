@@ -374,8 +374,10 @@ static int get_field(Cursor *c, Message *m, int field)
     case F_HSSL:
         if (get_uint(c, &x, UINT64_MAX, "hssl"))
             return -1;
-        return x == TICKET_VERSION ? 0 : err_set(ERR_DATA, "message of protocol version %llu, this program speaks %d",
-                                                 (unsigned long long)x, TICKET_VERSION);
+        return x == TICKET_VERSION || x == MSG_READING_VERSION
+                   ? 0
+                   : err_set(ERR_DATA, "message of protocol version %llu, this program speaks %d and, in records, %d",
+                             (unsigned long long)x, TICKET_VERSION, MSG_READING_VERSION);
     case F_TYPE:
         return get_type(c, m);
     case F_SEQ:

@@ -42,8 +42,8 @@ done
 is 'and counted' "$(grep -c '13 imported, 0 there already, 8 skipped' h.err)" 1
 is 'a class is the folder of an image' "$(labels h.db | sed -n '1p;2p;7p;$p' | tr '\t\n' ' ,')" \
     "0 a.jpg/below.jpg,1 cat/1.jpg,2 dog/cmyk.jpg,-1 flat.jpg,"
-is 'width and height are as stored, without rotation' "$(hssl-info --list h.db | grep -e rotated -e pixel | cut -f3 | tr '\n' ' ')" \
-    "1x1 16x12 "
+is 'width and height are those of the upright picture' \
+    "$(hssl-info --list h.db | grep -e rotated -e pixel | cut -f3 | tr '\n' ' ')" "1x1 12x16 "
 id=$(hssl-info --list h.db | grep rotated | cut -f1)
 ok 'the bytes are as they were' "hssl-info --image $id h.db | cmp - $data/rotated.jpg"
 ok 'all checksums are right' 'hssl-info --verify h.db'

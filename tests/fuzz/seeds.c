@@ -78,6 +78,7 @@ static void record_of(Message *m, uint64_t seq)
     m->label = 3;
     m->width = 60;
     m->height = 40;
+    m->reading = 22;
     if (message_set_name(m, "a/b.jpg") || message_add_copy(m, "image", MSG_U8, 1, (int64_t[]){ 24 }, px) ||
         message_add_copy(m, "global", MSG_F32, 3, (int64_t[]){ 1, 2, 3 }, px))
         give_up("message");
@@ -199,6 +200,64 @@ static void plans(void)
 
 /* ---------------------------------------------------------------- pictures */
 
+/* EXIF data with one entry, an orientation; returns their size. */
+static size_t exif_data(uint8_t *to, bool big, bool wide, uint8_t orientation)
+{
+    static const uint8_t data[2][26] = {
+        { 'I', 'I', '*', 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0 },
+        { 'M', 'M', 0, '*', 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1 },
+    };
+    memcpy(to, data[big], sizeof data[big]);
+    if (wide)
+        to[big ? 13 : 12] = 4;
+    to[18 + (big ? (wide ? 3 : 1) : 0)] = orientation;
+    return sizeof data[big];
+}
+
+/* A file with a piece put into it, behind some bytes that the target wants. */
+static void put_in(const char *target, const void *before, size_t b, const uint8_t *file, size_t n, size_t at,
+                   const uint8_t *piece, size_t size)
+{
+    uint8_t *all = malloc(b + n + size);
+    if (!all)
+        give_up(target);
+    memcpy(all, before, b);
+    memcpy(all + b, file, at);
+    memcpy(all + b + at, piece, size);
+    memcpy(all + b + at + size, file + at, n - at);
+    seed(target, *file == 0xff ? "turned-jpeg" : "turned-png", all, b + n + size);
+    free(all);
+}
+
+static void exifs(void)
+{
+    for (int i = 0; i < 4; i++) {
+        uint8_t data[1 + 26] = { 0 };
+        char name[16];
+        snprintf(name, sizeof name, "data%d", i);
+        seed("exif", name, data, 1 + exif_data(data + 1, i & 1, i & 2, (uint8_t)(2 * i + 2)));
+    }
+}
+
+static const uint8_t tile_views[] = { 1, 0, 255, 0, 100, 23, 0, 40, 90, 10, 60, 11, 3 };
+
+/* The same picture with a segment of XMP and one of EXIF data, or with a chunk of them. */
+static void turn(const uint8_t *file, size_t n)
+{
+    uint8_t piece[64] = "\xff\xe1\0\x08http:/\xff\xe1\0\x22""Exif\0";
+    bool png = *file != 0xff;
+    size_t head = 20, at = png ? 33 : 2; /* behind the head chunk, or the first marker */
+    if (png)
+        memcpy(piece, "\0\0\0\x1a""eXIf", head = 8);
+    size_t size = head + exif_data(piece + head, !png, false, 6);
+    if (png) /* a checksum */
+        size += 4;
+    put_in("exif", png ? "\2" : "\1", 1, file, n, at, piece, size);
+    put_in("probe", "", 0, file, n, at, piece, size);
+    put_in(png ? "png" : "jpeg", "", 0, file, n, at, piece, size);
+    put_in("tiles", tile_views, sizeof tile_views, file, n, at, piece, size);
+}
+
 typedef struct {
     const char *name;
     int components, space, h, v; /* sampling of the first component */
@@ -246,14 +305,15 @@ static void jpegs(const uint8_t *rgb, int size)
         jpeg_destroy_compress(&c);
         seed("jpeg", k->name, out, n);
         seed("probe", k->name, out, n < 700 ? n : 700);
-        static const uint8_t views[] = { 1, 0, 255, 0, 100, 23, 0, 40, 90, 10, 60, 11, 3 };
-        uint8_t *tiled = malloc(sizeof views + n);
+        uint8_t *tiled = malloc(sizeof tile_views + n);
         if (!tiled)
             give_up("tiles");
-        memcpy(tiled, views, sizeof views);
-        memcpy(tiled + sizeof views, out, n);
-        seed("tiles", k->name, tiled, sizeof views + n);
+        memcpy(tiled, tile_views, sizeof tile_views);
+        memcpy(tiled + sizeof tile_views, out, n);
+        seed("tiles", k->name, tiled, sizeof tile_views + n);
         free(tiled);
+        if (i == 0)
+            turn(out, n);
         free(out);
     }
 }
@@ -318,6 +378,8 @@ static void pngs(const uint8_t *rgb, int size)
                 seed("png", name, s.bytes, s.n);
                 if (depth == 8)
                     seed("probe", name, s.bytes, s.n);
+                if (depth == 8 && types[type] == PNG_COLOR_TYPE_RGB && adam7)
+                    turn(s.bytes, s.n);
             }
 }
 
@@ -459,6 +521,7 @@ int main(int argc, char **argv)
     messages();
     wishes();
     plans();
+    exifs();
     jpegs(rgb, SIZE);
     pngs(rgb, SIZE);
     archives(rgb, 700);

@@ -1,6 +1,7 @@
 /* Kinds of JPEG and PNG beside plain RGB: what they decode to, and that damage to them does no harm. */
 #include "../tap.h"
 
+#include "image/codec.h"
 #include "image/render.h"
 #include "util/err.h"
 
@@ -328,6 +329,135 @@ static void test_png_kinds(void)
     }
 }
 
+/* ---- which side is up */
+
+/* EXIF data: entries of 12 bytes, each as two 32-bit words and the value. */
+typedef struct {
+    uint32_t tag_type, count, value;
+} Entry;
+
+static void put_number(uint8_t *to, size_t *n, uint32_t value, int bytes, bool big)
+{
+    for (int i = 0; i < bytes; i++)
+        to[(*n)++] = (uint8_t)(value >> 8 * (big ? bytes - 1 - i : i));
+}
+
+/* n entries, of which `entries` are announced, in a directory at `at`; returns the bytes of it all. */
+static size_t exif_of(uint8_t *to, bool big, uint32_t at, uint16_t entries, const Entry *e, int n)
+{
+    size_t used = 4;
+    memcpy(to, big ? "MM\0*" : "II*\0", 4);
+    put_number(to, &used, at, 4, big);
+    while (used < at)
+        to[used++] = 0;
+    put_number(to, &used, entries, 2, big);
+    for (int i = 0; i < n; i++) {
+        bool wide = (e[i].tag_type & 0xffff) == 4;
+        put_number(to, &used, e[i].tag_type >> 16, 2, big);
+        put_number(to, &used, e[i].tag_type & 0xffff, 2, big);
+        put_number(to, &used, e[i].count, 4, big);
+        put_number(to, &used, e[i].value, wide ? 4 : 2, big);
+        put_number(to, &used, 0, wide ? 0 : 2, big);
+    }
+    return used;
+}
+
+static void test_exif(void)
+{
+    enum { SHORT = 0x01120003, LONG = 0x01120004, BYTE = 0x01120001, OTHER = 0x01000003 };
+    static const struct {
+        const char *name;
+        uint32_t at;
+        uint16_t entries;
+        Entry e[2];
+        int want;
+    } cases[] = {
+        { "a 16-bit number", 8, 1, { { SHORT, 1, 6 } }, 6 },
+        { "a 32-bit number", 8, 1, { { LONG, 1, 8 } }, 8 },
+        { "behind another entry", 8, 2, { { OTHER, 1, 3 }, { SHORT, 1, 5 } }, 5 },
+        { "the first of two", 8, 2, { { SHORT, 1, 2 }, { SHORT, 1, 7 } }, 2 },
+        { "the directory further on", 40, 1, { { SHORT, 1, 4 } }, 4 },
+        { "more entries than there are", 8, 65535, { { OTHER, 1, 3 }, { SHORT, 1, 3 } }, 3 },
+        { "0", 8, 1, { { SHORT, 1, 0 } }, 1 },
+        { "9", 8, 1, { { SHORT, 1, 9 } }, 1 },
+        { "65535", 8, 1, { { SHORT, 1, 65535 } }, 1 },
+        { "6 and 65536 more", 8, 1, { { LONG, 1, 65542 } }, 1 },
+        { "another type", 8, 1, { { BYTE, 1, 6 } }, 1 },
+        { "two values", 8, 1, { { SHORT, 2, 6 } }, 1 },
+        { "a directory that ends before it", 8, 1, { { OTHER, 1, 3 }, { SHORT, 1, 6 } }, 1 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int big = 0; big < 2; big++) {
+            uint8_t data[128];
+            size_t n = exif_of(data, big, cases[i].at, cases[i].entries, cases[i].e, cases[i].e[1].tag_type ? 2 : 1);
+            int got = exif_orientation(data, n);
+            ok(got == cases[i].want, "orientation: %s, %s endian: %d", cases[i].name, big ? "big" : "little", got);
+            bool bounded = true;
+            for (size_t k = 0; k <= n; k++) { /* of their exact size, for the sanitizer */
+                uint8_t *part = malloc(k ? k : 1);
+                memcpy(part, data, k);
+                got = exif_orientation(part, k);
+                bounded = bounded && (got == 1 || got == cases[i].want);
+                free(part);
+            }
+            ok(bounded, "and cut off anywhere it is that or none");
+        }
+    uint8_t data[128];
+    exif_of(data, true, 8, 1, &(Entry){ SHORT, 1, 6 }, 1);
+    for (uint32_t at = 0xfffffff0; at; at++) {
+        for (int b = 0; b < 4; b++)
+            data[4 + b] = (uint8_t)(at >> (24 - 8 * b));
+        if (exif_orientation(data, 22) != 1)
+            ok(false, "a directory at %u", at);
+    }
+    ok(exif_orientation((const uint8_t *)"Exif\0\0", 6) == 1 && exif_orientation((const uint8_t *)"II*\0\10\0\0\0", 8) == 1,
+       "a head alone says nothing");
+}
+
+static void test_readings(void)
+{
+    static uint8_t rows[SIDE * SIDE * 3];
+    for (int i = 0; i < SIDE * SIDE * 3; i++)
+        rows[i] = (uint8_t)(i * 7);
+    Bytes b = png_sized(PNG_COLOR_TYPE_RGB, 8, false, SIDE, 5, rows);
+    Image im = { 0 };
+    int w, h;
+    static const unsigned unknown[] = { 9, 15, IMAGE_SCALED | 9, 32, 38, 0xffff };
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        ok(image_decode(b.p, b.n, unknown[i], &im) < 0 && err_code() == ERR_DATA && strstr(err_text(), "newer"),
+           "a reading that is not known: %s", err_text());
+    ok(!image_decode(b.p, b.n, 6, &im) && im.w == 5 && im.h == SIDE, "a picture is turned as it is told to be");
+    image_free(&im);
+    image_read_size(&(ImageInfo){ .w = 3, .h = 2 }, 5, &w, &h);
+    ok(w == 2 && h == 3, "its sides change places");
+    ok(image_reading(&(ImageInfo){ .orientation = 6, .bits = 16 }, false, false) == 0 &&
+           image_reading(&(ImageInfo){ .orientation = 6, .bits = 16 }, true, true) == (6 | IMAGE_SCALED) &&
+           image_reading(&(ImageInfo){ .orientation = 1, .bits = 8 }, true, true) == 0,
+       "a reading is what the rule means for an image");
+    free(b.p);
+
+    /* As one part of it that is asked for, at less than its size. */
+    enum { SMALL = 5 };
+    uint8_t exact[SMALL * SMALL * 3], fast[SMALL * SMALL * 3], *outs[1] = { exact };
+    ViewPlan p = { .x = 1, .w = SIDE - 1, .h = SIDE, .size = SMALL };
+    RenderScratch *s = render_scratch_new();
+    for (int i = 0; i < SIDE * SIDE * 3; i++)
+        rows[i] = (uint8_t)(i / 3 % SIDE * 4 + i / 3 / SIDE * 3 + 40 * (i % 3));
+    b = jpeg_of(JCS_RGB, 3, 0, rows);
+    for (unsigned turn = 2; turn <= 8; turn++) {
+        int far = 0;
+        outs[0] = exact;
+        int rc = render_views(b.p, b.n, turn, &p, 1, false, outs, s);
+        outs[0] = fast;
+        rc |= render_views(b.p, b.n, turn, &p, 1, true, outs, s);
+        for (int i = 0; i < SMALL * SMALL * 3; i++)
+            far = abs(exact[i] - fast[i]) > far ? abs(exact[i] - fast[i]) : far;
+        ok(!rc && far < 40, "turned by %u, a fast view resembles the exact one: %d apart", turn, far);
+    }
+    render_scratch_free(s);
+    free(b.p);
+}
+
 /* Passes of small interlaced pictures may be empty. */
 static void test_small_pngs(void)
 {
@@ -370,5 +500,7 @@ int main(void)
     test_scans();
     test_png_kinds();
     test_small_pngs();
+    test_exif();
+    test_readings();
     return tap_done();
 }

@@ -301,6 +301,44 @@ static void test_digest(void)
     dataset_close(ds);
 }
 
+/* A dataset of one image, read as it is said; its digest. */
+static const char *digest_read(unsigned rule, uint16_t reading)
+{
+    const char *path = in_dir("rule.db");
+    Record r = { .bytes = "x", .size = 1, .name = "x", .label = -1, .width = 3, .height = 2, .reading = reading }, got;
+    DatasetWriter *w = dataset_create(path, DATASET_REPLACE);
+    ok(w && dataset_writer_rule(w) == DATASET_RULE, "a new dataset has today's rule");
+    dataset_set_rule(w, rule);
+    ok(!dataset_put(w, &r) && !dataset_finish(w), "another is given to it before its first image");
+    Dataset *ds = dataset_open(path);
+    ok(ds && dataset_rule(ds) == rule && !dataset_get(ds, 0, &got) && got.reading == reading && got.width == 3 &&
+           !dataset_verify_all(ds), "rule %u and reading %u come back", rule, (unsigned)reading);
+    dataset_close(ds);
+    w = dataset_create(path, DATASET_RESUME);
+    ok(w && dataset_writer_rule(w) == rule, "who adds to it finds its rule");
+    r.name = "y";
+    ok(w && !dataset_put(w, &r) && !dataset_finish(w) && (ds = dataset_open(path)) && dataset_rule(ds) == rule,
+       "and leaves it");
+    dataset_close(ds);
+    return digest(path);
+}
+
+static void test_rule(void)
+{
+    char plain[17], turned[17];
+    uint64_t announced;
+    snprintf(plain, sizeof plain, "%s", digest_read(0, 0));
+    is_str(plain, "d8178f0bd82e35e7", "without readings the digest is what it was before there were any");
+    is_str(digest_read(DATASET_RULE, 0), plain, "whatever the rule");
+    snprintf(turned, sizeof turned, "%s", digest_read(DATASET_RULE, 6));
+    ok(strcmp(turned, plain), "a reading is part of it");
+    ok(strcmp(digest_read(DATASET_SCALED, 16), turned), "and which");
+    is_int(dataset_repair(in_dir("rule.db"), &announced), 0, "nothing is to be repaired in it");
+    Dataset *ds = dataset_open(in_dir("rule.db"));
+    ok(ds && dataset_rule(ds) == DATASET_SCALED, "its rule stays");
+    dataset_close(ds);
+}
+
 static void test_version(void)
 {
     const char *path = in_dir("newer.db");
@@ -377,6 +415,7 @@ int main(void)
     test_growth();
     test_killed();
     test_digest();
+    test_rule();
     test_version();
     test_classes();
     char command[128];

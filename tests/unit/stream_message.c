@@ -26,6 +26,7 @@ static void sample(Message *m)
     m->label = 9;
     m->width = 640;
     m->height = 480;
+    m->reading = 22;
     message_set_name(m, "dog/\xc3\xa9 7.jpg");
     message_set_plan(m, 2, 4, plan);
     message_set_int(m, "count", -5);
@@ -60,13 +61,20 @@ static void round_trip(void)
     if (!ok(!message_parse(header, n, f, frames, &r), "and read: %s", err_text()))
         return;
     ok(r.type == MSG_DATA && r.seq == m.seq && r.epoch == 3 && r.id == 70000 && r.label == 9, "numbers pass");
-    ok(r.width == 640 && r.height == 480 && !strcmp(r.name, m.name), "name and size pass");
+    ok(r.width == 640 && r.height == 480 && r.reading == 22 && !strcmp(r.name, m.name), "name, size and reading pass");
     ok(r.views == 2 && r.numbers == 4 && !memcmp(r.plan, m.plan, 8 * sizeof *m.plan), "the plan passes bit by bit");
     ok(message_int(&r, "count", 0) == -5 && message_real(&r, "ratio", 0) == 0.1, "facts pass");
     is_str(message_text(&r, "recipe", ""), "dino", "a text fact passes");
     const MsgTensor *t = message_tensor(&r, "global");
     ok(t && t->bytes == 54 && t->shape[0] == 2 && ((uint8_t *)t->data)[53] == 53, "the tensor passes");
     ok(message_tensor(&r, "none") && !message_tensor(&r, "nothing"), "tensors are found by name");
+    ok(memmem(header, n, "\xa4hssl\x02", 6), "programs that don't know of readings refuse a record with one");
+    m.reading = 0;
+    void *plain = NULL;
+    size_t plain_n = 0;
+    ok(!message_header(&m, &plain, &plain_n) && memmem(plain, plain_n, "\xa4hssl\x01", 6) &&
+           !memmem(plain, plain_n, "reading", 7), "and take one without");
+    free(plain);
     char *text = message_describe(&r), *json = message_json(&r, true);
     ok(text && strstr(text, "global u8[2x3x3x3]"), "description: %s", text);
     ok(json && strstr(json, "\"shape\":[2,3,3,3]"), "JSON: %s", json);

@@ -122,8 +122,8 @@ static void dataset_text(Dataset *ds, const Wanted *w)
         printf("  %4d  %-32s %" PRIu64 "\n", i, safe_text(dataset_class_name(ds, i)), dataset_class_count(ds, i));
     if (n > SHOWN)
         printf("  ... and %d classes more\n", n - SHOWN);
-    printf("  pixels: EXIF orientation %sapplied; 16 bits %s to 8\n", dataset_rule(ds) & DATASET_TURNED ? "" : "not ",
-           dataset_rule(ds) & DATASET_SCALED ? "scaled" : "clipped");
+    printf("  pixels: EXIF orientation %sapplied; %s\n", dataset_rule(ds) & DATASET_TURNED ? "" : "not ",
+           dataset_rule(ds) & DATASET_SCALED ? "16 bits scaled to 8" : "16-bit gray clipped at 255");
     printf("  digest: %s\n", *digest ? digest : safe_text(err_text()));
     if (some)
         printf("  first: %s, %u x %u, %s\n", safe_text(first), r.width, r.height, nice_bytes(r.size));
