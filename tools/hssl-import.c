@@ -391,8 +391,8 @@ static void print_totals(const char *path, const Dataset *ds)
         printf("{\"imported\":%" PRId64 ",\"present\":%" PRId64 ",\"skipped\":%" PRId64 ",\"turned\":%" PRId64
                ",\"scaled\":%" PRId64 ",\"alpha\":%" PRId64 ",\"images\":%" PRIu64 ",\"bytes\":%" PRIu64
                ",\"classes\":%d}\n",
-               imported, present, skipped, met.turned, met.scaled, met.alpha, ds ? dataset_count(ds) : 0, ds ? dataset_bytes(ds) : 0,
-               ds ? dataset_classes(ds) : 0);
+               imported, present, skipped, met.turned, met.scaled, met.alpha, ds ? dataset_count(ds) : 0,
+               ds ? dataset_bytes(ds) : 0, ds ? dataset_classes(ds) : 0);
     if (ds)
         log_info("%s: %" PRIu64 " images in %d classes, %.1f MB; %s", path, dataset_count(ds),
                  dataset_classes(ds), (double)dataset_bytes(ds) / 1e6, what);
@@ -417,7 +417,8 @@ static void say_met(const char *path)
     int at = 0;
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (list[i].n)
-            at += snprintf(line + at, sizeof line - (size_t)at, "%s%" PRId64 " %s", at ? "; " : "", list[i].n, list[i].what);
+            at += snprintf(line + at, sizeof line - (size_t)at, "%s%" PRId64 " %s", at ? "; " : "", list[i].n,
+                           list[i].what);
     if (at)
         log_info("%s: among those imported: %s", path, line);
 }

@@ -78,7 +78,8 @@ void image_read_size(const ImageInfo *info, unsigned reading, int *w, int *h)
 int image_check_reading(unsigned reading)
 {
     if (reading & ~(unsigned)(IMAGE_TURN | IMAGE_SCALED) || (reading & IMAGE_TURN) > 8)
-        return err_set(ERR_DATA, "it is to be read in a way (%u) that this program does not know: use a newer one", reading);
+        return err_set(ERR_DATA, "it is to be read in a way (%u) that this program does not know: use a newer one",
+                       reading);
     return 0;
 }
 
@@ -102,8 +103,10 @@ int image_decode_into(const void *bytes, size_t n, unsigned reading, int scale, 
     int w = stored.w, h = stored.h;
     image_turned_size(turn, &w, &h);
     rc = rc || image_reserve(im, w, h, capacity) ? -1 : 0;
-    for (int y = 0; !rc && y < h; y += TILE_ROWS)
-        image_turn_rows(&stored, turn, y, h - y < TILE_ROWS ? h - y : TILE_ROWS, im->rgb + (size_t)y * (size_t)w * 3);
+    for (int y = 0; !rc && y < h; y += TILE_ROWS) {
+        int rows = h - y < TILE_ROWS ? h - y : TILE_ROWS;
+        image_turn_rows(&stored, turn, y, rows, im->rgb + (size_t)y * (size_t)w * 3);
+    }
     image_free(&stored);
     return rc;
 }

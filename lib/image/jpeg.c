@@ -97,7 +97,8 @@ int jpeg_probe(const uint8_t *bytes, size_t n, ImageInfo *info)
     jpeg_create_decompress(&d);
     jpeg_mem_src(&d, bytes, n);
     jpeg_read_header(&d, TRUE);
-    *info = (ImageInfo){ .type = IMAGE_JPEG, .w = (int)d.image_width, .h = (int)d.image_height, .bits = d.data_precision };
+    *info = (ImageInfo){ .type = IMAGE_JPEG, .w = (int)d.image_width, .h = (int)d.image_height,
+                         .bits = d.data_precision };
     jpeg_destroy_decompress(&d);
     return 0;
 }

@@ -102,7 +102,8 @@ void image_turn_rows(const Image *from, int turn, int y, int rows, uint8_t *to)
     /* Pixel x, y of the upright picture is one of the stored one: x and y change places from orientation 5 on; then
      * columns, rows or both are counted from their ends. */
     int64_t stride = (int64_t)from->w * 3;
-    bool columns = turn == 2 || turn == 3 || turn == 7 || turn == 8, lines = turn == 3 || turn == 4 || turn == 6 || turn == 7;
+    bool columns = turn == 2 || turn == 3 || turn == 7 || turn == 8;
+    bool lines = turn == 3 || turn == 4 || turn == 6 || turn == 7;
     int64_t column = columns ? -3 : 3, line = lines ? -stride : stride;
     const uint8_t *first = from->rgb + (columns ? stride - 3 : 0) + (lines ? (from->h - 1) * stride : 0);
     int w = from->w, h = from->h;
