@@ -295,6 +295,11 @@ int student_forward(Student *s, const ViewBatch *views, const StepRates *rates)
     return s->pending ? 0 : -1;
 }
 
+const Tensor *student_features(const Student *s)
+{
+    return s->out.base;
+}
+
 /* Why a loss was not finite: the first tensor that isn't, in the order of use. */
 static int blame(Student *s, double loss)
 {

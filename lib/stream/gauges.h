@@ -43,7 +43,7 @@ typedef enum {
     GAUGE_COUNT
 } Gauge;
 
-typedef enum { GAUGE_KIND, GAUGE_SERVES, GAUGE_WORK, GAUGE_READS, GAUGE_TAP, GAUGE_NAMES } GaugeName;
+typedef enum { GAUGE_KIND, GAUGE_SERVES, GAUGE_WORK, GAUGE_READS, GAUGE_TAP, GAUGE_WARNING, GAUGE_NAMES } GaugeName;
 
 /* The file, in the byte order of the machine. */
 typedef struct {
@@ -55,7 +55,7 @@ typedef struct {
     _Atomic uint64_t state;
     char program[32];
     char name[GAUGE_NAMES][256];           /* GaugeName */
-    char unused[2048 - 1368];
+    char unused[2048 - 1624];
     _Atomic uint64_t value[GAUGES_VALUES]; /* Gauge */
     char more[GAUGES_BYTES - 2048 - 8 * GAUGES_VALUES];
 } GaugePage;

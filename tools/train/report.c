@@ -2,7 +2,6 @@
 #include "training.h"
 
 #include "stream/stage.h"
-#include "train/estimate.h"
 #include "util/err.h"
 #include "util/stop.h"
 
@@ -15,8 +14,8 @@ void describe(const Training *t)
 {
     char layers[64] = "", locals[64] = "";
     const BatchShape *s = t->shape;
-    size_t bytes = student_bytes(&config);
-    MemoryEstimate m = memory_estimate(&config, bytes);
+    const Workload *w = &t->watch.work;
+    double teacher = w->memory.teacher + w->memory.teacher_step;
     if (strcmp(config.aux, "none"))
         snprintf(layers, sizeof layers, " + %s of %" PRId64, config.aux, config.aux_depth);
     if (s->locals)
@@ -28,7 +27,7 @@ void describe(const Training *t)
     log_info("lr %.4g = %.4g * %" PRId64
              " / 256; %.3g M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
              config.lr * (double)config.batch_size / 256, config.lr, config.batch_size,
-             (double)bytes / sizeof(float) / 1e6, (m.student + m.teacher) / 1048576, m.teacher / 1048576);
+             w->parameters / 1e6, w->memory.all / 1048576, teacher / 1048576);
 }
 
 /* ---------------------------------------------------------------- log */
@@ -91,12 +90,14 @@ int end_epoch(Training *t, int64_t epoch)
     journal_real(line, "d", e->d / n);
     journal_real(line, "d_role", e->d_role / n);
     journal_int(line, "bad", batches_bad(t->batches));
-    char d[32] = "";
+    char d[32] = "", health[160] = "";
     if (isfinite(e->d))
         snprintf(d, sizeof d, ", D %.4g", e->d / n);
+    if (watch_epoch(t, line, health, sizeof health))
+        return -1;
     if (is_first(t))
-        log_info("epoch %" PRId64 "/%" PRId64 ": loss %.4f%s, %.4g images/s", epoch + 1, config.epochs,
-             e->loss / n, d,
+        log_info("epoch %" PRId64 "/%" PRId64 ": loss %.4f%s%s, %.4g images/s", epoch + 1, config.epochs,
+             e->loss / n, health, d,
              (double)((t->at.step - t->begun) * config.batch_size) / (log_seconds() - t->started));
     *e = (EpochSums){ 0 };
     return journal_write(&t->journal, line);
@@ -129,6 +130,9 @@ int finish(Training *t, int rc, bool savable)
         status = 1;
     }
     t->failed = rc || status == 1;
+    char but[256] = "";
+    if (watch_end(t, but, sizeof but) && !t->failed)
+        log_warn("%s", err_text());
     json_object *line = journal_line("end");
     bool done = t->at.step == t->total && !status;
     journal_text(line, "reason", done ? "done" : stop_signal() ? "signal" : "error");
@@ -142,11 +146,11 @@ int finish(Training *t, int rc, bool savable)
                  batches_bad(t->batches) == 1 ? "" : "s",
                  t->failed ? "" : batches_bad(t->batches) == 1 ? " was replaced" : " were replaced", options.output);
     if (done)
-        log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s", t->at.step, t->at.images,
-                 t->at.digest, options.output);
+        log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s%s", t->at.step, t->at.images,
+                 t->at.digest, options.output, but);
     else if (t->saved >= 0)
-        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume goes on from there",
-                 options.output, t->saved, t->total);
+        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume goes on from there%s",
+                 options.output, t->saved, t->total, but);
     else
         log_info("%s holds no checkpoint", options.output);
     return status;

@@ -93,6 +93,7 @@ void leave(Training *t)
     uploads_free(t->uploads);
     batches_close(&t->batches);
     student_free(t->student);
+    health_free(t->watch.health);
     if (t->figures)
         t->be->release(t->be, t->figures, 2 * sizeof(float));
     if (t->run) {
@@ -209,8 +210,11 @@ void set_up(Training *t)
     open_teacher(t);
     if (!t->teach || know_stream(t))
         give_up(t);
-    if (is_first(t))
+    if (is_first(t)) {
+        if (watch_plan(t))
+            give_up(t);
         describe(t);
+    }
     TrainConfig part = ranks_part(t);
     size_t bytes = student_bytes(&part);
     float *memory = bytes ? teach_memory(t->teach, bytes) : NULL;
@@ -225,6 +229,6 @@ void set_up(Training *t)
     if (teach_start(t->teach, &part, t->threads, views_memory, bytes) || (is_first(t) && open_run(t)) ||
         ((t->resuming || t->warm) && ranks_share_state(t)) ||
         bad_begin(&t->bad, batches_welcome(t->batches)) ||
-        (is_first(t) && (log_start(t) || origin_log(t))))
+        (is_first(t) && (log_start(t) || origin_log(t) || watch_begin(t, &part))))
         give_up(t);
 }

@@ -61,6 +61,8 @@ static int learn(Training *t, Batch *batch, const StepRates *r, StudentReport *r
         return -1;
     if (several && (teach_discrepancy(t->teach, d) || ranks_sum(t, d)))
         return -1;
+    if (t->watch.look && health_keep(t->watch.health, student_features(t->student)))
+        return -1;
     if (student_backward(t->student, q) || send_ahead(t) || student_update(t->student, r, report) ||
         (!several && teach_discrepancy(t->teach, d)))
         return -1;
@@ -68,6 +70,7 @@ static int learn(Training *t, Batch *batch, const StepRates *r, StudentReport *r
     if (ranks_summed(t, d) || teach_update(t->teach, r))
         return -1;
     t->torn = false;
+    t->watch.seen = t->watch.look ? q : NULL;
     return 0;
 }
 
@@ -77,6 +80,8 @@ static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d
     if (t->at.step == t->begun)
         log_debug("train", "first step begins");
     config_rates(&config, t->at.steps_per_epoch, t->at.step, &r);
+    bool ends_epoch = (r.step + 1) % t->at.steps_per_epoch == 0;
+    t->watch.look = t->watch.health && health_due(t->watch.health, r.step, ends_epoch);
     if (learn(t, batch, &r, report, d))
         return -1;
     t->at.step++;
@@ -95,7 +100,9 @@ static int step(Training *t, Batch *batch, StudentReport *report, Discrepancy *d
         log_debug("train", "first step done");
     if (r.step % options.log_every == 0 && log_step(t, &r, report, d))
         return -1;
-    return t->at.step % t->at.steps_per_epoch ? 0 : end_epoch(t, r.epoch);
+    if (watch_step(t, report))
+        return -1;
+    return ends_epoch ? end_epoch(t, r.epoch) : 0;
 }
 
 /* 0: all steps done, or a signal asked to stop; -1. A failure of the stream leaves what can be saved. */

@@ -7,14 +7,17 @@
 #include "ssl/student.h"
 #include "store/run.h"
 #include "stream/batch.h"
+#include "train/alarms.h"
 #include "train/badimages.h"
 #include "train/device.h"
+#include "train/health.h"
 #include "train/journal.h"
 #include "train/provenance.h"
 #include "train/saving.h"
 #include "train/teach.h"
 #include "train/uploads.h"
 #include "train/wish.h"
+#include "train/workload.h"
 #include "util/log.h"
 
 typedef struct {
@@ -35,6 +38,19 @@ bool was_given(const char *name);
  * program, but for a new number of epochs, or where a new run begins with them. */
 void adopt_settings(const Run *run, bool begins);
 
+/* Whether it learns, and what it takes: of the first rank. */
+typedef struct {
+    Health *health;  /* NULL: of another rank */
+    Alarms alarms;
+    bool look;       /* at this step */
+    const float *seen; /* the step's targets where it is looked at, else NULL */
+    Workload work;
+    double available; /* bytes of memory, before the training took any; 0: unknown */
+    bool outlook;    /* it was said */
+    double time_mark, wait_mark; /* where the present stretch of waiting and working began */
+    int64_t step_mark, begun;
+} Watch;
+
 /* Everything of a training in progress. Of several ranks only the first has a run, and speaks. */
 typedef struct {
     Group *group;
@@ -48,6 +64,7 @@ typedef struct {
     Teach *teach;
     Student *student;
     float *figures; /* see ranks.c */
+    Watch watch;
     Progression at;
     bool torn; /* a step has changed the student and not the teacher yet */
     int64_t total, saved; /* steps; step of the last checkpoint, -1: none */
@@ -122,6 +139,18 @@ int origin_log(Training *t);
 int train_loop(Training *t, bool *savable);
 int save(Training *t);
 void on_save_signal(int signal_number);
+
+/* ---- watch.c: whether it learns, and what it takes. Those that give an int: 0, or -1; nothing on other ranks */
+
+/* Before anything big is made: count what it takes, and warn where that is more than there is. */
+int watch_plan(Training *t);
+int watch_begin(Training *t, const TrainConfig *part);
+/* A step is done. */
+int watch_step(Training *t, const StudentReport *s);
+/* What the epoch showed, for its line in the log and, as text, for its message. */
+int watch_epoch(Training *t, json_object *line, char *text, size_t size);
+/* The last step is done. What is to be said of it behind "done": "" or "; but ...". */
+int watch_end(Training *t, char *text, size_t size);
 
 /* ---- report.c: messages, and lines of the log */
 
