@@ -16,6 +16,7 @@ static const Opt opts[] = {
     OPT_INT("lines", 'n', &o.lines, 0, 9e15, "N", "show the last N lines of a run's log (with --log 0 is all of it)"),
     OPT_INT("step", 0, &o.step, -1, 9e15, "STEP", "list or verify the checkpoint of this step (-1: the last)"),
     OPT_INT("image", 0, &o.image, -1, 9e15, "ID", "write the bytes of a dataset's image to standard output"),
+    OPT_FLAG("curve", 0, &o.curve, "draw how a run learns: loss, entropies, rank of the features, rate"),
     OPT_FLAG("command", 0, &o.command, "print the commands that made a run, for a shell"),
     OPT_FLAG("bad", 'b', &o.bad, "list the images that a training could not use"),
     OPT_STR("extract", 'x', &o.extract, "DIR", "with --bad: write their bytes to files in DIR"),
@@ -27,6 +28,7 @@ static const OptProgram program = {
     "hssl-info", "[OPTION]... FILE...", "show what is in datasets, runs, safetensors files and tickets", .opts = opts,
     .examples = "  hssl-info photos.db run.db vit_small.safetensors\n"
                 "  hssl-info --log run.db | tail -n 1\n"
+                "  hssl-info --curve run.db\n"
                 "  hssl-info --command run.db > again.sh\n"
                 "  hssl-info --image 7 photos.db > 7.jpg\n"
                 "  hssl-info --bad --extract bad/ run.db\n"
@@ -43,6 +45,8 @@ static int show(const char *path)
         return err_set(ERR_USAGE, "%s: not a run: --log is for runs", path);
     if (o.command && kind != KIND_RUN && kind != KIND_UNKNOWN)
         return err_set(ERR_USAGE, "%s: not a run: --command is for runs", path);
+    if (o.curve && kind != KIND_RUN && kind != KIND_UNKNOWN)
+        return err_set(ERR_USAGE, "%s: not a run: --curve is for runs", path);
     if (o.bad && kind != KIND_RUN && kind != KIND_UNKNOWN)
         return err_set(ERR_USAGE, "%s: not a run: --bad is for runs", path);
     switch (kind) {

@@ -232,6 +232,11 @@ static void put_notes(Page *p, const Survey *s, int i)
                  (unsigned long long)v[GAUGE_STEP], (unsigned long long)v[GAUGE_STEPS], loss);
         put(p, line, "");
     }
+    if (st->page.name[GAUGE_WARNING][0]) {
+        char text[300];
+        snprintf(text, sizeof text, "%s: %s", survey_name(st), st->page.name[GAUGE_WARNING]);
+        put_text(p, text);
+    }
     if (v[GAUGE_WORKERS] > local_workers(s, i) && st->page.name[GAUGE_WORK][0]) {
         snprintf(line, sizeof line, "%11s+ %llu elsewhere", "",
                  (unsigned long long)(v[GAUGE_WORKERS] - local_workers(s, i)));
@@ -330,6 +335,8 @@ static json_object *stage_json(const Survey *s, int i)
                            st->resident < 0 ? NULL : json_object_new_int64((int64_t)st->resident));
     for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
         json_object_object_add(j, counts[k].key, json_object_new_int64((int64_t)st->page.value[counts[k].g]));
+    if (st->page.value[GAUGE_STEPS])
+        json_object_object_add(j, "warning", json_object_new_string(st->page.name[GAUGE_WARNING]));
     if (st->page.name[GAUGE_WORK][0]) {
         json_object *workers = json_object_new_array();
         for (int k = 0; k < s->n; k++)

@@ -14,7 +14,7 @@ static const struct {
       "leave centring on (--center-momentum below 1); a higher --teacher-temp, a lower --lr" },
     { "rank", "the features have collapsed: they take hardly more than one direction",
       "lower --lr or lengthen --warmup-epochs" },
-    { "loss", "the loss has risen above ln K: the student does worse than a guess",
+    { "loss", "the loss has risen above that of an untrained student",
       "lower --lr, lengthen --warmup-epochs, or lower --clip-grad" },
     { "starved", "the trainer waits for views most of the time",
       "add workers (hssl-augment with a larger -j, or --join on another host); hssl-top says what limits it" },
@@ -40,6 +40,10 @@ void alarms_init(Alarms *a, const TrainConfig *c, int64_t steps_per_epoch)
     *a = (Alarms){ .ln_k = log((double)c->out_dim), .warmup = c->warmup_epochs * steps_per_epoch, .least = INFINITY };
     for (int i = 0; i < ALARM_KINDS; i++)
         a->of[i].since = -1;
+    /* Logits of an untrained student: cosines of random directions over its temperature, with this variance, half of
+     * which is what the logarithm of the sum over their exponentials has more than ln K. */
+    double variance = 1 / ((double)c->head_bottleneck * c->student_temp * c->student_temp);
+    a->untrained = a->ln_k + variance / 2;
 }
 
 /* One more window that calls for this warning, or against it. */
@@ -63,12 +67,12 @@ unsigned alarms_judge(Alarms *a, int64_t step, const HealthFigures *f)
     bool uniform = pinned && lacks < (warm ? 0.005 : 1e-4);
     bool one_sided = f->mean_entropy < 0.05 * k && f->loss < 0.05 * k;
     bool flat = f->rank < (warm && f->dim >= 128 ? 4 : 1.5);
-    bool worse = f->loss > 1.005 * k && f->loss > a->least + 0.03 * k;
+    bool worse = f->loss > a->untrained && f->loss > a->least + 0.03 * k;
     a->least = fmin(a->least, f->loss);
     a->uniform = pinned && lacks < 0.005 ? a->uniform + 1 : 0;
     return count(a, ALARM_UNIFORM, uniform, LONG_STREAK, step) | count(a, ALARM_ONE_SIDED, one_sided, STREAK, step) |
            count(a, ALARM_RANK, flat, LONG_STREAK, step) |
-           count(a, ALARM_LOSS, worse, f->loss > 1.5 * k ? STREAK - 1 : STREAK, step);
+           count(a, ALARM_LOSS, worse, f->loss > 1.5 * a->untrained ? STREAK - 1 : STREAK, step);
 }
 
 unsigned alarms_waits(Alarms *a, int64_t step, double seconds, double waited)

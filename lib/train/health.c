@@ -161,14 +161,14 @@ static int figures(Health *h, const Sums *s, HealthFigures *out)
 {
     double rows = (double)s->rows, entropy = 0;
     *out = (HealthFigures){ .steps = s->steps, .looks = s->looks, .loss = s->loss / (double)s->steps,
-                            .entropy = s->entropy / rows, .mean_entropy = NAN, .rank = NAN,
+                            .entropy = fmax(s->entropy, 0) / rows, .mean_entropy = NAN, .rank = NAN,
                             .dim = h->dim };
     if (!s->looks)
         return 0;
     for (int64_t i = 0; i < h->k; i++)
         if (s->mean[i] > 0)
             entropy -= s->mean[i] / rows * log(s->mean[i] / rows);
-    out->mean_entropy = entropy;
+    out->mean_entropy = fmax(entropy, 0); /* the last digits of certain targets */
     out->rank = effective_rank(h->ring, h->filled, h->dim);
     return out->rank < 0 ? -1 : 0;
 }

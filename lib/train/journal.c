@@ -70,22 +70,34 @@ static double real_of(json_object *o, const char *key)
     return number ? json_object_get_double(v) : NAN;
 }
 
+/* The object of a line of this kind; NULL: it is of another, or no object. */
+static json_object *line_of(const char *text, const char *kind)
+{
+    if (!strstr(text, kind))
+        return NULL;
+    json_object *o = json_tokener_parse(text), *value = NULL;
+    if (o && json_object_is_type(o, json_type_object) && json_object_object_get_ex(o, "kind", &value) &&
+        json_object_is_type(value, json_type_string) && !strcmp(json_object_get_string(value), kind))
+        return o;
+    json_object_put(o);
+    return NULL;
+}
+
+static int64_t whole_of(json_object *o, const char *key)
+{
+    double x = real_of(o, key);
+    return x >= 0 && x < 1e12 ? (int64_t)x : -1;
+}
+
 static int see_line(int64_t number, const char *text, void *arg)
 {
     EpochList *l = arg;
     (void)number;
-    if (!strstr(text, "\"epoch\""))
-        return 0;
-    json_object *o = json_tokener_parse(text), *kind = NULL;
-    bool mine = o && json_object_is_type(o, json_type_object) &&
-                json_object_object_get_ex(o, "kind", &kind) && json_object_is_type(kind, json_type_string) &&
-                !strcmp(json_object_get_string(kind), "epoch");
-    double epoch = mine ? real_of(o, "epoch") : NAN;
-    if (epoch >= 0 && epoch < 1e12) {
-        EpochMeans e = { .epoch = (int64_t)epoch, .loss = real_of(o, "loss"), .d = real_of(o, "d"),
-                         .d_role = real_of(o, "d_role") };
-        double steps = real_of(o, "steps");
-        e.steps = steps >= 0 && steps < 1e12 ? (int64_t)steps : 0;
+    json_object *o = line_of(text, "epoch");
+    int64_t epoch = o ? whole_of(o, "epoch") : -1;
+    if (epoch >= 0) {
+        EpochMeans e = { .epoch = epoch, .loss = real_of(o, "loss"), .d = real_of(o, "d"), .d_role = real_of(o, "d_role") };
+        e.steps = whole_of(o, "steps") > 0 ? whole_of(o, "steps") : 0;
         while (l->count && l->items[l->count - 1].epoch >= e.epoch)
             l->count--;
         if (l->count == l->room) {
@@ -114,4 +126,103 @@ int64_t journal_epochs(Run *run, EpochMeans **out)
     }
     *out = l.items;
     return l.count;
+}
+
+typedef struct {
+    const char *kind, *const *keys;
+    JournalPoint *items;
+    int64_t count, room;
+} PointList;
+
+static int see_point(int64_t number, const char *text, void *arg)
+{
+    PointList *l = arg;
+    (void)number;
+    json_object *o = line_of(text, l->kind);
+    int64_t step = o ? whole_of(o, "step") : -1;
+    if (step < 0) {
+        json_object_put(o);
+        return 0;
+    }
+    while (l->count && l->items[l->count - 1].step >= step)
+        l->count--;
+    if (l->count == l->room) {
+        int64_t room = l->room ? 2 * l->room : 256;
+        JournalPoint *grown = realloc(l->items, (size_t)room * sizeof *grown);
+        if (!grown) {
+            json_object_put(o);
+            return err_set(ERR_MEMORY, "log: out of memory");
+        }
+        l->items = grown;
+        l->room = room;
+    }
+    JournalPoint *p = &l->items[l->count++];
+    p->step = step;
+    for (int i = 0; i < JOURNAL_FIGURES; i++)
+        p->figure[i] = l->keys[i] ? real_of(o, l->keys[i]) : NAN;
+    json_object_put(o);
+    return 0;
+}
+
+int64_t journal_points(Run *run, const char *kind, const char *const keys[JOURNAL_FIGURES], JournalPoint **out)
+{
+    PointList l = { .kind = kind, .keys = keys };
+    *out = NULL;
+    if (run_log_each(run, 0, see_point, &l)) {
+        free(l.items);
+        return -1;
+    }
+    *out = l.items;
+    return l.count;
+}
+
+typedef struct {
+    JournalWarning *items;
+    int count;
+} WarningList;
+
+static void text_of(json_object *o, const char *key, char *to, size_t size)
+{
+    json_object *v;
+    bool text = json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_string);
+    snprintf(to, size, "%s", text ? json_object_get_string(v) : "");
+}
+
+static void drop(WarningList *l, int i)
+{
+    memmove(l->items + i, l->items + i + 1, (size_t)(--l->count - i) * sizeof *l->items);
+}
+
+static int see_warning(int64_t number, const char *text, void *arg)
+{
+    WarningList *l = arg;
+    JournalWarning w;
+    char state[16];
+    (void)number;
+    json_object *o = line_of(text, "start");
+    if (o) { /* the steps behind it are repeated */
+        for (int i = l->count - 1; i >= 0; i--)
+            if (l->items[i].step > whole_of(o, "step"))
+                drop(l, i);
+    } else if ((o = line_of(text, "warning"))) {
+        w.step = whole_of(o, "step");
+        w.epoch = whole_of(o, "epoch");
+        text_of(o, "what", w.what, sizeof w.what);
+        text_of(o, "text", w.text, sizeof w.text);
+        text_of(o, "remedy", w.remedy, sizeof w.remedy);
+        text_of(o, "state", state, sizeof state);
+        for (int i = l->count - 1; i >= 0; i--)
+            if (!strcmp(l->items[i].what, w.what))
+                drop(l, i);
+        if (!strcmp(state, "begins") && l->count < JOURNAL_WARNINGS)
+            l->items[l->count++] = w;
+    }
+    json_object_put(o);
+    return 0;
+}
+
+int journal_warnings(Run *run, JournalWarning out[JOURNAL_WARNINGS])
+{
+    WarningList l = { .items = out };
+    return run_log_each(run, 0, see_warning, &l) ? -1 : l.count;
 }

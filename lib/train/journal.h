@@ -34,4 +34,24 @@ typedef struct {
 /* All epochs in order, malloc'd through *out; returns how many, or -1. */
 int64_t journal_epochs(Run *run, EpochMeans **out);
 
+/* Figures that lines of one kind have, in the order of their steps; a resumed run's last word on a step counts. */
+enum { JOURNAL_FIGURES = 4 };
+typedef struct {
+    int64_t step;
+    double figure[JOURNAL_FIGURES]; /* NaN where absent */
+} JournalPoint;
+
+/* Those of lines of this kind, by keys (NULL: none), malloc'd through *out; returns how many, or -1. */
+int64_t journal_points(Run *run, const char *kind, const char *const keys[JOURNAL_FIGURES], JournalPoint **out);
+
+/* A warning that a run's log has, and that has not ended. */
+enum { JOURNAL_WARNINGS = 16 };
+typedef struct {
+    int64_t step, epoch; /* epoch from 0 */
+    char what[32], text[160], remedy[200];
+} JournalWarning;
+
+/* Those that are on, in the order in which they began; returns how many, or -1. */
+int journal_warnings(Run *run, JournalWarning out[JOURNAL_WARNINGS]);
+
 #endif

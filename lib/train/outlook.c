@@ -93,7 +93,7 @@ int outlook_smaller(const TrainConfig *c, const Workload *w, const Outlook *o, S
 static void hours_text(double h, char *to, size_t size)
 {
     int tens = h < 1e6 ? (int)(h / 10 + 0.5) : 0;
-    if (h * 60 < 1)
+    if (h * 60 < 2)
         snprintf(to, size, "%.0f s", ceil(h * 3600));
     else if (h < 2)
         snprintf(to, size, "%.0f min", h * 60);
@@ -131,6 +131,6 @@ void outlook_text(const Outlook *o, const SmallerTraining *s, char *text, size_t
             snprintf(sizes, sizeof sizes, " with --global-size %.0f", s->global_size);
         snprintf(small, sizeof small, "; %s%s would take about %s: see hssl-plan", s->arch, sizes, shorter);
     }
-    snprintf(text, size, "about %s%s, %s a step, %s for %.4g epoch%s%s%s", memory, than, step, hours, o->epochs,
+    snprintf(text, size, "about %s%s, %s a step, %s for %.3g epoch%s%s%s", memory, than, step, hours, o->epochs,
              o->epochs > 0.999 && o->epochs < 1.001 ? "" : "s", on, small);
 }

@@ -12,7 +12,7 @@
 
 /* The options. */
 typedef struct {
-    bool json, list, log, verify, bad, command;
+    bool json, list, log, verify, bad, command, curve;
     bool lines_given;    /* --lines is not the default */
     const char *extract; /* a directory, or NULL */
     int64_t lines;       /* of a run's log, from its end */
@@ -33,6 +33,14 @@ int64_t count_bad(Run *run);
 int verify_bad(Run *run, const Wanted *w);
 /* List all, after writing each to a file where w->extract names a directory, which is made if need be. */
 int list_bad(Run *run, const Wanted *w);
+
+/* ---- how a run learns ---- */
+
+/* Draw it. */
+int show_curve(Run *run);
+/* A line for each warning that is on; the same as a JSON array. 0, or -1. */
+int print_warnings(Run *run);
+int warnings_json(Run *run, json_object *list);
 
 /* ---- where a run comes from ---- */
 

@@ -112,7 +112,7 @@ static int run_text(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
         printf("  live teacher: %s\n", safe_text(ticket));
     free(ticket);
     int64_t bad = count_bad(run);
-    int rc = lines < 0 || bad < 0;
+    int rc = lines < 0 || bad < 0 || print_warnings(run);
     for (int64_t i = 0; i < n && !rc; i++)
         rc = show_checkpoint(run, steps[i], NULL, w);
     if (bad > 0)
@@ -126,7 +126,8 @@ static int run_text(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
 
 static int run_json(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
 {
-    json_object *j = json_object_new_object(), *list = json_object_new_array(), *log = json_object_new_array();
+    json_object *j = json_object_new_object(), *list = json_object_new_array(), *log = json_object_new_array(),
+                *warnings = json_object_new_array();
     int64_t lines = run_log_count(run);
     char *ticket = live_teacher(run);
     int64_t bad = count_bad(run);
@@ -145,6 +146,9 @@ static int run_json(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
     json_object_object_add(j, "checkpoints", list);
     json_object_object_add(j, "log", log);
     json_object_object_add(j, "bad", json_object_new_int64(bad));
+    if (!rc)
+        rc = warnings_json(run, warnings);
+    json_object_object_add(j, "warnings", warnings);
     if (ticket)
         json_object_object_add(j, "teacher_ticket", text_json(ticket));
     if (w->verify)
@@ -163,6 +167,8 @@ int show_run(const char *path, const Wanted *w)
     int rc = 0;
     if (w->log) {
         rc = run_log_each(run, w->lines_given ? -w->lines : 0, print_line, (void *)"");
+    } else if (w->curve) {
+        rc = show_curve(run);
     } else if (w->command) {
         rc = show_command(run, w);
     } else if (w->bad) {

@@ -102,7 +102,7 @@ static int tell(Training *t, AlarmKind k, const HealthFigures *f)
     } else {
         char figures[160] = "";
         if (f)
-            snprintf(figures, sizeof figures, " (loss %.4g, ln K %.4g; entropy %.3g, of the mean %.3g; rank %.3g of %" PRId64 ")",
+            snprintf(figures, sizeof figures, " (loss %.4g, ln K %.4g; entropy %.3f, of the mean %.3f; rank %.3g of %" PRId64 ")",
                      f->loss, t->watch.alarms.ln_k, f->entropy, f->mean_entropy, f->rank, f->dim);
         log_warn("step %" PRId64 ", epoch %" PRId64 ": %s%s; %s", t->at.step, epoch, alarm_says(k), figures,
                  alarm_remedy(k));
@@ -177,7 +177,6 @@ int watch_step(Training *t, const StudentReport *s)
     json_object *line = journal_line("health");
     journal_int(line, "step", t->at.step);
     journal_int(line, "steps", f.steps);
-    journal_real(line, "loss", f.loss);
     add_figures(t, &f, line);
     return journal_write(&t->journal, line) || tell_all(t, alarms_judge(&w->alarms, t->at.step, &f), &f) ? -1 : 0;
 }
@@ -190,7 +189,7 @@ int watch_epoch(Training *t, json_object *line, char *text, size_t size)
     if (health_epoch(t->watch.health, &f))
         return -1;
     add_figures(t, &f, line);
-    snprintf(text, size, " (ln K %.4g), entropy %.3g (of the mean %.3g), rank %.3g of %" PRId64, t->watch.alarms.ln_k,
+    snprintf(text, size, " (ln K %.4g), entropy %.3f (of the mean %.3f), rank %.3g of %" PRId64, t->watch.alarms.ln_k,
              f.entropy, f.mean_entropy, f.rank, f.dim);
     return 0;
 }
