@@ -30,7 +30,7 @@ typedef struct {
 
 enum { HEALTH_LOOKS = 10, /* that make a window */
        HEALTH_EVERY = 10, /* steps from look to look, at most */
-       HEALTH_ROWS = 512, /* of features, the last ones */
+       HEALTH_ROWS = 256, /* of features, the last ones */
        HEALTH_FLOATS = 1 << 17 /* of targets a look, about */ };
 
 /* rows: of targets, [rows, K], and at least so many of features; steps: of the whole training. NULL: ERR_MEMORY. */
