@@ -131,6 +131,7 @@ void outlook_text(const Outlook *o, const SmallerTraining *s, char *text, size_t
             snprintf(sizes, sizeof sizes, " with --global-size %.0f", s->global_size);
         snprintf(small, sizeof small, "; %s%s would take about %s: see hssl-plan", s->arch, sizes, shorter);
     }
-    snprintf(text, size, "about %s%s, %s a step, %s for %.3g epoch%s%s%s", memory, than, step, hours, o->epochs,
-             o->epochs > 0.999 && o->epochs < 1.001 ? "" : "s", on, small);
+    snprintf(text, size, "about %s%s, %s a step, %s for %.*f epoch%s%s%s", memory, than, step, hours,
+             o->epochs > 10 || fabs(o->epochs - round(o->epochs)) < 0.05 ? 0 : 1, o->epochs,
+             fabs(o->epochs - 1) < 0.05 ? "" : "s", on, small);
 }

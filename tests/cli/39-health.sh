@@ -48,6 +48,19 @@ ok 'hssl-info says so' 'hssl-info one.db | grep -q "warning since step [0-9]*, e
 ok 'as JSON' 'hssl-info --json one.db | grep -q "\"warnings\":\[{\"step\":[0-9]*,\"epoch\":[0-9]*,\"what\":\"one-sided\","'
 ok 'of a good one nothing' 'hssl-info --json good.db | grep -q "\"warnings\":\[\]" && ! hssl-info good.db | grep warning'
 
+# While it runs, who looks sees it, too.
+mkdir run && export TMPDIR="$T" XDG_RUNTIME_DIR="$T/run"
+train --center-momentum 1 --teacher-temp 0.02 --warmup-teacher-temp 0.02 --momentum-teacher 0.9 --lr 0.1 --warmup-epochs 1 \
+    --epochs 100000 --save-every 1000000 --log live.jsonl -o live.db 2>live.err &
+await live.jsonl '"what":"one-sided","state":"begins"'
+becomes 'hssl-top says so' \
+    'hssl-top -d "$XDG_RUNTIME_DIR" --once --json --interval 0.1 | grep -c "\"warning\":\"since step [0-9]* the targets have collapsed"' 1
+hssl-top -d "$XDG_RUNTIME_DIR" --once --interval 0.1 >top
+ok 'below the trainer' 'grep -A 3 "hssl-train  " top | grep -q "^hssl-train: since step"'
+kill $(processes | sed -n 's/^\([0-9]*\) hssl-train .* live.db.*/\1/p') 2>/dev/null
+wait
+ok 'one that is stopped says it last, too' 'grep -q "live.db holds a checkpoint.*; but the targets have collapsed" live.err'
+
 # To uniform targets: a teacher that sharpens too little.
 train --lr 1 --warmup-epochs 0 --teacher-temp 0.5 --warmup-teacher-temp 0.5 --log flat.jsonl -o flat.db 2>flat.err
 is 'uniform targets: once' "$(grep -c 'warning: step .* they are uniform.*teacher-temp' flat.err)" 1
