@@ -178,7 +178,8 @@ static void test_alarms(void)
     step = 0;
     HealthFigures early = uniform, dead = uniform;
     early.entropy = 0.998 * ln_k;
-    is_int(until(&a, &step, &early, 90, &changed), 0, "where K is large, targets that are nearly uniform are no fault at first");
+    is_int(until(&a, &step, &early, 90, &changed), 0,
+           "where K is large, targets that are nearly uniform are no fault at first");
     is_int(alarms_end(&a, step) ? 1 : 0, 1, "but where the training ends so");
     a = fresh(100);
     dead.entropy = (1 - 1e-6) * ln_k;
