@@ -12,7 +12,7 @@ static const struct {
       "lower --lr or lengthen --warmup-epochs; a lower --teacher-temp, or a --center-momentum nearer to 0" },
     { "one-sided", "the targets have collapsed: all mass is on a few prototypes, whatever the image",
       "leave centring on (--center-momentum below 1); a higher --teacher-temp, a lower --lr" },
-    { "rank", "the features have collapsed: they take hardly more than one direction",
+    { "rank", "the features have collapsed: they take a few directions only",
       "lower --lr or lengthen --warmup-epochs" },
     { "loss", "the loss has risen above that of an untrained student",
       "lower --lr, lengthen --warmup-epochs, or lower --clip-grad" },
