@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+enum { NEIGHBOUR_MS = 50 };
+
 static int sooner(int a, int b)
 {
     return a < 0 || (b >= 0 && b < a) ? b : a;
@@ -52,6 +54,8 @@ static int wait_all(Sink *in, Source *out, Hub *hub, int fd, int timeout_ms)
         return -1;
     if (out)
         source_look(out);
+    if (out && source_left(out) && stop_within(NEIGHBOUR_MS)) /* a signal to all, which the consumer saw first */
+        return err_set(ERR_STOP, "stopped by a signal");
     if (hub && hub_look(hub))
         return -1;
     return rc > 0;

@@ -82,6 +82,7 @@ hssl-load "$T/s.db" 2>/dev/null >"$T/old.ticket" &
 pid=$!
 await "$T/old.ticket"
 kill -9 $pid
+wait $pid 2>/dev/null
 fails 1 'the ticket of one that was killed, from a file' "$limit hssl-tap <$T/old.ticket >/dev/null" 'stream is over'
 
 ok 'head -1 ends a pipeline' "hssl-load $T/s.db | hssl-augment $small | head -1 | grep -q '^hssl/1 views ipc://'"

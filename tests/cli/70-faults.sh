@@ -23,7 +23,7 @@ walk() {
             rc=$?
             [ -e hit ] || break
             runs=$((runs + 1))
-            lines=$(grep -cv -e ': warning: ' -e '^{' err)
+            lines=$(grep -cv -e ': warning: ' -e ': progress what=' err)
             [ $lines -le $most ] && lines=1
             case $rc in
             0) ;;

@@ -44,7 +44,7 @@ walk() {
             pipeline
             [ -e hit ] || break
             runs=$((runs + 1))
-            rc=$(cat "rc.$faulty") said=$(grep -cv -e ': warning: ' -e ' started anew; ' -e '^{' "err.$faulty")
+            rc=$(cat "rc.$faulty") said=$(grep -cv -e ': warning: ' -e ' started anew; ' -e '^{"type"' -e '"level":"[^e]' "err.$faulty")
             case $rc in
             0)  shown | sort >got
                 cmp -s got want || [ "$(cat rc.hssl-tap)" != 0 ] || bad="$bad $fault:$n:lost"

@@ -101,7 +101,7 @@ static SecondVerdict check_unknown(const Object *o)
 /* Strings and arrays stay msgpack-c's. */
 typedef struct {
     int type; /* MSG_NONE: not there */
-    uint64_t seq, epoch, id, width, height, credit, limit;
+    uint64_t seq, epoch, id, width, height, reading, credit, limit;
     int64_t label;
     const Object *name, *bad, *text, *plan, *acks, *tensors, *facts;
     bool hssl, has_seq;
@@ -267,9 +267,9 @@ static SecondVerdict take_field(Header *h, const Object *key, const Object *x)
     SecondVerdict v = SECOND_SAME;
     if (called(key, "hssl")) {
         h->hssl = true;
-        return !is_uint(x, UINT64_MAX)        ? SECOND_FIELD
-               : x->via.u64 != TICKET_VERSION ? SECOND_VERSION
-                                              : SECOND_SAME;
+        return !is_uint(x, UINT64_MAX) ? SECOND_FIELD
+               : x->via.u64 != 1 && x->via.u64 != 2 /* of records with a reading */ ? SECOND_VERSION
+                                                                                    : SECOND_SAME;
     }
     if (called(key, "type")) {
         if (is_text(x, 32))
@@ -303,6 +303,8 @@ static SecondVerdict take_field(Header *h, const Object *key, const Object *x)
         h->height = x->via.array.ptr[1].via.u64;
         return SECOND_SAME;
     }
+    if (called(key, "reading"))
+        return take_uint(x, &h->reading, UINT16_MAX);
     if (called(key, "name"))
         return take_text(x, &h->name);
     if (called(key, "bad"))
@@ -335,7 +337,7 @@ static bool is_known(const Object *key)
 {
     static const char *const names[] = {"hssl",  "type",  "seq",     "epoch", "id",   "label",
                                         "size",  "name",  "bad",     "text",  "plan", "acks",
-                                        "limit", "facts", "tensors", "credit"};
+                                        "limit", "facts", "tensors", "credit", "reading"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (called(key, names[i]))
             return true;
@@ -469,6 +471,7 @@ static const char *compare(const Header *h, const Message *m, const SecondInput 
            : m->seq != h->seq || m->epoch != h->epoch || m->id != h->id ? "seq, epoch or id"
            : m->label != h->label                                       ? "label"
            : m->width != h->width || m->height != h->height             ? "size"
+           : m->reading != h->reading                                   ? "reading"
            : m->credit != h->credit || m->limit != h->limit             ? "credit or limit"
            : !same_text(h->name, m->name) || !same_text(h->bad, m->bad) || !same_text(h->text, m->text)
                ? "a text"

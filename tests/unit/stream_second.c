@@ -315,12 +315,12 @@ static void put_field(msgpack_packer *pk, Rng *r, int field, SecondInput *in, Ms
     static const char *const types[] = {"hello", "welcome", "data", "want", "end", "fail", "bye", "note"};
     static const char *const names[] = {"hssl",  "type", "seq",     "epoch", "id",   "label",
                                         "size",  "name", "bad",     "text",  "plan", "credit",
-                                        "limit", "acks", "tensors", "facts", "later"};
+                                        "limit", "acks", "tensors", "facts", "later", "reading"};
     uint32_t n;
     put_str(pk, names[field]);
     switch (field) {
     case 0:
-        put_uint(pk, r, 1);
+        put_uint(pk, r, 1 + rng_below(r, 2));
         return;
     case 1:
         put_str(pk, types[rng_below(r, 8)]);
@@ -371,6 +371,9 @@ static void put_field(msgpack_packer *pk, Rng *r, int field, SecondInput *in, Ms
         for (uint32_t i = 0; i < n; i++)
             put_fact(pk, r, i);
         return;
+    case 17:
+        put_uint(pk, r, any_uint(r, UINT16_MAX));
+        return;
     default:
         put_anything(pk, r, 12);
     }
@@ -390,8 +393,8 @@ static void put_more(msgpack_packer *pk, Rng *r, uint32_t count)
 
 static void make_message(msgpack_packer *pk, Rng *r, SecondInput *in, MsgFrame *frames)
 {
-    int order[17];
-    uint32_t n = 17, there = (rng_u32(r) & rng_u32(r)) | 7, count = 0;
+    int order[18];
+    uint32_t n = 18, there = (rng_u32(r) & rng_u32(r)) | 7, count = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t at = rng_below(r, i + 1);
         order[i] = order[at];
@@ -498,7 +501,7 @@ static void test_differences(void)
         CASE(SECOND_TWICE, "\x83" BYE "\xa4hssl\x01", "a field twice"),
         CASE(SECOND_SAME, "\x84" BYE "\xa1z\x01\xa1z\x02", "an unknown one twice"),
         CASE(SECOND_VERSION,
-             "\x82\xa4hssl\x02\xa4type\xa3"
+             "\x82\xa4hssl\x03\xa4type\xa3"
              "bye",
              "another version"),
         CASE(SECOND_FIELD,
