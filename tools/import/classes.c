@@ -35,8 +35,8 @@ void look_at_classes(const Dataset *ds, int level, const char *origin)
         log_warn("%s: only one class, \"%.100s\", the folder of its images at level %d: -f --class-level N takes "
                  "another one, --labels none says that none is meant", path, name, level);
     else if (level)
-        log_warn("%s: no classes, for its images lie in no folder at level %d: -f --class-level N takes another "
-                 "one, --labels none says that none is meant", path, level);
+        log_info("%s: no classes, for its images lie in no folder at level %d (-f --class-level N takes another one); "
+                 "a training needs none", path, level);
     else
         log_warn("%s: %s by %s", path, n ? "only one class" : "no classes", origin);
 }
