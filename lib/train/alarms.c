@@ -1,6 +1,7 @@
 #include "train/alarms.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Windows in a row. */
 enum { STREAK = 3, LONG_STREAK = 5 };
@@ -44,6 +45,13 @@ void alarms_init(Alarms *a, const TrainConfig *c, int64_t steps_per_epoch)
      * which is what the logarithm of the sum over their exponentials has more than ln K. */
     double variance = 1 / ((double)c->head_bottleneck * c->student_temp * c->student_temp);
     a->untrained = a->ln_k + variance / 2;
+}
+
+void alarms_go_on(Alarms *a, const char *name, int64_t since)
+{
+    for (int i = 0; i < ALARM_KINDS; i++)
+        if (!strcmp(words[i].name, name))
+            a->of[i].since = since;
 }
 
 /* One more window that calls for this warning, or against it. */

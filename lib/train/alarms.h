@@ -22,6 +22,8 @@ typedef struct {
 } Alarms;
 
 void alarms_init(Alarms *a, const TrainConfig *c, int64_t steps_per_epoch);
+/* A training goes on in which the warning of this name has been on since that step. */
+void alarms_go_on(Alarms *a, const char *name, int64_t since);
 /* A window that ended after `step` steps. Returns a bit, 1 << kind, for each warning that begins or ends. */
 unsigned alarms_judge(Alarms *a, int64_t step, const HealthFigures *f);
 /* A stretch of steps that took so many seconds, so many of which were spent waiting for views. As alarms_judge. */

@@ -46,6 +46,10 @@ ok 'before the training is over' '[ "$(figures one.jsonl warning step)" -lt 200 
 ok 'the last word is of it' 'grep -q "done: .*; but the targets have collapsed: .*, since epoch [0-9]*: see hssl-info" one.err'
 ok 'hssl-info says so' 'hssl-info one.db | grep -q "warning since step [0-9]*, epoch [0-9]*: the targets have collapsed.*centring"'
 ok 'as JSON' 'hssl-info --json one.db | grep -q "\"warnings\":\[{\"step\":[0-9]*,\"epoch\":[0-9]*,\"what\":\"one-sided\","'
+train --center-momentum 1 --teacher-temp 0.02 --warmup-teacher-temp 0.02 --momentum-teacher 0.9 --lr 0.1 --warmup-epochs 1 \
+    --resume --epochs 21 --log more.jsonl -o one.db 2>more.err
+is 'one that goes on has what was warned of, without a new warning' \
+    "$(grep -c 'done: .*; but the targets have collapsed' more.err):$(grep -c 'warning: step' more.err)" 1:0
 ok 'of a good one nothing' 'hssl-info --json good.db | grep -q "\"warnings\":\[\]" && ! hssl-info good.db | grep warning'
 
 # While it runs, who looks sees it, too.

@@ -214,6 +214,14 @@ static void test_alarms(void)
     is_int(alarms_waits(&a, 30, 20, 12), 0, "is said once");
     alarms_waits(&a, 40, 20, 8);
     ok(alarms_waits(&a, 50, 20, 0) == 1u << ALARM_STARVED && !alarm_is_on(&a, ALARM_STARVED), "and ends");
+
+    a = fresh(0);
+    alarms_go_on(&a, "starved", 7);
+    alarms_go_on(&a, "of a newer version", 7);
+    ok(a.of[ALARM_STARVED].since == 7 && !alarm_is_on(&a, ALARM_UNIFORM), "a training that goes on keeps its warnings");
+    is_int(alarms_waits(&a, 30, 20, 12), 0, "which are not said again");
+    alarms_waits(&a, 40, 20, 8);
+    ok(alarms_waits(&a, 50, 20, 0) == 1u << ALARM_STARVED && !alarm_is_on(&a, ALARM_STARVED), "and end as others do");
     for (int k = 0; k < ALARM_KINDS; k++)
         ok(*alarm_name((AlarmKind)k) && *alarm_says((AlarmKind)k) && *alarm_remedy((AlarmKind)k), "%s has words",
            alarm_name((AlarmKind)k));

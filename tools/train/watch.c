@@ -128,10 +128,25 @@ static void mark(Training *t)
     t->watch.step_mark = t->at.step;
 }
 
+/* Warnings that are on where a run goes on stay so until they end. */
+static int take_warnings(Training *t)
+{
+    JournalWarning w[JOURNAL_WARNINGS];
+    int n = t->goes_on ? journal_warnings(t->run, w) : 0;
+    for (int i = 0; i < n; i++)
+        if (w[i].step <= t->at.step)
+            alarms_go_on(&t->watch.alarms, w[i].what, w[i].step);
+    if (n > 0)
+        publish(t);
+    return n < 0 ? -1 : 0;
+}
+
 int watch_begin(Training *t, const TrainConfig *part)
 {
     t->watch.begun = t->at.step;
     alarms_init(&t->watch.alarms, &config, t->at.steps_per_epoch);
+    if (take_warnings(t))
+        return -1;
     t->watch.health = health_new(t->be, part, 2 * part->batch_size, t->total);
     return t->watch.health ? 0 : -1;
 }
