@@ -39,6 +39,7 @@ const char *alarm_remedy(AlarmKind k)
 void alarms_init(Alarms *a, const TrainConfig *c, int64_t steps_per_epoch)
 {
     *a = (Alarms){ .ln_k = log((double)c->out_dim), .warmup = c->warmup_epochs * steps_per_epoch, .least = INFINITY };
+    a->weight = strcmp(c->aux, "none") && c->hssl_weight > 0 ? 2 * c->hssl_weight : 1; /* of two terms */
     for (int i = 0; i < ALARM_KINDS; i++)
         a->of[i].since = -1;
     /* Logits of an untrained student: cosines of random directions over its temperature, with this variance, half of
@@ -68,19 +69,19 @@ static unsigned count(Alarms *a, AlarmKind k, bool calls, int streak, int64_t st
 
 unsigned alarms_judge(Alarms *a, int64_t step, const HealthFigures *f)
 {
-    double k = a->ln_k, lacks = 1 - f->entropy / k;
-    bool warm = step > a->warmup, pinned = f->loss > 0.98 * k;
+    double k = a->ln_k, lacks = 1 - f->entropy / k, loss = f->loss / a->weight;
+    bool warm = step > a->warmup, pinned = loss > 0.98 * k;
     /* Targets begin all but uniform where K is large, and leave that slowly while the learning rate rises: then only those
      * count that are so to the last digits. */
     bool uniform = pinned && lacks < (warm ? 0.005 : 1e-4);
-    bool one_sided = f->mean_entropy < 0.05 * k && f->loss < 0.05 * k;
+    bool one_sided = f->mean_entropy < 0.05 * k && loss < 0.05 * k;
     bool flat = f->rank < (warm && f->dim >= 128 ? 4 : 1.5);
-    bool worse = f->loss > a->untrained && f->loss > a->least + 0.03 * k;
-    a->least = fmin(a->least, f->loss);
+    bool worse = loss > a->untrained && loss > a->least + 0.03 * k;
+    a->least = fmin(a->least, loss);
     a->uniform = pinned && lacks < 0.005 ? a->uniform + 1 : 0;
     return count(a, ALARM_UNIFORM, uniform, LONG_STREAK, step) | count(a, ALARM_ONE_SIDED, one_sided, STREAK, step) |
            count(a, ALARM_RANK, flat, LONG_STREAK, step) |
-           count(a, ALARM_LOSS, worse, f->loss > 1.5 * a->untrained ? STREAK - 1 : STREAK, step);
+           count(a, ALARM_LOSS, worse, loss > 1.5 * a->untrained ? STREAK - 1 : STREAK, step);
 }
 
 unsigned alarms_waits(Alarms *a, int64_t step, double seconds, double waited)

@@ -11,6 +11,7 @@ typedef enum { ALARM_UNIFORM, ALARM_ONE_SIDED, ALARM_RANK, ALARM_LOSS, ALARM_STA
 
 typedef struct {
     double ln_k;
+    double weight; /* of a cross-entropy in the loss */
     double untrained; /* about the loss of a student that knows nothing, against uniform targets */
     int64_t warmup; /* steps in which the learning rate rises */
     int64_t uniform; /* windows in a row, whatever the learning rate */

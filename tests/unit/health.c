@@ -204,6 +204,22 @@ static void test_alarms(void)
     a = fresh(0);
     alarms_judge(&a, step += 10, &fine);
     ok(until(&a, &step, &explodes, 10, &changed) == 2, "one that explodes is sooner");
+    TrainConfig c = small();
+    double most = log(64);
+    HealthFigures light = { .loss = 0.5 * most, .entropy = most, .mean_entropy = most, .rank = 8, .dim = 128 },
+                  heavy = { .loss = 1.4 * most, .entropy = 2, .mean_entropy = 3, .rank = 8, .dim = 128 };
+    c.out_dim = 64;
+    c.warmup_epochs = 0;
+    c.aux = "convnext";
+    c.hssl_weight = 0.25;
+    alarms_init(&a, &c, 10);
+    ok(until(&a, &step, &light, 10, &changed) == 5 && changed == 1u << ALARM_UNIFORM,
+       "uniform targets are, whatever the two terms of a loss weigh");
+    c.hssl_weight = 1;
+    alarms_init(&a, &c, 10);
+    alarms_judge(&a, step += 10, &heavy);
+    heavy.loss = 1.5 * most;
+    is_int(until(&a, &step, &heavy, 10, &changed), 0, "and their sum is held against two untrained ones");
     HealthFigures unknown = { .loss = NAN, .entropy = NAN, .mean_entropy = NAN, .rank = NAN };
     a = fresh(0);
     is_int(until(&a, &step, &unknown, 50, &changed), 0, "what is not known is no fault");
