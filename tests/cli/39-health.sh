@@ -10,11 +10,13 @@ train() { hssl-load s.db | hssl-multicrop --global-size 16 --local 2 --local-siz
     hssl-train $tiny "$@"; }
 # The number that a line of this kind has by this key, of all such lines.
 figures() { sed -n 's/.*"kind":"'"$2"'".*"'"$3"'":\([-+.0-9e]*\)[,}].*/\1/p' "$1"; }
+# But for a wait for views, which is no fault of a training on a busy machine.
+warned() { grep -e warning: -e '"kind":"warning"' -e '; but' "$@" | grep -v -e starved -e 'waits for views'; }
 digest() { sed -n 's/.*done: .*digest \([0-9a-f]*\).*/\1/p' "$1"; }
 
 train --log good.jsonl -o good.db 2>good.err
 is 'a training that learns' "$?" 0
-ok 'warns of nothing' '! grep -e warning: -e "; but" good.err && ! grep "\"kind\":\"warning\"" good.jsonl'
+ok 'warns of nothing' '! warned good.err good.jsonl'
 is 'each epoch has the figures of its health, behind what was there before' \
     "$(grep -c '"bad":0,"ln_k":[0-9.]*,"entropy":[0-9.]*,"mean_entropy":[0-9.]*,"rank":[0-9.]*}' good.jsonl)" 20
 is 'ln K is that' "$(figures good.jsonl epoch ln_k | cut -c 1-6 | sort -u)" 4.1588
@@ -42,7 +44,7 @@ is 'a training whose targets collapse ends as it was asked to' "$?" 0
 is 'and says once what is the matter, and what helps' \
     "$(grep -c 'warning: step [0-9]*, epoch [0-9]*: the targets have collapsed: all mass is on a few.*centring' one.err)" 1
 is 'the log has it once' "$(grep -c '"kind":"warning".*"what":"one-sided","state":"begins"' one.jsonl)" 1
-ok 'before the training is over' '[ "$(figures one.jsonl warning step)" -lt 200 ]'
+ok 'before the training is over' '[ "$(grep one-sided one.jsonl | figures /dev/stdin warning step)" -lt 200 ]'
 ok 'the last word is of it' 'grep -q "done: .*; but the targets have collapsed: .*, since epoch [0-9]*: see hssl-info" one.err'
 ok 'hssl-info says so' 'hssl-info one.db | grep -q "warning since step [0-9]*, epoch [0-9]*: the targets have collapsed.*centring"'
 ok 'as JSON' 'hssl-info --json one.db | grep -q "\"warnings\":\[{\"step\":[0-9]*,\"epoch\":[0-9]*,\"what\":\"one-sided\","'
@@ -50,7 +52,8 @@ train --center-momentum 1 --teacher-temp 0.02 --warmup-teacher-temp 0.02 --momen
     --resume --epochs 21 --log more.jsonl -o one.db 2>more.err
 is 'one that goes on has what was warned of, without a new warning' \
     "$(grep -c 'done: .*; but the targets have collapsed' more.err):$(grep -c 'warning: step' more.err)" 1:0
-ok 'of a good one nothing' 'hssl-info --json good.db | grep -q "\"warnings\":\[\]" && ! hssl-info good.db | grep warning'
+ok 'of a good one nothing' 'hssl-info --json good.db | grep -q "\"warnings\":\[" &&
+    ! hssl-info --json good.db | grep -o "\"what\":\"[a-z-]*\"" | grep -v starved && ! hssl-info good.db | warned'
 
 # While it runs, who looks sees it, too.
 mkdir run && export TMPDIR="$T" XDG_RUNTIME_DIR="$T/run"
