@@ -40,9 +40,11 @@ int pickle_refuse(const char *path, const void *head, size_t n)
     if (!is_zip(head, n) && !is_old(head, n))
         return 0;
     char *name = text_shell(path);
+    enum { ROOM = ERR_TEXT - sizeof convert - 128 };
+    bool fits = name && strlen(path) + strlen(name) < ROOM; /* else the command's end is cut off */
     err_set(ERR_DATA,
-            "%s: a PyTorch pickle; make it a safetensors file: python3 -c '%s' %s weights.safetensors", path,
-            convert, name ? name : "FILE");
+            "%.*s: a PyTorch pickle; make it a safetensors file: python3 -c '%s' %s weights.safetensors",
+            (int)ROOM, path, convert, fits ? name : "FILE");
     free(name);
     return -1;
 }

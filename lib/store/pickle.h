@@ -5,7 +5,8 @@
 
 #include <stddef.h>
 
-enum { PICKLE_HEAD = 128 }; /* bytes that are enough to know one */
+/* Bytes that are enough to know one: torch.save puts the file's name into them. */
+enum { PICKLE_HEAD = 512 };
 
 /* head: the file's first n bytes. 0: it is something else; -1 with ERR_DATA, whose text has the command that
  * converts it. */

@@ -52,5 +52,10 @@ fails 1 'an old pickle' 'begin 16 --init-from old.pth -o x.db' \
     "old.pth: a PyTorch pickle.*python3 -c 'import .*weights_only=True.*save_file.*' old.pth weights.safetensors\$"
 fails 1 'a newer one, and its name for a shell' 'begin 16 --init-from "a model.pth" -o x.db' "' 'a model.pth' weights.safetensors\$"
 fails 1 'hssl-info knows one, too' 'hssl-info old.pth' "a PyTorch pickle.*python3 -c '"
+long=$(printf '%0120d' 0)
+printf 'PK\003\004\000\000\010\010\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\201\000\000\000%s/data.pkl' "$long" >"$long.pth"
+fails 1 'and one with a long name, which torch.save writes into it' 'hssl-info $long.pth' "a PyTorch pickle.*' $long.pth weights.safetensors\$"
+mkdir -p "$long/$long" && cp old.pth "$long/$long/$long.pth"
+fails 1 'a path with no room beside the command leaves that whole' 'hssl-info $long/$long/$long.pth' "a PyTorch pickle.*' FILE weights.safetensors\$"
 ok 'a failed start leaves no run' '[ ! -e x.db ]'
 done_testing
