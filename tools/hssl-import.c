@@ -58,7 +58,7 @@ static const OptProgram program = {
 static enum { AUTO, FOLDER, CLS, NONE, TABLE } from;
 static Labels *table;
 static bool marked_some;
-static Count unknown; /* images that the table, or --labels cls, says nothing of */
+static Count unknown; /* images that the table, or a .cls, says nothing of */
 static Count other;   /* images that are there already with another class */
 
 typedef struct {
@@ -83,6 +83,7 @@ static Class class_of(const IntakeItem *item)
         c.number = c.name && dataset_class_number(c.name) >= 0;
     } else if (from == AUTO || from == FOLDER) {
         c.name = item->class_name;
+        c.unknown = from == AUTO && c.name;
     } else {
         c.unknown = from == CLS;
     }
@@ -369,9 +370,12 @@ static void print_counts(const Intake *in, const char *source, bool whole)
     if (unknown.n && table)
         log_warn("%" PRId64 " images have no row in %s, and so no class; the first: %s", unknown.n, o.labels,
                  unknown.first);
-    else if (unknown.n)
+    else if (unknown.n && from == CLS)
         log_warn("%" PRId64 " images have no .cls beside them, and so no class; the first: %s", unknown.n,
                  unknown.first);
+    else if (unknown.n && marked_some)
+        log_warn("%" PRId64 " images have no .cls beside them, as others have, and so the class of their folder "
+                 "(--labels cls: none); the first: %s", unknown.n, unknown.first);
     if (other.n)
         log_warn("%" PRId64 " images are there already with another class, which stays: -f imports all anew; the "
                  "first: %s", other.n, other.first);

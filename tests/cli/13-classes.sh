@@ -150,6 +150,7 @@ put named/k/a.jpg named/k/b.jpg named/k/c.jpg
 echo cat >named/k/a.cls; printf 'a\nb' >named/k/b.cls
 hssl-import named named.db 2>named.err
 is 'a name in .cls is a class; without one it is the folder' "$(labels named.db)" "0 k/a.jpg,1 k/c.jpg,"
+is 'which is told where others have one' "$(grep -c 'warning: 1 images have no .cls beside them, .* of their folder .*first: k/c.jpg' named.err)" 1
 put dark/e.jpg dark/f.jpg && mkdir dark/f.cls && ln -s nowhere dark/e.cls && hssl-import dark dark.db 2>dark.err
 is 'one that is not there is not overlooked' "$(images dark.db) $(grep -c 'e.jpg: its .cls can.t be read' dark.err)" "1 1"
 is 'one that is neither is named' "$(grep -c 'k/b.jpg: its .cls .* holds neither' named.err)" 1
