@@ -62,7 +62,9 @@ options say; vit_nano is made for $own with --local-crops-scale 0.15,0.4 --blur-
 hssl-load s.db | hssl-augment 2>a.err | hssl-train $nano --global-size 24 --local-crops 0 -f -o b.db 2>t.err
 is 'what hssl-train is given is wished, too' "$(views t.err) $(said a.err)" '2 x 24 '
 fails 2 'and must come' "hssl-load s.db | hssl-augment --global-size 16 | hssl-train $nano --global-size 24 -f -o b.db" \
-    'global-size 24: the stream has 16'
+    'global-size 24: the stream has 16, and hssl-augment decides it: give that no option about views, or the same'
+fails 2 'more than may be wished is for options' "hssl-load s.db | hssl-augment | hssl-train $nano --global-size 2048 -f -o b.db" \
+    'global-size 2048: the stream has 224, .*start it anew, with it'
 hssl-load s.db | hssl-augment 2>a.err | hssl-train --arch vit_tiny $tiny -f -o c.db 2>t.err
 is 'an architecture without views of its own gets the recipe as it is' \
     "$(views t.err) $(fact c.db local_scale) $(fact c.db blur_scale) $(said a.err)" '2 x 224 + 8 x 96 0.05,0.4 1 '
@@ -82,6 +84,8 @@ hssl-train $nano -f -o b.db <stay.ticket 2>t.err
 is 'a stream that runs stays as it is' "$(views t.err)" '2 x 224 + 8 x 96'
 ok 'which the trainer is told' "grep -q 'hssl-augment makes 2 x 224 + 8 x 96 views with .*, as it has from the beginning; vit_nano is made for $own' t.err"
 ok 'and the stage says' "grep -q 'hssl-augment: makes 2 x 224 + 8 x 96 views with .*, as it has from the beginning; vit_nano' a.err"
+fails 2 'one that insists is told what to do' "hssl-train $nano --local-crops 0 -f -o b.db <stay.ticket" \
+    'local-crops 0: the stream has 8, and hssl-augment decides it: that runs without such an option: start it anew, with it'
 kill $!
 wait $! 2>/dev/null
 

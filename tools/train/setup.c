@@ -23,7 +23,11 @@ ViewBatch views_shape(const BatchShape *s)
 static int adopt_views(const Training *t)
 {
     const BatchShape *s = t->shape;
-    const char *planner = message_text(batches_welcome(t->batches), "planner", "the stage before it");
+    const Message *w = batches_welcome(t->batches);
+    const char *planner = message_text(w, "planner", "the stage before it");
+    /* One that was given none began for somebody else, or was asked for too much. */
+    const char *remedy = message_int(w, "views_given", 1) ? "give that no option about views, or the same"
+                                                          : "that runs without such an option: start it anew, with it";
     const struct {
         const char *name;
         int64_t *value, stream;
@@ -43,9 +47,8 @@ static int adopt_views(const Training *t)
                            sizes[i].name, *sizes[i].value, sizes[i].stream);
         if (was_given(sizes[i].name))
             return err_set(ERR_USAGE,
-                           "--%s %" PRId64 ": the stream has %" PRId64 ", and %.40s decides it: give that no option "
-                           "about views, or the same",
-                           sizes[i].name, *sizes[i].value, sizes[i].stream, planner);
+                           "--%s %" PRId64 ": the stream has %" PRId64 ", and %.40s decides it: %s",
+                           sizes[i].name, *sizes[i].value, sizes[i].stream, planner, remedy);
         *sizes[i].value = sizes[i].stream;
     }
     return config_check(&config);
