@@ -368,20 +368,20 @@ static void print_counts(const Intake *in, const char *source, bool whole)
         log_warn("%" PRId64 " links to folders that are read on another way were not followed",
                  intake_detours(in));
     if (unknown.n && table)
-        log_warn("%" PRId64 " images have no row in %s, and so no class; the first: %s", unknown.n, o.labels,
-                 unknown.first);
+        log_warn("%" PRId64 " image%s without a row in %s, and so without a class; the first: %s", unknown.n,
+                 unknown.n == 1 ? "" : "s", o.labels, unknown.first);
     else if (unknown.n && from == CLS)
-        log_warn("%" PRId64 " images have no .cls beside them, and so no class; the first: %s", unknown.n,
-                 unknown.first);
+        log_warn("%" PRId64 " image%s without a .cls beside it, and so without a class; the first: %s", unknown.n,
+                 unknown.n == 1 ? "" : "s", unknown.first);
     else if (unknown.n && marked_some)
-        log_warn("%" PRId64 " images have no .cls beside them, as others have, and so the class of their folder "
-                 "(--labels cls: none); the first: %s", unknown.n, unknown.first);
+        log_warn("%" PRId64 " image%s without a .cls beside it, as others have, and so with the class of its folder "
+                 "(--labels cls: none); the first: %s", unknown.n, unknown.n == 1 ? "" : "s", unknown.first);
     if (other.n)
-        log_warn("%" PRId64 " images are there already with another class, which stays: -f imports all anew; the "
-                 "first: %s", other.n, other.first);
+        log_warn("%" PRId64 " image%s there already with another class, which stays: -f imports all anew; the "
+                 "first: %s", other.n, other.n == 1 ? " is" : "s are", other.first);
     if (unused)
-        log_warn("%" PRId64 " rows of %s name no image of %s; the first: %.200s", unused, o.labels, source,
-                 first);
+        log_warn("%" PRId64 " row%s of %s without an image in %s; the first: %.200s", unused, unused == 1 ? "" : "s",
+                 o.labels, source, first);
 }
 
 static void print_totals(const char *path, const Dataset *ds)

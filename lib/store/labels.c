@@ -168,9 +168,12 @@ static int read_rows(Labels *l)
     if (rc < 0)
         return -1;
     int name = find_column(&r, names), class = find_column(&r, classes);
-    bool header = name >= 0 && class >= 0;
+    bool first = name == 0 || (name > 0 && !*r.fields[0]); /* else it may be a class that is called so */
+    bool header = name >= 0 && r.n > 1 && (class >= 0 || first);
     if (!header)
         name = 0, class = 1;
+    else if (class < 0) /* called as the things themselves are, "breed" */
+        class = name + 1 < r.n ? name + 1 : name - 1;
     for (rc = header ? read_row(&r) : rc; rc > 0; rc = read_row(&r)) {
         if (r.n <= name || r.n <= class)
             return err_set(ERR_DATA,

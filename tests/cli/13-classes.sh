@@ -150,12 +150,12 @@ put named/k/a.jpg named/k/b.jpg named/k/c.jpg
 echo cat >named/k/a.cls; printf 'a\nb' >named/k/b.cls
 hssl-import named named.db 2>named.err
 is 'a name in .cls is a class; without one it is the folder' "$(labels named.db)" "0 k/a.jpg,1 k/c.jpg,"
-is 'which is told where others have one' "$(grep -c 'warning: 1 images have no .cls beside them, .* of their folder .*first: k/c.jpg' named.err)" 1
+is 'which is told where others have one' "$(grep -c 'warning: 1 image without a .cls beside it, .* of its folder .*first: k/c.jpg' named.err)" 1
 put dark/e.jpg dark/f.jpg && mkdir dark/f.cls && ln -s nowhere dark/e.cls && hssl-import dark dark.db 2>dark.err
 is 'one that is not there is not overlooked' "$(images dark.db) $(grep -c 'e.jpg: its .cls can.t be read' dark.err)" "1 1"
 is 'one that is neither is named' "$(grep -c 'k/b.jpg: its .cls .* holds neither' named.err)" 1
 hssl-import --labels cls named cls.db 2>cls.err
-is '--labels cls: no folders' "$(labels cls.db)$(grep -c '1 images have no .cls .*first: k/c.jpg' cls.err)" "0 k/a.jpg,-1 k/c.jpg,1"
+is '--labels cls: no folders' "$(labels cls.db)$(grep -c '1 image without a .cls .*first: k/c.jpg' cls.err)" "0 k/a.jpg,-1 k/c.jpg,1"
 hssl-import --labels folder shard folder.db 2>/dev/null
 is '--labels folder: no .cls' "$(classes folder.db)$(images folder.db)" 5
 
@@ -169,11 +169,11 @@ x/1,val,3
 CSV
 hssl-import --labels t.csv shard table.db 2>table.err
 is 'labels are the numbers in the table' "$(labels table.db)" "10 0.jpg,-1 1.jpg,-1 2.jpg,2 3.left.jpg,-1 3.right.jpg,"
-is 'images without a row: one line' "$(grep -c '3 images have no row in t.csv, and so no class; the first: 1.jpg' table.err)" 1
-is 'rows without an image: one line' "$(grep -c '2 rows of t.csv name no image of shard; the first: x/1' table.err)" 1
+is 'images without a row: one line' "$(grep -c '3 images without a row in t.csv, and so without a class; the first: 1.jpg' table.err)" 1
+is 'rows without an image: one line' "$(grep -c '2 rows of t.csv without an image in shard; the first: x/1' table.err)" 1
 ok 'nothing else is said' '[ $(wc -l <table.err) = 3 ]'
 hssl-import -n 1 --labels t.csv shard.tar few.db 2>few.err
-is 'not of rows that --limit did not get to' "$(grep -c 'name no image' few.err)" 0
+is 'not of rows that --limit did not get to' "$(grep -c 'without an image' few.err)" 0
 printf '0.jpg;dog\n1.jpg;cat\n2.jpg;\n' >names.csv
 hssl-import --labels names.csv shard.tar names.db 2>/dev/null
 is 'names in a table are ranked' "$(classes names.db)" "0=cat 1=dog "

@@ -59,6 +59,15 @@ static void test_forms(void)
            finds(l, "c.jpg", "") && finds(l, "d.jpg", "2"),
        "a header of other words is known by numbers below it; no class");
     labels_free(l);
+    l = table("id,breed\nx1,beagle\n");
+    ok(finds(l, "x1.jpg", "beagle") && finds(l, "id", NULL), "a class called as the things are");
+    labels_free(l);
+    l = table(",filename,breed\n0,a.jpg,beagle\n");
+    ok(finds(l, "a.jpg", "beagle") && finds(l, "0", NULL), "behind a column of numbers without a name");
+    labels_free(l);
+    l = table("a,image\nb,name\n");
+    ok(finds(l, "a.jpg", "image") && finds(l, "b.jpg", "name"), "classes that are called like columns");
+    labels_free(l);
     l = table("a.jpg,1\nb.jpg,02\n");
     ok(l && !labels_numbered(l) && finds(l, "b.jpg", "02"), "numbers of another form are names");
     labels_free(l);

@@ -4,6 +4,7 @@
 #include "stream/stage.h"
 #include "util/err.h"
 #include "util/stop.h"
+#include "util/text.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,7 +16,7 @@ void describe(const Training *t)
     char layers[64] = "", locals[64] = "";
     const BatchShape *s = t->shape;
     const Workload *w = &t->watch.work;
-    double teacher = w->memory.teacher + w->memory.teacher_step;
+    char all[32], teacher[32];
     if (strcmp(config.aux, "none"))
         snprintf(layers, sizeof layers, " + %s of %" PRId64, config.aux, config.aux_depth);
     if (s->locals)
@@ -25,9 +26,10 @@ void describe(const Training *t)
              config.method, config.arch, config.patch_size, layers, config.out_dim, config.epochs,
              t->at.steps_per_epoch, config.batch_size, s->global_size, locals, config.device, t->threads);
     log_info("lr %.4g = %.4g * %" PRId64
-             " / 256; %.3g M parameters; about %.0f MiB of memory, %.0f MiB of it the teacher's",
-             config.lr * (double)config.batch_size / 256, config.lr, config.batch_size,
-             w->parameters / 1e6, w->memory.all / 1048576, teacher / 1048576);
+             " / 256; %.3g M parameters; about %s of memory, %s of it the teacher's",
+             config.lr * (double)config.batch_size / 256, config.lr, config.batch_size, w->parameters / 1e6,
+             text_bytes(w->memory.all, all, sizeof all),
+             text_bytes(w->memory.teacher + w->memory.teacher_step, teacher, sizeof teacher));
 }
 
 /* ---------------------------------------------------------------- log */
