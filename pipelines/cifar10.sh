@@ -25,8 +25,6 @@ mkdir -p "$out"
 hssl-knn --pixels --train "$out/train.db" --test "$out/test.db"
 for aux in none convnext; do
     hssl-load "$out/train.db" |
-        hssl-multicrop --global-size 32 --local 2 --local-size 16 --local-crops-scale 0.15,0.4 \
-            --blur-scale 0 |
         hssl-augment -j 2 |
         hssl-train --force --arch vit_nano --aux "$aux" --epochs "${EPOCHS:-64}" --threads "${THREADS:-0}" \
             -o "$out/$aux.db"

@@ -18,7 +18,7 @@ esac
 dir=${DEMO_DIR:-demo}
 images=${DEMO_IMAGES:-2000}
 epochs=${DEMO_EPOCHS:-14}
-crops="--global-size 32 --local 2 --local-size 16 --local-crops-scale 0.15,0.4"
+crops="--global-size 32 --local 2 --local-size 16 --local-crops-scale 0.15,0.4 --blur-scale 0" # vit_nano's own
 mkdir -p "$dir"
 rm -f "$dir"/run.db "$dir"/run.db-lock
 
@@ -41,7 +41,6 @@ hssl-discrepancy --follow "$dir/run.db" >"$dir/discrepancy.jsonl" &
 watcher=$!
 trap 'kill $watcher 2>/dev/null || true' EXIT
 hssl-load "$dir/train.db" |
-    hssl-multicrop $crops |
     hssl-augment -j 2 |
     hssl-train --arch vit_nano --patch-size 8 --aux convnext --epochs "$epochs" --batch-size 64 --lr 5e-3 --out-dim 512 \
         --teacher-temp 0.01 --warmup-teacher-temp 0.01 --center-momentum 0.3 -o "$dir/run.db"
