@@ -397,9 +397,12 @@ static void print_totals(const char *path, const Dataset *ds)
                ",\"classes\":%d}\n",
                imported, present, skipped, met.turned, met.scaled, met.alpha, ds ? dataset_count(ds) : 0,
                ds ? dataset_bytes(ds) : 0, ds ? dataset_classes(ds) : 0);
+    int used = 0; /* of numbers, not all between them are classes */
+    for (int i = 0; ds && i < dataset_classes(ds); i++)
+        used += dataset_class_count(ds, i) > 0;
     if (ds)
-        log_info("%s: %" PRIu64 " images in %d classes, %.1f MB; %s", path, dataset_count(ds),
-                 dataset_classes(ds), (double)dataset_bytes(ds) / 1e6, what);
+        log_info("%s: %" PRIu64 " image%s in %d class%s, %.1f MB; %s", path, dataset_count(ds),
+                 dataset_count(ds) == 1 ? "" : "s", used, used == 1 ? "" : "es", (double)dataset_bytes(ds) / 1e6, what);
     else
         log_info("%s: %s", path, what);
 }
