@@ -116,6 +116,7 @@ static const struct {
     { "a JPEG 2000 image", "jP  ", 4, 4 },
     { "a PDF", "%PDF", 0, 4 },
     { "a web page", "<!DOCTYPE", 0, 9 },
+    { "a tar, to be imported by itself", "ustar", 257, 5 },
 };
 
 static void refuse(Slot *s, const char *why)
@@ -495,7 +496,8 @@ int main(int argc, char **argv)
     if (o.repair)
         return repair(argv[1]);
     if (operands != 2)
-        opt_usage("a SOURCE and an OUT.db are wanted");
+        opt_usage("one SOURCE and an OUT.db are wanted%s", operands > 2 ? "; many files: printf '%s\\n' FILE... | hssl-import - OUT.db"
+                                                                        : "");
     const char *source = argv[1], *path = argv[2];
     if (!o.jobs)
         o.jobs = omp_get_num_procs();

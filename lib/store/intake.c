@@ -191,6 +191,9 @@ static int open_path(Intake *in, const char *path, const IntakeHow *how)
     if (is_archive(head, n))
         return open_archive(in, path, fd, head, n, how);
     close(fd);
+    if (n >= 4 && (!memcmp(head, "\xff\xd8\xff", 3) || !memcmp(head, "\x89PNG", 4)))
+        return err_set(ERR_DATA, "%s: an image; a SOURCE is a folder, a tar or a list: "
+                                 "printf '%%s\\n' IMAGE... | hssl-import - OUT.db", path);
     return err_set(ERR_DATA, "%s: neither a folder, a tar nor a CIFAR binary; a list of files goes to standard input: "
                              "hssl-import - OUT.db < %s", path, path);
 }

@@ -100,7 +100,9 @@ static bool support(struct archive *a)
     for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
         if (filters[i](a) != ARCHIVE_OK)
             return false;
-    return archive_read_support_format_tar(a) >= ARCHIVE_WARN;
+    /* What cat makes of several is one: an end in the middle is no end. */
+    return archive_read_support_format_tar(a) >= ARCHIVE_WARN &&
+           archive_read_set_format_option(a, "tar", "read_concatenated_archives", "1") == ARCHIVE_OK;
 }
 
 static Archive *start(const char *name, int fd, const void *head, size_t n, bool skips)

@@ -218,7 +218,8 @@ SafeTensors *safetensors_open(const char *path)
         goto out;
     }
     if (!S_ISREG(info.st_mode) || info.st_size < 10) {
-        wrong(st, "", S_ISREG(info.st_mode) ? "it is too short" : "it is not a regular file");
+        wrong(st, "", S_ISDIR(info.st_mode) ? "it is a folder; timm's have a model.safetensors in them"
+                      : S_ISREG(info.st_mode) ? "it is too short" : "it is not a regular file");
         goto out;
     }
     st->size = (size_t)info.st_size;

@@ -91,6 +91,9 @@ static int read_shape(Batches *b, const Message *w)
         locals > MSG_MAX_VIEWS || (locals && (local_size < 1 || local_size > MAX_SIDE)))
         return err_set(ERR_DATA, "the stream of views does not say properly what it holds (records_per_epoch, globals, "
                                  "global_size, locals, local_size)");
+    if (b->config.records && (uint64_t)n != b->config.records)
+        return err_set(ERR_USAGE, "the stream has %" PRId64 " images an epoch, %" PRIu64 " are wanted: another dataset than before?",
+                       n, b->config.records);
     if (batch > n)
         return err_set(ERR_USAGE, "a batch of %" PRId64 " records, but an epoch has only %" PRId64
                                   ": lower --batch-size", batch, n);

@@ -41,6 +41,7 @@ typedef struct {
 typedef struct {
     const char *program;
     int64_t batch_size;
+    uint64_t records; /* of an epoch that start counts by; 0: whatever the stream has */
     uint64_t start;  /* sequence number of the first record, from batches_position() of a checkpoint; 0: the beginning */
     int slots;       /* batches in memory, the caller's included; 0: 3 */
     int life;        /* descriptor of the life line, -1: none */

@@ -414,7 +414,10 @@ int source_hello(Source *s, uint64_t *start)
             return 0;
         int ms = long_wait(&w, "nobody has connected yet: waiting for whoever is to take these %s",
                            s->ticket.kind);
-        if (wire_poll(items, source_items(s, items), ms, true) < 0)
+        gauge_state(GAUGE_WAITS_OUT);
+        int rc = wire_poll(items, source_items(s, items), ms, true);
+        gauge_state(GAUGE_BUSY);
+        if (rc < 0)
             return -1;
     }
 }

@@ -362,6 +362,9 @@ int opt_parse(const OptProgram *p, int argc, char **argv)
             exit(log_status(0));
         }
     }
+    const char *messages = getenv("HSSL_MESSAGES");
+    if (messages && *messages && strcmp(messages, "text") && strcmp(messages, "json"))
+        opt_usage("environment HSSL_MESSAGES: %s: text or json", messages);
     read_environment(opts);
     for (int i = 1; i < argc; i++) {
         char *a = argv[i];
@@ -398,6 +401,8 @@ int opt_parse(const OptProgram *p, int argc, char **argv)
         }
         for (char *c = a + 1; *c; c++) {
             const Opt *o = find_letter(opts, *c);
+            if (!o && c == a + 1 && find_long(opts, c, strcspn(c, "=")))
+                opt_usage("%s: no such option; did you mean -%s?", a, a);
             if (!o)
                 opt_usage("-%c: no such option", *c);
             const char *text = o->type == OPT_T_FLAG ? "true" : c[1] ? c + 1 : ++i < argc ? argv[i] : NULL;

@@ -23,7 +23,7 @@ is 'the class is the first folder' "$(labels tiny.db)" "0 n1/images/a.jpg,0 n1/i
 ok 'no level is spoken of where all is well' '! grep level tiny.err'
 hssl-import --class-level -1 tiny inner.db 2>inner.err
 is '--class-level -1: the innermost' "$(classes inner.db)" "0=images "
-is 'a single class is warned of, with the level' "$(grep -c 'only one class, "images", .* at level -1: -f --class-level N' inner.err)" 1
+is 'a single class is warned of, with the level' "$(grep -c 'only one class, "images", .* at level -1: -f with --class-level N' inner.err)" 1
 hssl-import --class-level 1 tiny inner.db 2>again.err
 is 'another level: images that are there keep their class, which is told' "$(classes inner.db)$(grep -c '4 images are there already with another class, .*-f .*first: n1/images/a.jpg' again.err)" "0=images 1"
 hssl-import -f --class-level 1 tiny inner.db 2>again.err
@@ -42,7 +42,7 @@ is 'a folder that holds all images is passed over' "$(classes parent.db)" "0=n1 
 cp -r tiny parent/val
 hssl-import parent parts.db 2>parts.err
 is 'parts of a data set become classes' "$(classes parts.db)" "0=train 1=val "
-is 'which is warned of' "$(grep -c 'like "val", a part of a data set .*-f --class-level 2' parts.err)" 1
+is 'which is warned of' "$(grep -c 'as "val", look like parts of a data set: .*-f --class-level 2' parts.err)" 1
 hssl-import --class-level 2 parent parts2.db 2>parts2.err
 is 'the level that the warning names' "$(classes parts2.db)$(grep -c level parts2.err)" "0=n1 1=n2 2=n3 0"
 
@@ -142,6 +142,17 @@ is 'all there already: --prefix is named' "$(grep -c '0 imported, 5 there alread
 hssl-import --prefix 1/ shard.tar shard.db 2>/dev/null
 is '--prefix takes them in' "$(labels shard.db | sed 's/,/\n/g' | grep -c ' 1/')" 5
 ok 'all of it is sound' 'hssl-info --verify shard.db'
+mkdir shards
+cp shard.tar shards/0.tar
+fails 1 'a folder of tars says what they are' 'hssl-import shards s.db' '0.tar: a tar, to be imported by itself'
+(mkdir again && cd again && tar xf ../shard.tar && find . -type f | while read -r f; do mv "$f" "$(dirname "$f")/z$(basename "$f")"; done &&
+    tar cf ../again.tar .)
+cat shard.tar again.tar >both.tar
+hssl-import - both.db <both.tar 2>/dev/null
+hssl-import both.tar both2.db 2>/dev/null
+is 'tars behind one another, by a pipe and from a file' "$(images both.db) $(images both2.db)" '10 10'
+is 'a picture as SOURCE' "$(hssl-import "$(find tiny -name '*.jpg' | head -n 1)" p.db 2>&1 | grep -c 'an image; a SOURCE is a folder, a tar or a list: printf')" 1
+fails 2 'pictures as operands' 'hssl-import a.jpg b.jpg p.db' 'one SOURCE and an OUT.db are wanted; many files: printf'
 hssl-import tiny shard.db 2>mixed.err
 is 'named classes do not go among numbers' "$(images shard.db) $(grep -c 'its class is n[0-9], those of shard.db are numbers' mixed.err)" "10 4"
 hssl-import shard.tar tiny.db 2>mixed.err

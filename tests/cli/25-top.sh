@@ -21,6 +21,14 @@ fails 2 'operands' 'hssl-top x' 'no operands'
 hssl-load small.db | hssl-augment $views -j2 | hssl-train $tiny --dim 32 --epochs 100 -o a.db 2>a.err
 want=$(digest a.err)
 
+hssl-load small.db >lone.ticket 2>lone.err &
+await lone.ticket
+becomes 'a loader that nobody reads waits, and is no limit' \
+    'hssl-top -d "$XDG_RUNTIME_DIR" --once --interval 0.5 | tr "\n" " " | grep -o "^hssl-load waits 100 % for a consumer: nobody has connected"' \
+    'hssl-load waits 100 % for a consumer: nobody has connected'
+kill $!
+wait $! 2>/dev/null
+
 # Slow trainer.
 hssl-load small.db | hssl-augment $views -j2 | hssl-train $tiny --dim 256 --epochs 100000 -o b.db 2>b.err &
 await_steps

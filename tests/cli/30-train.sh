@@ -107,6 +107,7 @@ is 'and what a resumed run keeps' "$(hssl-train --print-config --resume -o a.db 
 fails 1 'a run that is there is not overwritten' 'views -j1 | hssl-train -o a.db' 'force.*resume'
 fails 2 'a resumed run keeps its settings' 'views -j1 | hssl-train --resume --lr 0.01 -o d.db' 'keeps its settings'
 fails 1 'nothing to resume, and no stream to begin with' "true | hssl-train --resume $tiny -o none.db" 'none.db is not there yet'
+fails 2 'a long option with one dash' "hssl-train -arch vit_nano" '^hssl-train: -arch: no such option; did you mean --arch\?'
 fails 2 'no run named' 'views -j1 | hssl-train' '-o RUN'
 fails 2 'records where views belong' "hssl-load s.db | hssl-train $tiny -o x.db" 'hssl-augment'
 fails 2 'text where views belong' "echo photos | hssl-train $tiny -o x.db" 'hssl-augment'
@@ -122,6 +123,8 @@ ok 'a failed start leaves no run' '[ ! -e none.db ]'
 views -j1 | hssl-train $tiny --lr 100 --weight-decay 100 --weight-decay-end 100 --warmup-epochs 0 --save-every 2 \
     -o n.db 2>n.err
 is 'a loss that is not finite ends the training with 1' "$?" 1
+ok 'where the same would come again, what helps is named' \
+    "! grep -q 'holds a checkpoint' n.err || grep -q -- '--resume would end there again; --continue-from n.db with a lower --lr' n.err"
 ok 'the first tensor that is not finite is named' "grep -Eq 'not finite' n.err && grep -Eq 'backbone|head|aux|last_layer' n.err"
 ok 'the last good checkpoint stays' "grep -q 'holds a checkpoint' n.err"
 

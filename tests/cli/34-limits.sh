@@ -67,6 +67,7 @@ views 2>>said | hssl-train $tiny -o j.db 2>>said
 is 'with HSSL_MESSAGES=json all is JSON' "$(grep -cv '^{"time":"[-0-9T:.]*Z","program":"hssl-[a-z]*","level":"[a-z]*","message":".*"}$' said)" 0
 ok 'errors, usage and words' "grep -q '\"error\",\"message\":\"nosuch.db: ' said && grep -q 'no such option' said && grep -q '\"info\".*done: ' said"
 unset HSSL_MESSAGES
+fails 2 'another form is none' 'HSSL_MESSAGES=jsn hssl-info r.db' 'HSSL_MESSAGES: jsn: text or json'
 # shellcheck disable=SC2086
 views | hssl-train $tiny --log - -o l.db 2>said
 is 'with --log - too, for the log is there' "$(grep -cv '^{".*}$' said)" 0

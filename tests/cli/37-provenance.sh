@@ -27,6 +27,10 @@ refused() { # name, the words that must come, command
 resume='hssl-train --resume -o r.db'
 refused 'another data set of the same size' "digest [0-9a-f]{16}, here [0-9a-f]{16}" \
     "hssl-load other.db | hssl-multicrop $crops | hssl-augment | $resume"
+cp half.db r.db
+hssl-synth -n 30 -s 24 less.db 2>/dev/null
+fails 2 'a smaller data set is refused, both values named' \
+    "hssl-load less.db | hssl-multicrop $crops | hssl-augment | $resume" 'the stream has 30 images an epoch, [0-9]* are wanted: another dataset'
 refused 'another order' '--seed 0 of hssl-load, here 7' "stream '--seed 7' | $resume"
 refused 'no order' '--shuffle true of hssl-load, here false' "stream --no-shuffle | $resume"
 refused 'another part' '--rank 0 of hssl-load, here 1; --world 1 of hssl-load, here 2' \

@@ -110,6 +110,7 @@ int finish(Training *t, int rc, bool savable)
 {
     if (is_first(t))
         progress_end(&t->progress);
+    bool math = rc && err_code() == ERR_MATH; /* which comes again, for the same bits do */
     bool other = group_check(t->group) != 0; /* another rank ended: it was said which */
     if (other)
         rc = err_code() == ERR_STOP ? 0 : -1;
@@ -150,6 +151,10 @@ int finish(Training *t, int rc, bool savable)
     if (done)
         log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s%s", t->at.step, t->at.images,
                  t->at.digest, options.output, but);
+    else if (t->saved >= 0 && math)
+        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume would end there again; --continue-from %s "
+                 "with a lower --lr begins a new run with its weights%s",
+                 options.output, t->saved, t->total, options.output, but);
     else if (t->saved >= 0)
         log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume goes on from there%s",
                  options.output, t->saved, t->total, but);

@@ -77,6 +77,7 @@ void open_stream(Training *t)
     }
     t->batches = batches_open(&ticket, &(BatchesConfig){ .program = "hssl-train",
                                                          .batch_size = config.batch_size / group_world(t->group),
+                                                         .records = t->at.records_per_epoch / (uint64_t)group_world(t->group),
                                                          .start = part_position(t),
                                                          .life = STDIN_FILENO,
                                                          .wish = &wish,
