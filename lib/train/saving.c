@@ -3,9 +3,9 @@
 #include "stream/batch.h"
 #include "tensor/backend.h"
 #include "util/err.h"
+#include "util/json.h"
 
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,36 +81,22 @@ static int all_finite(const StateList *l)
 
 /* ---------------------------------------------------------------- meta */
 
-/* Takes value over. What got lost would be zero where this is read, so it is an error. */
-static bool add(json_object *o, const char *key, json_object *value)
-{
-    bool fine = value && !json_object_object_add(o, key, value);
-    if (!fine)
-        json_object_put(value);
-    return fine;
-}
-
-static bool add_whole(json_object *o, const char *key, int64_t x)
-{
-    return add(o, key, json_object_new_int64(x));
-}
-
 static bool add_real(json_object *o, const char *key, double x)
 {
-    return add(o, key, json_object_new_double(x));
+    return json_add(o, key, json_object_new_double(x));
 }
 
 static char *to_meta(const Progression *p)
 {
     char *text = NULL;
     json_object *o = json_object_new_object(), *e = json_object_new_object();
-    if (o && e && add_whole(o, "step", p->step) && add_whole(o, "position", (int64_t)p->position) &&
-        add_whole(o, "records_per_epoch", (int64_t)p->records_per_epoch) &&
-        add_whole(o, "steps_per_epoch", p->steps_per_epoch) && add_whole(o, "images", p->images) &&
-        add_whole(o, "threads", p->threads) && add_real(o, "seconds", p->seconds) &&
-        add(o, "digest", json_object_new_string(p->digest)) && add_whole(e, "steps", p->epoch.steps) &&
+    if (o && e && json_add_whole(o, "step", p->step) && json_add_whole(o, "position", (int64_t)p->position) &&
+        json_add_whole(o, "records_per_epoch", (int64_t)p->records_per_epoch) &&
+        json_add_whole(o, "steps_per_epoch", p->steps_per_epoch) && json_add_whole(o, "images", p->images) &&
+        json_add_whole(o, "threads", p->threads) && add_real(o, "seconds", p->seconds) &&
+        json_add(o, "digest", json_object_new_string(p->digest)) && json_add_whole(e, "steps", p->epoch.steps) &&
         add_real(e, "loss", p->epoch.loss) && add_real(e, "d", p->epoch.d) && add_real(e, "d_role", p->epoch.d_role) &&
-        add(o, "epoch_sums", json_object_get(e))) {
+        json_add(o, "epoch_sums", json_object_get(e))) {
         const char *plain = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
         text = plain ? strdup(plain) : NULL;
     }

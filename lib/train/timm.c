@@ -4,28 +4,14 @@
 #include "tensor/backend.h"
 #include "train/features.h"
 #include "util/err.h"
+#include "util/json.h"
 #include "util/text.h"
 
-#include <json-c/json.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Takes value over. */
-static bool add(json_object *o, const char *key, json_object *value)
-{
-    bool fine = value && !json_object_object_add(o, key, value);
-    if (!fine)
-        json_object_put(value);
-    return fine;
-}
-
-static bool add_whole(json_object *o, const char *key, int64_t x)
-{
-    return add(o, key, json_object_new_int64(x));
-}
 
 static json_object *real(double x)
 {
@@ -45,7 +31,7 @@ static bool add_triple(json_object *o, const char *key, json_object *const value
     }
     if (!fine)
         json_object_put(list);
-    return fine && add(o, key, list);
+    return fine && json_add(o, key, list);
 }
 
 static bool add_colour(json_object *o, const char *key, const double x[3])
@@ -67,11 +53,11 @@ static json_object *model_args(const TrainConfig *c)
 {
     json_object *o = json_object_new_object();
     BackboneDims d = backbone_dims(c->arch, (int)c->dim, (int)c->depth, (int)c->heads);
-    if (o && add_whole(o, "img_size", c->global_size) && add_whole(o, "patch_size", c->patch_size) &&
-        add_whole(o, "embed_dim", d.dim) && add_whole(o, "depth", d.depth) &&
-        add_whole(o, "num_heads", d.heads) && add_whole(o, "num_classes", 0) &&
-        add(o, "class_token", json_object_new_boolean(true)) &&
-        add(o, "global_pool", json_object_new_string("token")))
+    if (o && json_add_whole(o, "img_size", c->global_size) && json_add_whole(o, "patch_size", c->patch_size) &&
+        json_add_whole(o, "embed_dim", d.dim) && json_add_whole(o, "depth", d.depth) &&
+        json_add_whole(o, "num_heads", d.heads) && json_add_whole(o, "num_classes", 0) &&
+        json_add(o, "class_token", json_object_new_boolean(true)) &&
+        json_add(o, "global_pool", json_object_new_string("token")))
         return o;
     json_object_put(o);
     return NULL;
@@ -86,12 +72,12 @@ static json_object *preprocessing(const TrainConfig *c)
         add_triple(o, "input_size",
                    (json_object *[]){json_object_new_int64(3), json_object_new_int64(side),
                                      json_object_new_int64(side)}) &&
-        add(o, "fixed_input_size", json_object_new_boolean(true)) &&
-        add(o, "interpolation", json_object_new_string("bicubic")) &&
-        add(o, "crop_pct", real(crop_share(side))) && add(o, "crop_mode", json_object_new_string("center")) &&
-        add_colour(o, "mean", mean) && add_colour(o, "std", deviation) && add_whole(o, "num_classes", 0) &&
-        add(o, "first_conv", json_object_new_string("patch_embed.proj")) &&
-        add(o, "classifier", json_object_new_string("head")))
+        json_add(o, "fixed_input_size", json_object_new_boolean(true)) &&
+        json_add(o, "interpolation", json_object_new_string("bicubic")) &&
+        json_add(o, "crop_pct", real(crop_share(side))) && json_add(o, "crop_mode", json_object_new_string("center")) &&
+        add_colour(o, "mean", mean) && add_colour(o, "std", deviation) && json_add_whole(o, "num_classes", 0) &&
+        json_add(o, "first_conv", json_object_new_string("patch_embed.proj")) &&
+        json_add(o, "classifier", json_object_new_string("head")))
         return o;
     json_object_put(o);
     return NULL;
@@ -117,10 +103,10 @@ int timm_describe(const TrainConfig *c, TimmModel *t)
     t->architecture = kind->timm;
     t->model_args = text_of(args, JSON_C_TO_STRING_PLAIN);
     t->pretrained_cfg = text_of(cfg, JSON_C_TO_STRING_PLAIN);
-    if (args && cfg && all && add(all, "architecture", json_object_new_string(kind->timm)) &&
-        add_whole(all, "num_classes", 0) && add_whole(all, "num_features", dim) &&
-        add(all, "global_pool", json_object_new_string("token")) &&
-        add(all, "model_args", json_object_get(args)) && add(all, "pretrained_cfg", json_object_get(cfg)))
+    if (args && cfg && all && json_add(all, "architecture", json_object_new_string(kind->timm)) &&
+        json_add_whole(all, "num_classes", 0) && json_add_whole(all, "num_features", dim) &&
+        json_add(all, "global_pool", json_object_new_string("token")) &&
+        json_add(all, "model_args", json_object_get(args)) && json_add(all, "pretrained_cfg", json_object_get(cfg)))
         t->config = text_of(all, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
     json_object_put(args);
     json_object_put(cfg);
