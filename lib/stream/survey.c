@@ -268,10 +268,7 @@ static void limit_is_last(const SurveyStage *const *chain, int n, SurveyLimit *l
     const SurveyStage *last = chain[n - 1], *up = n > 1 ? chain[n - 2] : NULL;
     bool trainer = last->page.value[GAUGE_STEPS] > 0;
     say(l, last, trainer ? "trainer" : "consumer");
-    if (last->out > 0.5) /* for somebody who is not to be seen here */
-        snprintf(l->text, sizeof l->text, "%s waits %.0f %% for a consumer: nobody has connected, or who has is slow",
-                 survey_name(last), 100 * last->out);
-    else if (up)
+    if (up)
         snprintf(l->text, sizeof l->text, "%s is the limit: it waits %.0f %% for input, %s waits %.0f %% for it; %s",
                  survey_name(last), 100 * last->in, survey_name(up), 100 * up->out,
                  trainer ? "more workers won't help" : "what comes before it has room");
@@ -316,7 +313,9 @@ void survey_limit(const SurveyStage *const *chain, int n, int processors, Survey
     const SurveyStage *last = chain[n - 1];
     if (last->page.name[GAUGE_SERVES][0] && last->out > 0.5) {
         say(l, last, "consumer");
-        snprintf(l->text, sizeof l->text, "%s waits %.0f %% for who takes its %.15s, which is not to be seen here",
+        snprintf(l->text, sizeof l->text,
+                 "%s waits %.0f %% for whoever takes its %.15s: nobody has connected, or it is not to be "
+                 "seen here",
                  survey_name(last), 100 * last->out, last->page.name[GAUGE_KIND]);
         return;
     }
