@@ -199,7 +199,8 @@ static int n_slots;
 static size_t batch_bytes;
 static int64_t imported, present;
 static struct {
-    int64_t turned, kept, scaled, clipped, alpha; /* of those imported: kept and clipped are turned and scaled by no rule */
+    int64_t turned, kept, scaled, clipped,
+        alpha; /* of those imported: kept and clipped are turned and scaled by no rule */
 } met;
 
 static bool enough(const char *class_name)
@@ -372,17 +373,21 @@ static void print_counts(const Intake *in, const char *source, bool whole)
         log_warn("%" PRId64 " image%s without a row in %s, and so without a class; the first: %s", unknown.n,
                  unknown.n == 1 ? "" : "s", o.labels, unknown.first);
     else if (unknown.n && from == CLS)
-        log_warn("%" PRId64 " image%s without a .cls beside it, and so without a class; the first: %s", unknown.n,
-                 unknown.n == 1 ? "" : "s", unknown.first);
+        log_warn("%" PRId64 " image%s without a .cls beside it, and so without a class; the first: %s",
+                 unknown.n, unknown.n == 1 ? "" : "s", unknown.first);
     else if (unknown.n && marked_some)
-        log_warn("%" PRId64 " image%s without a .cls beside it, as others have, and so with the class of its folder "
-                 "(--labels cls: none); the first: %s", unknown.n, unknown.n == 1 ? "" : "s", unknown.first);
+        log_warn("%" PRId64
+                 " image%s without a .cls beside it, as others have, and so with the class of its folder "
+                 "(--labels cls: none); the first: %s",
+                 unknown.n, unknown.n == 1 ? "" : "s", unknown.first);
     if (other.n)
-        log_warn("%" PRId64 " image%s there already with another class, which stays: -f imports all anew; the "
-                 "first: %s", other.n, other.n == 1 ? " is" : "s are", other.first);
+        log_warn("%" PRId64
+                 " image%s there already with another class, which stays: -f imports all anew; the "
+                 "first: %s",
+                 other.n, other.n == 1 ? " is" : "s are", other.first);
     if (unused)
-        log_warn("%" PRId64 " row%s of %s without an image in %s; the first: %.200s", unused, unused == 1 ? "" : "s",
-                 o.labels, source, first);
+        log_warn("%" PRId64 " row%s of %s without an image in %s; the first: %.200s", unused,
+                 unused == 1 ? "" : "s", o.labels, source, first);
 }
 
 static void print_totals(const char *path, const Dataset *ds)
@@ -403,7 +408,8 @@ static void print_totals(const char *path, const Dataset *ds)
         used += dataset_class_count(ds, i) > 0;
     if (ds)
         log_info("%s: %" PRIu64 " image%s in %d class%s, %.1f MB; %s", path, dataset_count(ds),
-                 dataset_count(ds) == 1 ? "" : "s", used, used == 1 ? "" : "es", (double)dataset_bytes(ds) / 1e6, what);
+                 dataset_count(ds) == 1 ? "" : "s", used, used == 1 ? "" : "es",
+                 (double)dataset_bytes(ds) / 1e6, what);
     else
         log_info("%s: %s", path, what);
 }
@@ -415,11 +421,12 @@ static void say_met(const char *path)
         int64_t n;
         const char *what;
     } list[] = {
-        { met.turned, "turned upright as their EXIF orientation says (--no-orientation keeps the file's)" },
-        { met.kept, "whose EXIF orientation is not applied" },
-        { met.scaled, "of 16 bits, scaled to 8" },
-        { met.clipped, "of 16 bits, not scaled to 8: gray beyond 255 is white (an older version began the dataset)" },
-        { met.alpha, "with an alpha channel, which is dropped (RGB as stored)" },
+        {met.turned, "turned upright as their EXIF orientation says (--no-orientation keeps the file's)"},
+        {met.kept, "whose EXIF orientation is not applied"},
+        {met.scaled, "of 16 bits, scaled to 8"},
+        {met.clipped,
+         "of 16 bits, not scaled to 8: gray beyond 255 is white (an older version began the dataset)"},
+        {met.alpha, "with an alpha channel, which is dropped (RGB as stored)"},
     };
     char line[512] = "";
     int at = 0;
@@ -442,8 +449,10 @@ static void settle_rule(DatasetWriter *w, const char *path)
     }
     if (opt_given(opts, "orientation") && (has ^ rule) & DATASET_TURNED) {
         dataset_discard(w);
-        die_with("%s: EXIF orientations are %s in it, which --%sorientation contradicts: leave the option out, or import "
-                 "into another dataset", path, has & DATASET_TURNED ? "applied" : "not applied", o.orientation ? "" : "no-");
+        die_with("%s: EXIF orientations are %s in it, which --%sorientation contradicts: leave the option "
+                 "out, or import "
+                 "into another dataset",
+                 path, has & DATASET_TURNED ? "applied" : "not applied", o.orientation ? "" : "no-");
     }
     rule = has;
 }
@@ -496,8 +505,8 @@ int main(int argc, char **argv)
     if (o.repair)
         return repair(argv[1]);
     if (operands != 2)
-        opt_usage("one SOURCE and an OUT.db are wanted%s", operands > 2 ? "; many files: printf '%s\\n' FILE... | hssl-import - OUT.db"
-                                                                        : "");
+        opt_usage("one SOURCE and an OUT.db are wanted%s",
+                  operands > 2 ? "; many files: printf '%s\\n' FILE... | hssl-import - OUT.db" : "");
     const char *source = argv[1], *path = argv[2];
     if (!o.jobs)
         o.jobs = omp_get_num_procs();

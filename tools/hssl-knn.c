@@ -290,11 +290,11 @@ static int classify(Work *w)
         return err_set(ERR_DATA, "%s: nobody can vote: no test image has another image of it as a neighbour "
                                  "(more --train images, or --no-leave-out)", dataset_path(w->train));
     if (!w->several)
-        log_warn("%s: a single class, %s: every answer is right (hssl-import --class-level)", dataset_path(w->train),
-                 dataset_class_name(w->train, w->voted));
+        log_warn("%s: a single class, %s: every answer is right (hssl-import --class-level)",
+                 dataset_path(w->train), dataset_class_name(w->train, w->voted));
     if (w->scores[0].alone)
-        log_warn("%" PRId64 " of %" PRId64 " test images have no neighbour: they count as wrong", w->scores[0].alone,
-                 w->answered);
+        log_warn("%" PRId64 " of %" PRId64 " test images have no neighbour: they count as wrong",
+                 w->scores[0].alone, w->answered);
     return 0;
 }
 
@@ -398,7 +398,8 @@ static void print_table(const Work *w)
     printf("%8s %8s %8s %8s\n", "k", "used", "top-1", "top-5");
     for (int i = 0; i < w->ks; i++)
         printf("%8d %8d %8.2f %8.2f\n", w->scores[i].k, w->scores[i].used,
-               percent(w->scores[i].top1, w->scores[i].queries), percent(w->scores[i].top5, w->scores[i].queries));
+               percent(w->scores[i].top1, w->scores[i].queries),
+               percent(w->scores[i].top5, w->scores[i].queries));
     printf("\ntop-1 %.2f at k = %d; best %.2f at k = %d\n", percent(h->top1, h->queries), h->k,
            percent(b->top1, b->queries), b->k);
 }

@@ -86,8 +86,8 @@ static void make_options(void)
     opts[n] = (Opt)OPT_END;
 }
 
-/* What the views are: the options of hssl-multicrop before those of hssl-train before the recipe. Shares of the
- * area and blur may be those that the architecture is made for, as where hssl-train wishes them. */
+/* What the views are: the options of hssl-multicrop before those of hssl-train before the recipe. Shares of
+ * the area and blur may be those that the architecture is made for, as where hssl-train wishes them. */
 static int settle_views(Recipe *recipe)
 {
     const Recipe *r = recipe_find(views.recipe);

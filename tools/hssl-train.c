@@ -51,11 +51,11 @@ static Opt opts[CONFIG_OPTIONS + sizeof own_opts / sizeof *own_opts];
 
 static const OptProgram program = {
     "hssl-train", "[OPTION]... -o RUN < VIEWS", "pre-train a model on a stream of views", .opts = opts,
-    .examples = "  hssl-load photos.db | hssl-augment | hssl-train -o run.db\n"
-                "  hssl-load cifar.db | hssl-augment | hssl-train --arch vit_nano -o run.db  # on 2 x 32 + 2 x 16\n"
-                "  hssl-load photos.db | hssl-multicrop --local 10 | hssl-augment -j 8 |\n"
-                "      hssl-train --arch vit_small --aux convnext --out-dim 8192 --epochs 100 -o run.db\n"
-};
+    .examples =
+        "  hssl-load photos.db | hssl-augment | hssl-train -o run.db\n"
+        "  hssl-load cifar.db | hssl-augment | hssl-train --arch vit_nano -o run.db  # on 2 x 32 + 2 x 16\n"
+        "  hssl-load photos.db | hssl-multicrop --local 10 | hssl-augment -j 8 |\n"
+        "      hssl-train --arch vit_small --aux convnext --out-dim 8192 --epochs 100 -o run.db\n"};
 
 /* ---------------------------------------------------------------- settings */
 

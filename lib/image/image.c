@@ -78,7 +78,8 @@ void image_read_size(const ImageInfo *info, unsigned reading, int *w, int *h)
 int image_check_reading(unsigned reading)
 {
     if (reading & ~(unsigned)(IMAGE_TURN | IMAGE_SCALED) || (reading & IMAGE_TURN) > 8)
-        return err_set(ERR_DATA, "it is to be read in a way (%u) that this program does not know: use a newer one",
+        return err_set(ERR_DATA,
+                       "it is to be read in a way (%u) that this program does not know: use a newer one",
                        reading);
     return 0;
 }

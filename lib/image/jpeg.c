@@ -28,8 +28,9 @@ static void error_exit(j_common_ptr info)
     longjmp(e->back, 1);
 }
 
-/* Warnings are tolerated, as Pillow does, but for data that end while pixels are missing. libjpeg reads ahead, so that the
- * end alone tells nothing; it is the second of these warnings that says that bits were wanted and not there. */
+/* Warnings are tolerated, as Pillow does, but for data that end while pixels are missing. libjpeg reads
+ * ahead, so that the end alone tells nothing; it is the second of these warnings that says that bits were
+ * wanted and not there. */
 static void note_message(j_common_ptr info, int level)
 {
     ErrorManager *e = (ErrorManager *)info->err;

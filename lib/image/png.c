@@ -67,7 +67,8 @@ static int png_fail(const PngState *s)
 {
     if (s->truncated)
         return err_set(ERR_DATA, "PNG truncated at byte %zu", s->n);
-    return err_set(s->no_memory ? ERR_MEMORY : ERR_DATA, "PNG: %s", *s->text ? s->text : "damaged: pixels are missing");
+    return err_set(s->no_memory ? ERR_MEMORY : ERR_DATA, "PNG: %s",
+                   *s->text ? s->text : "damaged: pixels are missing");
 }
 
 static png_structp reader_new(PngState *s, png_infop *info)
@@ -120,7 +121,8 @@ static void deep_gray_to_rgb(uint8_t *row, int w)
     }
 }
 
-/* ---- libpng tells of what it has as the bytes come in: so, at their end, it is known whether pixels are missing. */
+/* ---- libpng tells of what it has as the bytes come in: so, at their end, it is known whether pixels are
+ * missing. */
 
 static void on_head(png_structp png, png_infop info)
 {

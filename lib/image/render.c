@@ -128,8 +128,8 @@ static int turned_tiles(Tiles *t, const Image *im, int turn, RenderScratch *s)
     return 0;
 }
 
-static int decode(const void *bytes, size_t n, unsigned reading, int scale, int64_t bottom, ImageType type, Tiles *t,
-                  RenderScratch *s)
+static int decode(const void *bytes, size_t n, unsigned reading, int scale, int64_t bottom, ImageType type,
+                  Tiles *t, RenderScratch *s)
 {
     int turn = (int)(reading & IMAGE_TURN);
     Image *im = &s->decoded;
@@ -137,7 +137,8 @@ static int decode(const void *bytes, size_t n, unsigned reading, int scale, int6
         return jpeg_decode_tiles(bytes, n, scale, bottom, t, &s->tiles, &s->rows);
     if (image_decode_stored(bytes, n, reading, scale, im, &s->decoded_capacity))
         return -1;
-    return turn > 1 ? turned_tiles(t, im, turn, s) : tiles_of(t, im, (ImageBox){ 0, 0, im->w, im->h }, &s->tiles);
+    return turn > 1 ? turned_tiles(t, im, turn, s)
+                    : tiles_of(t, im, (ImageBox){0, 0, im->w, im->h}, &s->tiles);
 }
 
 int render_views(const void *bytes, size_t n, unsigned reading, const ViewPlan *plans, int count, bool fast,

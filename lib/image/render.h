@@ -14,8 +14,8 @@ void render_scratch_free(RenderScratch *s);
 /* Render one view to out: size * size * 3 bytes. 0, or -1 with ERR_DATA (the plan does not fit) or ERR_MEMORY. */
 int render_view(const Image *im, const ViewPlan *plan, uint8_t *out, RenderScratch *s);
 
-/* Decode once, as `reading` says (image.h), and render all. fast: let the JPEG decoder scale down where every view
- * shrinks the image: cheaper, and no longer the bytes of a full decode. */
+/* Decode once, as `reading` says (image.h), and render all. fast: let the JPEG decoder scale down where every
+ * view shrinks the image: cheaper, and no longer the bytes of a full decode. */
 int render_views(const void *bytes, size_t n, unsigned reading, const ViewPlan *plans, int count, bool fast,
                  uint8_t *const outs[], RenderScratch *s);
 

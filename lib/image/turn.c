@@ -11,8 +11,8 @@ static uint32_t number(const uint8_t *p, int bytes, bool big)
     return v;
 }
 
-/* EXIF data are a TIFF file, of which only the first directory matters: its byte order, "II*\0" or "MM\0*", where the
- * directory is, and there a count of entries of 12 bytes: tag, type, count, value. */
+/* EXIF data are a TIFF file, of which only the first directory matters: its byte order, "II*\0" or "MM\0*",
+ * where the directory is, and there a count of entries of 12 bytes: tag, type, count, value. */
 int exif_orientation(const uint8_t *p, size_t n)
 {
     enum { HEAD = 8, ENTRY = 12, TAG = 0x0112, SHORT = 3, LONG = 4 };
@@ -40,7 +40,8 @@ int exif_orientation(const uint8_t *p, size_t n)
     return 1;
 }
 
-/* The first APP1 segment with EXIF data says it; others of that number are XMP's, or go on where the first one ended. */
+/* The first APP1 segment with EXIF data says it; others of that number are XMP's, or go on where the first
+ * one ended. */
 static int jpeg_orientation(const uint8_t *p, size_t n)
 {
     enum { SOI = 0xd8, RST0 = 0xd0, EOI = 0xd9, SOS = 0xda, APP1 = 0xe1, TEM = 1 };
@@ -99,8 +100,8 @@ void image_turned_size(int turn, int *w, int *h)
 
 void image_turn_rows(const Image *from, int turn, int y, int rows, uint8_t *to)
 {
-    /* Pixel x, y of the upright picture is one of the stored one: x and y change places from orientation 5 on; then
-     * columns, rows or both are counted from their ends. */
+    /* Pixel x, y of the upright picture is one of the stored one: x and y change places from orientation 5
+     * on; then columns, rows or both are counted from their ends. */
     int64_t stride = (int64_t)from->w * 3;
     bool columns = turn == 2 || turn == 3 || turn == 7 || turn == 8;
     bool lines = turn == 3 || turn == 4 || turn == 6 || turn == 7;

@@ -51,8 +51,8 @@ int student_backward(Student *s, const float *q);
 int student_update(Student *s, const StepRates *rates, StudentReport *report);
 int student_finish(Student *s, const float *q, const StepRates *rates, StudentReport *report);
 
-/* Image vectors that the base model made of the views, [V*B, C], the global views first: of the device, between
- * student_forward and student_backward. */
+/* Image vectors that the base model made of the views, [V*B, C], the global views first: of the device,
+ * between student_forward and student_backward. */
 const Tensor *student_features(const Student *s);
 
 /* Between two steps: lend the memory of the activations to others until the next step. */

@@ -2,12 +2,12 @@
  *
  * Ids run from 0 to dataset_count() - 1 without gaps, in the order of import. Bytes are as they were
  * imported (JPEG or PNG). A label is the rank of the image's class name among all class names of the file,
- * sorted by bytes, so it does not depend on the order in which classes were met. Where classes are numbers instead
- * (dataset_number_classes), a label is that number.
+ * sorted by bytes, so it does not depend on the order in which classes were met. Where classes are numbers
+ * instead (dataset_number_classes), a label is that number.
  *
- * A Dataset sees the images that were there when it was opened, also while an import goes on. All its functions may be
- * called by several threads at once. One process opens a file at most once at a time, and a handle does not
- * survive fork(). */
+ * A Dataset sees the images that were there when it was opened, also while an import goes on. All its
+ * functions may be called by several threads at once. One process opens a file at most once at a time, and a
+ * handle does not survive fork(). */
 #ifndef HSSL_DATASET_H
 #define HSSL_DATASET_H
 
@@ -17,8 +17,8 @@
 
 enum { DATASET_NAME_MAX = 4095, DATASET_IMAGE_MAX = 0x7f000000, DATASET_NUMBER_MAX = 65535 };
 
-/* The rule of a data set, by which its images are read: EXIF orientations are applied; 16 bits are scaled to 8. What it means
- * for an image stands in its record. Data sets of older versions have neither. */
+/* The rule of a data set, by which its images are read: EXIF orientations are applied; 16 bits are scaled
+ * to 8. What it means for an image stands in its record. Data sets of older versions have neither. */
 enum { DATASET_TURNED = 1, DATASET_SCALED = 2, DATASET_RULE = DATASET_TURNED | DATASET_SCALED };
 
 typedef struct {
@@ -58,9 +58,10 @@ int dataset_verify(const Dataset *ds, const Record *rec);
  * how, and rec is what can be salvaged (all of it where only the checksum is wrong); -1: any other error. */
 int dataset_take(Dataset *ds, uint64_t id, Record *rec) __attribute__((warn_unused_result));
 
-/* What is in the dataset, as 16 hexadecimal digits: a digest over names, classes, checksums and readings of the images in
- * the order of their numbers. An import in one go and one in several give the same. It is read from the header; a file
- * written before there were digests is walked through for it. 0, or -1 with ERR_DATA (a damaged record on that walk). */
+/* What is in the dataset, as 16 hexadecimal digits: a digest over names, classes, checksums and readings of
+ * the images in the order of their numbers. An import in one go and one in several give the same. It is read
+ * from the header; a file written before there were digests is walked through for it. 0, or -1 with ERR_DATA
+ * (a damaged record on that walk). */
 int dataset_digest(Dataset *ds, char out[17]) __attribute__((warn_unused_result));
 /* Every record's checksum, and the digest: 0, or -1 with ERR_DATA that names the first that is wrong. */
 int dataset_verify_all(Dataset *ds) __attribute__((warn_unused_result));
@@ -84,7 +85,8 @@ typedef enum {
 /* One writer at a time: ERR_BUSY where another process writes the dataset, makes one of that name, or has open the one
  * that would be replaced. */
 DatasetWriter *dataset_create(const char *path, unsigned how) __attribute__((warn_unused_result));
-/* The rule of the data set that is written. A new one has DATASET_RULE until it is given another, before its first image. */
+/* The rule of the data set that is written. A new one has DATASET_RULE until it is given another, before its
+ * first image. */
 unsigned dataset_writer_rule(const DatasetWriter *w);
 void dataset_set_rule(DatasetWriter *w, unsigned rule);
 /* Commits and closes; NULL is harmless. 0, or -1 if the last commit failed. */
@@ -92,15 +94,17 @@ int dataset_finish(DatasetWriter *w) __attribute__((warn_unused_result));
 /* Drops what was not committed and closes; a new file that nobody has seen yet goes away, and an old one stays. */
 void dataset_discard(DatasetWriter *w);
 
-/* From now on, and for good, classes are numbers. 0, or -1 with ERR_USAGE where there are classes with names. */
+/* From now on, and for good, classes are numbers. 0, or -1 with ERR_USAGE where there are classes with names.
+ */
 int dataset_number_classes(DatasetWriter *w) __attribute__((warn_unused_result));
-/* The number to put into Record.label for a class, made on first use, even if no image follows. It is the writer's own
- * number: readers see the label. -1 on error: ERR_USAGE where the name can't be a class's. */
+/* The number to put into Record.label for a class, made on first use, even if no image follows. It is the
+ * writer's own number: readers see the label. -1 on error: ERR_USAGE where the name can't be a class's. */
 int32_t dataset_class(DatasetWriter *w, const char *name) __attribute__((warn_unused_result));
 /* Appends a record; its id becomes dataset_written(w) - 1. The checksum is computed here, rec->checksum is not
  * read. A name that is there already is ERR_EXISTS. */
 int dataset_put(DatasetWriter *w, const Record *rec) __attribute__((warn_unused_result));
-/* The same under a class, or none (NULL), instead of rec->label: a record that is refused leaves no class behind. */
+/* The same under a class, or none (NULL), instead of rec->label: a record that is refused leaves no class
+ * behind. */
 int dataset_put_in(DatasetWriter *w, const Record *rec, const char *class_name)
     __attribute__((warn_unused_result));
 /* 1: the name is there; 0: it is not; -1: error. */

@@ -296,7 +296,8 @@ int dataset_number_classes(DatasetWriter *w)
 {
     uint64_t *flags = &w->head.field[HEAD_FLAGS];
     if (w->n_classes && !(*flags & FLAG_NUMBERED))
-        return err_set(ERR_USAGE, "its class is a number, those of %s have names: it wants a dataset of its own",
+        return err_set(ERR_USAGE,
+                       "its class is a number, those of %s have names: it wants a dataset of its own",
                        w->env.path);
     *flags |= FLAG_NUMBERED;
     return 0;
@@ -310,8 +311,10 @@ int32_t dataset_class(DatasetWriter *w, const char *name)
     if (!n || n > DATASET_NAME_MAX)
         return err_set(ERR_USAGE, "a class name of %zu bytes; 1 to %d are possible", n, DATASET_NAME_MAX);
     if (w->head.field[HEAD_FLAGS] & FLAG_NUMBERED && dataset_class_number(name) < 0)
-        return err_set(ERR_USAGE, "its class is %.60s, those of %s are numbers from 0 to %d: it wants a dataset "
-                                  "of its own", name, w->env.path, DATASET_NUMBER_MAX);
+        return err_set(ERR_USAGE,
+                       "its class is %.60s, those of %s are numbers from 0 to %d: it wants a dataset "
+                       "of its own",
+                       name, w->env.path, DATASET_NUMBER_MAX);
     if (!w->n_slots && grow_classes(w))
         return -1;
     uint32_t known = w->slots[find_slot(w, name, n)];
@@ -421,7 +424,8 @@ int dataset_put(DatasetWriter *w, const Record *rec)
     uint64_t checksum = XXH3_64bits(rec->bytes, rec->size);
     if (append(w, rec, length, checksum))
         return -1;
-    w->digest = dataset_digest_add(w->digest, rec, checksum, rec->label < 0 ? NULL : w->classes[rec->label].name);
+    w->digest =
+        dataset_digest_add(w->digest, rec, checksum, rec->label < 0 ? NULL : w->classes[rec->label].name);
     w->count++;
     w->bytes += rec->size;
     w->pending++;
@@ -508,7 +512,8 @@ static int64_t count_records(DatasetWriter *w, uint64_t *images)
             break;
         }
         w->bytes += r.size;
-        w->digest = dataset_digest_add(w->digest, &r, r.checksum, r.label < 0 ? NULL : w->classes[r.label].name);
+        w->digest =
+            dataset_digest_add(w->digest, &r, r.checksum, r.label < 0 ? NULL : w->classes[r.label].name);
         if (r.label >= 0)
             images[r.label]++;
         int name = recall_name(w, &r, w->count++);

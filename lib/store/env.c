@@ -61,7 +61,8 @@ static int short_write(const StoreEnv *e)
     char block[4096] = { 0 };
     struct rlimit most;
     struct stat st;
-    if (!getrlimit(RLIMIT_FSIZE, &most) && !fstat(e->fd, &st) && (rlim_t)st.st_size + sizeof block > most.rlim_cur)
+    if (!getrlimit(RLIMIT_FSIZE, &most) && !fstat(e->fd, &st) &&
+        (rlim_t)st.st_size + sizeof block > most.rlim_cur)
         return EFBIG;
     int rc = EIO, fd = openat(e->dir, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
     for (int i = 0; fd >= 0 && i < 256; i++)

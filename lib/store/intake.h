@@ -1,12 +1,13 @@
 /* Foreign collections of images, read one by one: a folder, a list of files, a tar, CIFAR binaries.
  *
- * The order of a folder is that of its names, bytewise, and so the same everywhere. Hidden files are passed over. A
- * folder is read once, whatever links lead to it: on the way with the fewest links, and of these on the first.
+ * The order of a folder is that of its names, bytewise, and so the same everywhere. Hidden files are passed
+ * over. A folder is read once, whatever links lead to it: on the way with the fewest links, and of these on
+ * the first.
  *
- * An image's class is one of the folders in its name, all at the same level: 1 is the first one, -1 the innermost.
- * By default a source that can be looked through beforehand (a folder, a tar that is a regular file) has the first
- * level at which not all of its images lie in the same folder; what comes through a pipe has -1. For CIFAR the class
- * comes with the image. */
+ * An image's class is one of the folders in its name, all at the same level: 1 is the first one, -1 the
+ * innermost. By default a source that can be looked through beforehand (a folder, a tar that is a regular
+ * file) has the first level at which not all of its images lie in the same folder; what comes through a pipe
+ * has -1. For CIFAR the class comes with the image. */
 #ifndef HSSL_INTAKE_H
 #define HSSL_INTAKE_H
 
@@ -23,7 +24,7 @@ typedef struct {
 } IntakeHow;
 
 typedef struct {
-    const char *name;       /* for a folder, the path below it; good until the next intake_next, as are these */
+    const char *name; /* for a folder, the path below it; good until the next intake_next, as are these */
     const char *class_name; /* NULL: none */
     const char *mark;       /* its X.cls without white space around, U+0001 for what is no text; NULL: none */
 } IntakeItem;

@@ -12,8 +12,8 @@
 
 enum { BLOCK = 1 << 16, MOST_TRIES = 64 };
 
-/* One that was read. Its mark may come behind it, so it waits until its sample is over: files of a sample stand
- * together. */
+/* One that was read. Its mark may come behind it, so it waits until its sample is over: files of a sample
+ * stand together. */
 typedef struct {
     char *name, *mark;
     IntakeImage image;
@@ -123,8 +123,8 @@ static Archive *start(const char *name, int fd, const void *head, size_t n, bool
     ar->entry = ar->archive ? archive_entry_new2(ar->archive) : NULL;
     if (!ar->source || !ar->entry)
         err_set(ERR_MEMORY, "%s: out of memory", name);
-    else if (!support(ar->archive) || archive_read_open2(ar->archive, ar, NULL, read_block, skips ? skip_bytes : NULL,
-                                                         NULL) < ARCHIVE_WARN)
+    else if (!support(ar->archive) || archive_read_open2(ar->archive, ar, NULL, read_block,
+                                                         skips ? skip_bytes : NULL, NULL) < ARCHIVE_WARN)
         failed(ar);
     else
         return ar;

@@ -123,8 +123,8 @@ static int survey(Folder *f)
     return rc;
 }
 
-/* Whether this folder is to be read: 1, 0 or -1. Of several ways to it the one with the fewest links is taken, and of
- * these the first. */
+/* Whether this folder is to be read: 1, 0 or -1. Of several ways to it the one with the fewest links is
+ * taken, and of these the first. */
 static int is_way(Folder *f, FTSENT *e)
 {
     struct stat st, own;

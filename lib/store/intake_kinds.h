@@ -6,8 +6,8 @@
 
 #include <sys/types.h>
 
-/* Bytes of an item, and of a mark. A file or a tar of a few hundred bytes may hold gigabytes of holes; no picture that
- * can be decoded (image.h) needs as many as this. */
+/* Bytes of an item, and of a mark. A file or a tar of a few hundred bytes may hold gigabytes of holes; no
+ * picture that can be decoded (image.h) needs as many as this. */
 enum { INTAKE_IMAGE_MAX = 3 << 28, INTAKE_MARK_MAX = 8192 };
 
 typedef struct {
@@ -54,7 +54,8 @@ int intake_parting_see(IntakeParting *p, const char *name, int (*is_image)(void 
 /* The first level at which not all images lie in the same folder; the last one where they all lie in one. */
 int intake_parting_level(const IntakeParting *p);
 void intake_parting_free(IntakeParting *p);
-/* The same of all there is. 0, or -1. A tar is read from where fd stands, which moves; damage ends it, silently. */
+/* The same of all there is. 0, or -1. A tar is read from where fd stands, which moves; damage ends it,
+ * silently. */
 int intake_folder_parting(void *state, IntakeParting *p);
 int intake_archive_parting(int fd, IntakeParting *p);
 
@@ -63,8 +64,8 @@ int intake_archive_parting(int fd, IntakeParting *p);
 /* "a/b" of "a/b.left.jpg": what the files of a sample share. Length of it. */
 size_t intake_key(const char *name);
 bool intake_is_mark(const char *name);
-/* What is in a X.cls as text, malloc'd, at most INTAKE_MARK_MAX bytes of it; NULL without memory. n below 0: it can't
- * be read. */
+/* What is in a X.cls as text, malloc'd, at most INTAKE_MARK_MAX bytes of it; NULL without memory. n below 0:
+ * it can't be read. */
 char *intake_mark(const void *bytes, ssize_t n);
 
 #endif

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The first folder of a name, *n bytes long; NULL where there is none. What stands behind the last slash is no folder. */
+/* The first folder of a name, *n bytes long; NULL where there is none. What stands behind the last slash is
+ * no folder. */
 static const char *first_folder(const char *name, size_t *n)
 {
     for (const char *slash; (slash = strchr(name, '/')); name = slash + 1) {

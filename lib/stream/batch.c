@@ -87,12 +87,15 @@ static int read_shape(Batches *b, const Message *w)
     int64_t n = message_int(w, "records_per_epoch", 0), globals = message_int(w, "globals", 0),
             size = message_int(w, "global_size", 0), locals = message_int(w, "locals", 0),
             local_size = message_int(w, "local_size", 0), batch = b->config.batch_size;
-    if (n < 1 || n > BATCH_MOST_RECORDS || globals < 1 || globals > MSG_MAX_VIEWS || size < 1 || size > MAX_SIDE || locals < 0 ||
-        locals > MSG_MAX_VIEWS || (locals && (local_size < 1 || local_size > MAX_SIDE)))
+    if (n < 1 || n > BATCH_MOST_RECORDS || globals < 1 || globals > MSG_MAX_VIEWS || size < 1 ||
+        size > MAX_SIDE || locals < 0 || locals > MSG_MAX_VIEWS ||
+        (locals && (local_size < 1 || local_size > MAX_SIDE)))
         return err_set(ERR_DATA, "the stream of views does not say properly what it holds (records_per_epoch, globals, "
                                  "global_size, locals, local_size)");
     if (b->config.records && (uint64_t)n != b->config.records)
-        return err_set(ERR_USAGE, "the stream has %" PRId64 " images an epoch, %" PRIu64 " are wanted: another dataset than before?",
+        return err_set(ERR_USAGE,
+                       "the stream has %" PRId64 " images an epoch, %" PRIu64
+                       " are wanted: another dataset than before?",
                        n, b->config.records);
     if (batch > n)
         return err_set(ERR_USAGE, "a batch of %" PRId64 " records, but an epoch has only %" PRId64

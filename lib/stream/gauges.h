@@ -43,7 +43,15 @@ typedef enum {
     GAUGE_COUNT
 } Gauge;
 
-typedef enum { GAUGE_KIND, GAUGE_SERVES, GAUGE_WORK, GAUGE_READS, GAUGE_TAP, GAUGE_WARNING, GAUGE_NAMES } GaugeName;
+typedef enum {
+    GAUGE_KIND,
+    GAUGE_SERVES,
+    GAUGE_WORK,
+    GAUGE_READS,
+    GAUGE_TAP,
+    GAUGE_WARNING,
+    GAUGE_NAMES
+} GaugeName;
 
 /* The file, in the byte order of the machine. */
 typedef struct {

@@ -112,8 +112,8 @@ int message_set_reason(Message *m, const char *text);
 int message_set_plan(Message *m, int views, int numbers, const double *plan);
 int message_set_acks(Message *m, int n, const uint64_t *seqs);
 
-/* Facts: small named values. A second set of the same key replaces the first. Those of a hello that begin so are
- * what a consumer wishes, and travel from stage to stage upstream. */
+/* Facts: small named values. A second set of the same key replaces the first. Those of a hello that begin so
+ * are what a consumer wishes, and travel from stage to stage upstream. */
 #define WISH_PREFIX "wish_"
 int message_set_int(Message *m, const char *key, int64_t value);
 int message_set_real(Message *m, const char *key, double value);

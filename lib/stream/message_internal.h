@@ -22,8 +22,8 @@ struct MessageParts {
     _Alignas(16) char first[1600];
 };
 
-/* What a header says in place of TICKET_VERSION where a record has a reading: who does not know of readings must not decode
- * it, and programs that don't know this number say so. */
+/* What a header says in place of TICKET_VERSION where a record has a reading: who does not know of readings
+ * must not decode it, and programs that don't know this number say so. */
 enum { MSG_READING_VERSION = 2 };
 
 /* Append n bytes; a failure is kept in the buffer. */

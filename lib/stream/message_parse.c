@@ -349,8 +349,26 @@ static int get_size(Cursor *c, Message *m)
     return 0;
 }
 
-enum { F_HSSL, F_TYPE, F_SEQ, F_EPOCH, F_ID, F_LABEL, F_SIZE, F_READING, F_NAME, F_BAD, F_TEXT, F_PLAN, F_CREDIT, F_LIMIT,
-       F_ACKS, F_TENSORS, F_FACTS, F_COUNT };
+enum {
+    F_HSSL,
+    F_TYPE,
+    F_SEQ,
+    F_EPOCH,
+    F_ID,
+    F_LABEL,
+    F_SIZE,
+    F_READING,
+    F_NAME,
+    F_BAD,
+    F_TEXT,
+    F_PLAN,
+    F_CREDIT,
+    F_LIMIT,
+    F_ACKS,
+    F_TENSORS,
+    F_FACTS,
+    F_COUNT
+};
 static const char *const field_names[F_COUNT] = { "hssl", "type", "seq", "epoch", "id", "label", "size",
     "reading", "name", "bad", "text", "plan", "credit", "limit", "acks", "tensors", "facts" };
 
@@ -376,7 +394,8 @@ static int get_field(Cursor *c, Message *m, int field)
             return -1;
         return x == TICKET_VERSION || x == MSG_READING_VERSION
                    ? 0
-                   : err_set(ERR_DATA, "message of protocol version %llu, this program speaks %d and, in records, %d",
+                   : err_set(ERR_DATA,
+                             "message of protocol version %llu, this program speaks %d and, in records, %d",
                              (unsigned long long)x, TICKET_VERSION, MSG_READING_VERSION);
     case F_TYPE:
         return get_type(c, m);

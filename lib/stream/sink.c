@@ -283,7 +283,8 @@ static int say_slow(Sink *s)
         return long_wait(&s->slow_start, "%s does not stream yet: waiting for it", program);
     if (!s->asked || s->sent_limit <= s->config.start)
         return -1;
-    return long_wait(&s->slow_record, "no %s have come from %s yet: waiting for them", s->ticket.kind, program);
+    return long_wait(&s->slow_record, "no %s have come from %s yet: waiting for them", s->ticket.kind,
+                     program);
 }
 
 int sink_patience(Sink *s)

@@ -173,7 +173,8 @@ int sockdir_check(const char *path)
                    : err_set(ERR_PEER, "%s: %s: its stream cannot be joined", above, strerror(errno));
     bool is = !fstatat(fd, name + 1, &s, AT_SYMLINK_NOFOLLOW), none = !is && errno == ENOENT;
     if (!is && errno == EACCES && !fstat(fd, &d))
-        rc = err_set(ERR_PEER, "%s: %s: the stream is of user %ld (run as that user, or give it with --listen)", path,
+        rc = err_set(ERR_PEER,
+                     "%s: %s: the stream is of user %ld (run as that user, or give it with --listen)", path,
                      strerror(EACCES), (long)d.st_uid);
     else if (fstat(fd, &d) || (!is && !none))
         rc = err_set(ERR_PEER, "%s: %s", path, strerror(errno));

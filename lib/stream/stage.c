@@ -54,7 +54,8 @@ static int wait_all(Sink *in, Source *out, Hub *hub, int fd, int timeout_ms)
         return -1;
     if (out)
         source_look(out);
-    if (out && source_left(out) && stop_within(NEIGHBOUR_MS)) /* a signal to all, which the consumer saw first */
+    if (out && source_left(out) &&
+        stop_within(NEIGHBOUR_MS)) /* a signal to all, which the consumer saw first */
         return err_set(ERR_STOP, "stopped by a signal");
     if (hub && hub_look(hub))
         return -1;

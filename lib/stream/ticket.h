@@ -2,9 +2,9 @@
  *
  *     hssl/1 views ipc:///run/user/1000/hssl-1000-4711-x7Qk2m/views key=value ...
  *
- * In the line an endpoint and a value have %XX for each byte that is no visible ASCII, and for %; in a Ticket they are
- * plain, and hold no control character. Whoever has the ticket may connect. The line is foreign input and is checked
- * as such. */
+ * In the line an endpoint and a value have %XX for each byte that is no visible ASCII, and for %; in a Ticket
+ * they are plain, and hold no control character. Whoever has the ticket may connect. The line is foreign
+ * input and is checked as such. */
 #ifndef HSSL_TICKET_H
 #define HSSL_TICKET_H
 

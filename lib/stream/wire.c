@@ -89,7 +89,8 @@ static int room_for_socket(void)
         return 0;
     getrlimit(RLIMIT_NOFILE, &r);
     errno = why;
-    return err_set(ERR_SYSTEM, "stream: %s: of the %llu that this process may have only %d are left: raise ulimit -n",
+    return err_set(ERR_SYSTEM,
+                   "stream: %s: of the %llu that this process may have only %d are left: raise ulimit -n",
                    strerror(why), (unsigned long long)r.rlim_cur, n);
 }
 

@@ -248,7 +248,8 @@ const Message *worker_welcome(Worker *w)
         if (receive(w, &m) < 0 || tend(w))
             return NULL;
         if (w->orphaned || (w->ended && w->life >= 0)) {
-            err_clear(); /* the hub that started this worker came to its end first, and has nothing to hear about it */
+            err_clear(); /* the hub that started this worker came to its end first, and has nothing to hear
+                            about it */
             return NULL;
         }
         if (w->ended) {

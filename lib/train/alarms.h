@@ -1,7 +1,7 @@
 /* When what is seen of a training is a reason to warn: a judge that remembers. No clock, no output.
  *
- * A warning begins after some windows in a row that call for it, and ends after as many that do not; it is told when it
- * begins, and again only after it has ended. */
+ * A warning begins after some windows in a row that call for it, and ends after as many that do not; it is
+ * told when it begins, and again only after it has ended. */
 #ifndef HSSL_ALARMS_H
 #define HSSL_ALARMS_H
 
@@ -27,7 +27,8 @@ void alarms_init(Alarms *a, const TrainConfig *c, int64_t steps_per_epoch);
 void alarms_go_on(Alarms *a, const char *name, int64_t since);
 /* A window that ended after `step` steps. Returns a bit, 1 << kind, for each warning that begins or ends. */
 unsigned alarms_judge(Alarms *a, int64_t step, const HealthFigures *f);
-/* A stretch of steps that took so many seconds, so many of which were spent waiting for views. As alarms_judge. */
+/* A stretch of steps that took so many seconds, so many of which were spent waiting for views. As
+ * alarms_judge. */
 unsigned alarms_waits(Alarms *a, int64_t step, double seconds, double waited);
 /* The training ends, so a warning that was not sure yet is due. As alarms_judge. */
 unsigned alarms_end(Alarms *a, int64_t step);

@@ -1,8 +1,8 @@
-/* Whether a training learns, seen without labels: the entropy of the teacher's targets, how many directions the base model's
- * features take, and the loss beside ln K.
+/* Whether a training learns, seen without labels: the entropy of the teacher's targets, how many directions
+ * the base model's features take, and the loss beside ln K.
  *
- * Now and then a look is taken at some rows of a step's targets and features; ten looks make a window, which is judged. In a
- * group each rank sees its own part of the batch.
+ * Now and then a look is taken at some rows of a step's targets and features; ten looks make a window, which
+ * is judged. In a group each rank sees its own part of the batch.
  *
  *     if (health_due(h, step, ends_epoch))
  *         health_keep(h, student_features(s));        between forward and backward
@@ -33,7 +33,8 @@ enum { HEALTH_LOOKS = 10, /* that make a window */
        HEALTH_ROWS = 256, /* of features, the last ones */
        HEALTH_FLOATS = 1 << 17 /* of targets a look, about */ };
 
-/* rows: of targets, [rows, K], and at least so many of features; steps: of the whole training. NULL: ERR_MEMORY. */
+/* rows: of targets, [rows, K], and at least so many of features; steps: of the whole training. NULL:
+ * ERR_MEMORY. */
 Health *health_new(Backend *be, const TrainConfig *c, int64_t rows, int64_t steps);
 void health_free(Health *h);
 

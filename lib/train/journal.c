@@ -96,7 +96,8 @@ static int see_line(int64_t number, const char *text, void *arg)
     json_object *o = line_of(text, "epoch");
     int64_t epoch = o ? whole_of(o, "epoch") : -1;
     if (epoch >= 0) {
-        EpochMeans e = { .epoch = epoch, .loss = real_of(o, "loss"), .d = real_of(o, "d"), .d_role = real_of(o, "d_role") };
+        EpochMeans e = {
+            .epoch = epoch, .loss = real_of(o, "loss"), .d = real_of(o, "d"), .d_role = real_of(o, "d_role")};
         e.steps = whole_of(o, "steps") > 0 ? whole_of(o, "steps") : 0;
         while (l->count && l->items[l->count - 1].epoch >= e.epoch)
             l->count--;
@@ -164,7 +165,8 @@ static int see_point(int64_t number, const char *text, void *arg)
     return 0;
 }
 
-int64_t journal_points(Run *run, const char *kind, const char *const keys[JOURNAL_FIGURES], JournalPoint **out)
+int64_t journal_points(Run *run, const char *kind, const char *const keys[JOURNAL_FIGURES],
+                       JournalPoint **out)
 {
     PointList l = { .kind = kind, .keys = keys };
     *out = NULL;

@@ -34,7 +34,8 @@ typedef struct {
 /* All epochs in order, malloc'd through *out; returns how many, or -1. */
 int64_t journal_epochs(Run *run, EpochMeans **out);
 
-/* Figures that lines of one kind have, in the order of their steps; a resumed run's last word on a step counts. */
+/* Figures that lines of one kind have, in the order of their steps; a resumed run's last word on a step
+ * counts. */
 enum { JOURNAL_FIGURES = 4 };
 typedef struct {
     int64_t step;
@@ -42,7 +43,8 @@ typedef struct {
 } JournalPoint;
 
 /* Those of lines of this kind, by keys (NULL: none), malloc'd through *out; returns how many, or -1. */
-int64_t journal_points(Run *run, const char *kind, const char *const keys[JOURNAL_FIGURES], JournalPoint **out);
+int64_t journal_points(Run *run, const char *kind, const char *const keys[JOURNAL_FIGURES],
+                       JournalPoint **out);
 
 /* A warning that a run's log has, and that has not ended. */
 enum { JOURNAL_WARNINGS = 16 };

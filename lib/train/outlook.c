@@ -27,7 +27,8 @@ static double number_in(const char *path, const char *key, double unit)
 double memory_available(void)
 {
     double host = number_in("/proc/meminfo", "MemAvailable:", 1024);
-    double most = number_in("/sys/fs/cgroup/memory.max", "", 1), used = number_in("/sys/fs/cgroup/memory.current", "", 1);
+    double most = number_in("/sys/fs/cgroup/memory.max", "", 1),
+           used = number_in("/sys/fs/cgroup/memory.current", "", 1);
     if (most >= 0 && used >= 0 && (host < 0 || most - used < host))
         return fmax(most - used, 0);
     return fmax(host, 0);
@@ -79,8 +80,10 @@ int outlook_smaller(const TrainConfig *c, const Workload *w, const Outlook *o, S
         double share = image_flops(&count) / image_flops(w);
         if (share > 0.7)
             continue;
-        *out = (SmallerTraining){ .arch = small.arch, .global_size = tries[i].global_size ? (double)small.global_size : 0,
-                                  .hours = outlook_hours(o) * share, .memory = count.memory.all };
+        *out = (SmallerTraining){.arch = small.arch,
+                                 .global_size = tries[i].global_size ? (double)small.global_size : 0,
+                                 .hours = outlook_hours(o) * share,
+                                 .memory = count.memory.all};
         if (out->hours <= SHORT_HOURS && !(o->available > 0 && out->memory > o->available))
             break;
     }

@@ -1,4 +1,5 @@
-/* What a training will take, once its first steps were measured, and a smaller one where that is out of proportion. */
+/* What a training will take, once its first steps were measured, and a smaller one where that is out of
+ * proportion. */
 #ifndef HSSL_OUTLOOK_H
 #define HSSL_OUTLOOK_H
 
@@ -23,8 +24,8 @@ typedef struct {
     double hours, memory;
 } SmallerTraining;
 
-/* Bytes that programs can take now without swapping: of the host, and of the group of processes where that has a limit. 0:
- * unknown. */
+/* Bytes that programs can take now without swapping: of the host, and of the group of processes where that
+ * has a limit. 0: unknown. */
 double memory_available(void);
 
 double outlook_hours(const Outlook *o);
@@ -32,8 +33,8 @@ double outlook_hours(const Outlook *o);
 bool outlook_swaps(const Outlook *o);
 /* Whether nobody would wait for it: more than three days on processors, a month on GPUs; or it swaps. */
 bool outlook_excessive(const Outlook *o);
-/* The largest training, of a few that are tried, that fits and is done within a day; else the smallest. w: what c's own is.
- * Flops are taken to be as quick. 0, or -1. */
+/* The largest training, of a few that are tried, that fits and is done within a day; else the smallest. w:
+ * what c's own is. Flops are taken to be as quick. 0, or -1. */
 int outlook_smaller(const TrainConfig *c, const Workload *w, const Outlook *o, SmallerTraining *out);
 
 /* "about 12.8 GB, 190 s a step, 5,300 h for 100 epochs on 2 threads". */

@@ -42,8 +42,8 @@ typedef enum {
 ViewsGroup planning_group(const char *option);
 /* Whether an option of a group was given. */
 bool planning_given(const Opt *opts, ViewsGroup group);
-/* Whether shares of the area and blur may be other ones than the recipe's where they were not given: neither a
- * recipe was, nor sizes, which they suit. */
+/* Whether shares of the area and blur may be other ones than the recipe's where they were not given: neither
+ * a recipe was, nor sizes, which they suit. */
 bool planning_look_open(const Opt *opts);
 
 /* The recipe that the options ask for. 0, or -1 with ERR_USAGE. */

@@ -66,6 +66,6 @@ int rendering_do(Rendering *r, const Message *record, uint8_t *const out[])
     addresses(out[0], c->globals, c->global_size, outs);
     if (c->locals)
         addresses(out[1], c->locals, c->local_size, outs + c->globals);
-    return render_views(image->data, image->bytes, record->reading, plans, c->globals + c->locals, r->fast, outs,
-                        r->scratch);
+    return render_views(image->data, image->bytes, record->reading, plans, c->globals + c->locals, r->fast,
+                        outs, r->scratch);
 }

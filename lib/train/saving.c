@@ -94,8 +94,9 @@ static char *to_meta(const Progression *p)
         json_add_whole(o, "records_per_epoch", (int64_t)p->records_per_epoch) &&
         json_add_whole(o, "steps_per_epoch", p->steps_per_epoch) && json_add_whole(o, "images", p->images) &&
         json_add_whole(o, "threads", p->threads) && add_real(o, "seconds", p->seconds) &&
-        json_add(o, "digest", json_object_new_string(p->digest)) && json_add_whole(e, "steps", p->epoch.steps) &&
-        add_real(e, "loss", p->epoch.loss) && add_real(e, "d", p->epoch.d) && add_real(e, "d_role", p->epoch.d_role) &&
+        json_add(o, "digest", json_object_new_string(p->digest)) &&
+        json_add_whole(e, "steps", p->epoch.steps) && add_real(e, "loss", p->epoch.loss) &&
+        add_real(e, "d", p->epoch.d) && add_real(e, "d_role", p->epoch.d_role) &&
         json_add(o, "epoch_sums", json_object_get(e))) {
         const char *plain = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
         text = plain ? strdup(plain) : NULL;
@@ -126,10 +127,11 @@ static bool consistent(const Progression *p)
 {
     int64_t in_epoch = p->step % p->steps_per_epoch;
     uint64_t images = p->position % p->records_per_epoch;
-    return p->records_per_epoch <= (uint64_t)BATCH_MOST_RECORDS && p->position / p->records_per_epoch ==
-           (uint64_t)(p->step / p->steps_per_epoch) && (in_epoch ? images % (uint64_t)in_epoch == 0 : images == 0) &&
-           p->images >= 0 && p->images <= INT64_MAX / 2 && p->threads >= 0 && isfinite(p->seconds) &&
-           p->epoch.steps >= 0 && p->epoch.steps <= in_epoch;
+    return p->records_per_epoch <= (uint64_t)BATCH_MOST_RECORDS &&
+           p->position / p->records_per_epoch == (uint64_t)(p->step / p->steps_per_epoch) &&
+           (in_epoch ? images % (uint64_t)in_epoch == 0 : images == 0) && p->images >= 0 &&
+           p->images <= INT64_MAX / 2 && p->threads >= 0 && isfinite(p->seconds) && p->epoch.steps >= 0 &&
+           p->epoch.steps <= in_epoch;
 }
 
 static int from_meta(const char *text, uint64_t step, Progression *p)

@@ -5,7 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Products of all pairs of rows (n <= c) or columns: m [k, k], k = min(n, c), with the squares of the singular values. */
+/* Products of all pairs of rows (n <= c) or columns: m [k, k], k = min(n, c), with the squares of the
+ * singular values. */
 static void products(const float *x, int64_t n, int64_t c, double *m)
 {
     if (n <= c) {
@@ -33,7 +34,8 @@ static void products(const float *x, int64_t n, int64_t c, double *m)
 static void tridiagonal(double *m, int64_t k, double *d, double *e, double *p)
 {
     for (int64_t at = k - 1; at > 0; at--) {
-        double *u = m + at * k, length = 0, h, dot = 0; /* the row left of the diagonal, which becomes the reflection */
+        double *u = m + at * k, length = 0, h,
+               dot = 0; /* the row left of the diagonal, which becomes the reflection */
         d[at] = u[at];
         for (int64_t j = 0; j < at; j++)
             length += u[j] * u[j];

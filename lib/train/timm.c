@@ -53,10 +53,10 @@ static json_object *model_args(const TrainConfig *c)
 {
     json_object *o = json_object_new_object();
     BackboneDims d = backbone_dims(c->arch, (int)c->dim, (int)c->depth, (int)c->heads);
-    if (o && json_add_whole(o, "img_size", c->global_size) && json_add_whole(o, "patch_size", c->patch_size) &&
-        json_add_whole(o, "embed_dim", d.dim) && json_add_whole(o, "depth", d.depth) &&
-        json_add_whole(o, "num_heads", d.heads) && json_add_whole(o, "num_classes", 0) &&
-        json_add(o, "class_token", json_object_new_boolean(true)) &&
+    if (o && json_add_whole(o, "img_size", c->global_size) &&
+        json_add_whole(o, "patch_size", c->patch_size) && json_add_whole(o, "embed_dim", d.dim) &&
+        json_add_whole(o, "depth", d.depth) && json_add_whole(o, "num_heads", d.heads) &&
+        json_add_whole(o, "num_classes", 0) && json_add(o, "class_token", json_object_new_boolean(true)) &&
         json_add(o, "global_pool", json_object_new_string("token")))
         return o;
     json_object_put(o);
@@ -74,8 +74,9 @@ static json_object *preprocessing(const TrainConfig *c)
                                      json_object_new_int64(side)}) &&
         json_add(o, "fixed_input_size", json_object_new_boolean(true)) &&
         json_add(o, "interpolation", json_object_new_string("bicubic")) &&
-        json_add(o, "crop_pct", real(crop_share(side))) && json_add(o, "crop_mode", json_object_new_string("center")) &&
-        add_colour(o, "mean", mean) && add_colour(o, "std", deviation) && json_add_whole(o, "num_classes", 0) &&
+        json_add(o, "crop_pct", real(crop_share(side))) &&
+        json_add(o, "crop_mode", json_object_new_string("center")) && add_colour(o, "mean", mean) &&
+        add_colour(o, "std", deviation) && json_add_whole(o, "num_classes", 0) &&
         json_add(o, "first_conv", json_object_new_string("patch_embed.proj")) &&
         json_add(o, "classifier", json_object_new_string("head")))
         return o;
@@ -106,7 +107,8 @@ int timm_describe(const TrainConfig *c, TimmModel *t)
     if (args && cfg && all && json_add(all, "architecture", json_object_new_string(kind->timm)) &&
         json_add_whole(all, "num_classes", 0) && json_add_whole(all, "num_features", dim) &&
         json_add(all, "global_pool", json_object_new_string("token")) &&
-        json_add(all, "model_args", json_object_get(args)) && json_add(all, "pretrained_cfg", json_object_get(cfg)))
+        json_add(all, "model_args", json_object_get(args)) &&
+        json_add(all, "pretrained_cfg", json_object_get(cfg)))
         t->config = text_of(all, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
     json_object_put(args);
     json_object_put(cfg);

@@ -148,7 +148,8 @@ static void one(Renderer *w, const Recipe *r, bool fast, const Record *rec, uint
     ViewPlan plans[PLAN_MAX_VIEWS];
     plan_views(r, 0, 0, i, (int)rec->width, (int)rec->height, plans);
     double began = own_seconds(), pixels = (double)rec->width * rec->height;
-    if (render_views(rec->bytes, rec->size, rec->reading, plans, r->globals + r->locals, fast, w->outs, w->scratch))
+    if (render_views(rec->bytes, rec->size, rec->reading, plans, r->globals + r->locals, fast, w->outs,
+                     w->scratch))
         return;
     w->render += own_seconds() - began;
     w->pixels += pixels;

@@ -13,7 +13,8 @@ typedef struct {
     int64_t n;
     double line;       /* a level to draw beside the points, or NaN */
     double from, to;   /* the x of both edges */
-    int width, height; /* characters, the numbers at the left included; at least CHART_WIDTH and 2 are taken */
+    int width,
+        height; /* characters, the numbers at the left included; at least CHART_WIDTH and 2 are taken */
     bool utf8;
 } Chart;
 

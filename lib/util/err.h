@@ -30,8 +30,8 @@ int err_set(ErrCode code, const char *fmt, ...) __attribute__((format(printf, 2,
 /* The same with ": " and strerror(errno) appended; the code is ERR_SYSTEM. */
 int err_system(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Put text in front of the recorded error (keeping its code): `photos.db: <what was there>`. A text that begins so
- * already stays as it is. Returns -1. */
+/* Put text in front of the recorded error (keeping its code): `photos.db: <what was there>`. A text that
+ * begins so already stays as it is. Returns -1. */
 int err_prefix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 ErrCode err_code(void);

@@ -1,4 +1,5 @@
-/* JSON objects of which every member matters. json-c takes a missing value for null, and says nothing where memory lacks. */
+/* JSON objects of which every member matters. json-c takes a missing value for null, and says nothing where
+ * memory lacks. */
 #ifndef HSSL_JSON_H
 #define HSSL_JSON_H
 

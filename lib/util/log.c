@@ -72,7 +72,8 @@ static void say(const char *level, const char *mark, const char *fmt, va_list ap
 {
     char line[2048];
     bool json = as_json();
-    int n = json ? 0 : snprintf(line, sizeof line, "%s%s: %s", line_drawn ? "\r\033[K" : "", program_name, mark);
+    int n =
+        json ? 0 : snprintf(line, sizeof line, "%s%s: %s", line_drawn ? "\r\033[K" : "", program_name, mark);
     int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
     if (m < 0)
         line[n] = 0;
@@ -152,8 +153,13 @@ double log_seconds(void)
 void progress_start(Progress *p, const char *what, const char *unit, int64_t done, int64_t total)
 {
     const char *term = getenv("TERM");
-    *p = (Progress){ .what = what, .unit = unit, .total = total, .done = done, .start_done = done,
-                     .started = log_seconds(), .tty = isatty(STDERR_FILENO) && !as_json() && term && strcmp(term, "dumb") };
+    *p = (Progress){.what = what,
+                    .unit = unit,
+                    .total = total,
+                    .done = done,
+                    .start_done = done,
+                    .started = log_seconds(),
+                    .tty = isatty(STDERR_FILENO) && !as_json() && term && strcmp(term, "dumb")};
     p->shown = p->started;
 }
 
@@ -189,10 +195,12 @@ static void report(const Progress *p, double rate, double left, const char *note
 {
     char numbers[256], *fields;
     bool json = as_json();
-    const char *form = json ? ",\"done\":%lld,\"total\":%lld,\"rate\":%.6g" : "done=%lld total=%lld rate=%.6g";
+    const char *form =
+        json ? ",\"done\":%lld,\"total\":%lld,\"rate\":%.6g" : "done=%lld total=%lld rate=%.6g";
     int n = snprintf(numbers, sizeof numbers, form, (long long)p->done, (long long)p->total, rate);
     if (left >= 0)
-        n += snprintf(numbers + n, sizeof numbers - (size_t)n, json ? ",\"eta_s\":%.0f" : " eta_s=%.0f", left);
+        n +=
+            snprintf(numbers + n, sizeof numbers - (size_t)n, json ? ",\"eta_s\":%.0f" : " eta_s=%.0f", left);
     snprintf(numbers + n, sizeof numbers - (size_t)n, json ? ",\"unit\":\"%s\"" : " unit=%s", p->unit);
     if (!json)
         log_info("progress what=%s %s%s%s", p->what, numbers, *note ? " " : "", note);

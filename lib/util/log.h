@@ -1,6 +1,7 @@
 /* Messages and progress on standard error. Data goes to standard output, never through here.
  *
- * A line each: text for people, or, with HSSL_MESSAGES=json in the environment, an object. Never a mixture of both. */
+ * A line each: text for people, or, with HSSL_MESSAGES=json in the environment, an object. Never a mixture of
+ * both. */
 #ifndef HSSL_LOG_H
 #define HSSL_LOG_H
 
@@ -42,8 +43,9 @@ void progress_end(Progress *p);
 /* Seconds on the monotonic clock. */
 double log_seconds(void);
 
-/* What main returns: status, or 1, with a message, where standard output could not be written to its end: a full disk
- * must not look like success. A reader that has gone, as head does, is not worth a message. For tools only. */
+/* What main returns: status, or 1, with a message, where standard output could not be written to its end: a
+ * full disk must not look like success. A reader that has gone, as head does, is not worth a message. For
+ * tools only. */
 int log_status(int status);
 
 #endif

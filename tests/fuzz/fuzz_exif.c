@@ -11,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     uint32_t kind = fuzz_take(&in, 1) % 3;
     size_t n;
     uint8_t *data = fuzz_block(&in, SIZE_MAX, &n);
-    int orientation = kind == 0 ? exif_orientation(data, n) : image_orientation(data, n, kind == 1 ? IMAGE_JPEG : IMAGE_PNG);
+    int orientation = kind == 0 ? exif_orientation(data, n)
+                                : image_orientation(data, n, kind == 1 ? IMAGE_JPEG : IMAGE_PNG);
     MUST(orientation >= 1 && orientation <= 8);
     free(data);
     return 0;

@@ -1,6 +1,6 @@
-/* Stream messages. Input: number of frames (1; 255: the rest is a pack), length of the header (2), length of each
- * frame (2), header, frames. What was parsed is used as the programs do, and must survive being sent on; msgpack-c's
- * unpacker must agree about all of it. */
+/* Stream messages. Input: number of frames (1; 255: the rest is a pack), length of the header (2), length of
+ * each frame (2), header, frames. What was parsed is used as the programs do, and must survive being sent on;
+ * msgpack-c's unpacker must agree about all of it. */
 #include "fuzz.h"
 #include "second_reader.h"
 

@@ -96,7 +96,8 @@ static void test_votes(void)
     int list[] = { 5, 50, 100000 };
     KnnScore s[3] = { { 0 } };
     ok(knn_score(k, query_labels, list, 3, s) == 0, "scores");
-    ok(s[2].k == 100000 && s[2].used == 50 && s[0].used == 5, "k as asked, and as there were neighbours: %d", s[2].used);
+    ok(s[2].k == 100000 && s[2].used == 50 && s[0].used == 5, "k as asked, and as there were neighbours: %d",
+       s[2].used);
     ok(s[1].top1 > M / 2 && s[1].top1 < M && s[1].top5 > s[1].top1, "top-1 %lld, top-5 %lld of %lld",
        (long long)s[1].top1, (long long)s[1].top5, (long long)s[1].queries);
     ok(fabs((double)s[1].top1 / M - (double)top1 / rows) < 0.2, "about as many as the plain computation");
@@ -140,12 +141,15 @@ static void test_few(void)
     two[0] = 1, two[1] = 0.1f, two[C] = 1;
     ok(k && knn_queries(k, 1, two + C, &key) == 0 && knn_bank(k, 1, two + C, &label, &key) == 0 &&
            knn_score(k, &label, list, 2, s) == 0, "an image alone in the bank");
-    ok(s[0].alone == 1 && s[1].alone == 1 && s[1].used == 0 && s[1].k == 2 && s[0].top1 == 0 && s[0].top5 == 0,
+    ok(s[0].alone == 1 && s[1].alone == 1 && s[1].used == 0 && s[1].k == 2 && s[0].top1 == 0 &&
+           s[0].top5 == 0,
        "has nobody to vote");
     knn_free(k);
-    k = knn_new(&(KnnConfig){ .queries = 1, .dim = C, .classes = CLASSES, .nearest = 2, .temperature = 1e-3, .device = "cpu" });
+    k = knn_new(&(KnnConfig){
+        .queries = 1, .dim = C, .classes = CLASSES, .nearest = 2, .temperature = 1e-3, .device = "cpu"});
     ok(k && knn_queries(k, 1, two + C, NULL) == 0 && knn_bank(k, 2, two, labels, NULL) == 0 &&
-           knn_score(k, &label, list, 2, sharp) == 0 && sharp[0].top1 == 1 && sharp[1].top1 == 1 && sharp[1].top5 == 1,
+           knn_score(k, &label, list, 2, sharp) == 0 && sharp[0].top1 == 1 && sharp[1].top1 == 1 &&
+           sharp[1].top5 == 1,
        "the nearest wins at a temperature of 0.001, too");
     labels[0] = 1, labels[1] = 3, label = 3;
     memset(sharp, 0, sizeof sharp);

@@ -45,7 +45,8 @@ static void test_rank(void)
     }
     for (int i = 0; i < C - 1; i++)
         rotate(x, N, C, i, i + 1, 0.3 + i);
-    ok(near(effective_rank(x, N, C), exp(entropy), 1e-3), "the rank is that of the singular values, however it lies");
+    ok(near(effective_rank(x, N, C), exp(entropy), 1e-3),
+       "the rank is that of the singular values, however it lies");
     for (int r = 0; r < N; r++)
         for (int i = 0; i < C; i++)
             across[i * N + r] = x[r * C + i];
@@ -102,7 +103,8 @@ static void test_looks(void)
             ok(near(f.entropy, log(2), 1e-6), "entropy of the targets");
             ok(near(f.mean_entropy, 0.5 * log(2) + 8 * 0.0625 * log(16), 1e-6), "and of their mean");
             ok(near(f.rank, 2, 1e-6) && f.dim == DIM, "rank of the features");
-            ok(near(f.loss, windows < 3 ? 3 : 1, 1e-9) && f.steps == 10, "mean loss of the window's ten steps");
+            ok(near(f.loss, windows < 3 ? 3 : 1, 1e-9) && f.steps == 10,
+               "mean loss of the window's ten steps");
         }
     }
     is_int(windows, 4, "a window is ten looks, of a short training ten steps");
@@ -127,8 +129,13 @@ static HealthFigures good(int window)
 {
     /* Falls fast, while all targets share what the centre has not taken out yet, then rises, then learns. */
     double loss = window < 3 ? 0.5 * ln_k : 0.7 * ln_k - 0.001 * window;
-    return (HealthFigures){ .steps = 10, .looks = 10, .loss = loss, .entropy = 0.8 * loss, .mean_entropy = loss, .rank = 13,
-                            .dim = 128 };
+    return (HealthFigures){.steps = 10,
+                           .looks = 10,
+                           .loss = loss,
+                           .entropy = 0.8 * loss,
+                           .mean_entropy = loss,
+                           .rank = 13,
+                           .dim = 128};
 }
 
 static Alarms fresh(int64_t warmup)
@@ -162,17 +169,20 @@ static void test_alarms(void)
     }
     is_int(changed, 0, "a good training is not warned of");
 
-    HealthFigures uniform = { .loss = ln_k, .entropy = 0.9999 * ln_k, .mean_entropy = ln_k, .rank = 5, .dim = 128 };
+    HealthFigures uniform = {
+        .loss = ln_k, .entropy = 0.9999 * ln_k, .mean_entropy = ln_k, .rank = 5, .dim = 128};
     HealthFigures fine = good(50);
     int n = until(&a, &step, &uniform, 10, &changed);
-    ok(n == 5 && changed == 1u << ALARM_UNIFORM && a.of[ALARM_UNIFORM].since == step, "uniform targets, for a while");
+    ok(n == 5 && changed == 1u << ALARM_UNIFORM && a.of[ALARM_UNIFORM].since == step,
+       "uniform targets, for a while");
     is_int(until(&a, &step, &uniform, 100, &changed), 0, "said once");
     n = until(&a, &step, &fine, 10, &changed);
     ok(n == 5 && changed == 1u << ALARM_UNIFORM && !alarm_is_on(&a, ALARM_UNIFORM), "it ends");
     is_int(until(&a, &step, &uniform, 4, &changed), 0, "windows that are not enough");
     alarms_judge(&a, step += 10, &fine);
     is_int(until(&a, &step, &uniform, 4, &changed), 0, "do not add up with later ones");
-    ok(until(&a, &step, &uniform, 10, &changed) == 1 && alarm_is_on(&a, ALARM_UNIFORM), "it comes again, and is said again");
+    ok(until(&a, &step, &uniform, 10, &changed) == 1 && alarm_is_on(&a, ALARM_UNIFORM),
+       "it comes again, and is said again");
 
     a = fresh(100);
     step = 0;
@@ -187,12 +197,14 @@ static void test_alarms(void)
 
     a = fresh(0);
     HealthFigures one = { .loss = 0.02, .entropy = 0.001, .mean_entropy = 0.01, .rank = 8, .dim = 128 };
-    ok(until(&a, &step, &one, 10, &changed) == 3 && changed == 1u << ALARM_ONE_SIDED, "all mass on one prototype");
+    ok(until(&a, &step, &one, 10, &changed) == 3 && changed == 1u << ALARM_ONE_SIDED,
+       "all mass on one prototype");
 
     a = fresh(0);
     HealthFigures flat = good(10);
     flat.rank = 1.2;
-    ok(until(&a, &step, &flat, 10, &changed) == 5 && changed == 1u << ALARM_RANK, "features of one direction");
+    ok(until(&a, &step, &flat, 10, &changed) == 5 && changed == 1u << ALARM_RANK,
+       "features of one direction");
 
     a = fresh(0);
     HealthFigures worse = good(10), explodes = good(10);
@@ -200,14 +212,15 @@ static void test_alarms(void)
     explodes.loss = 3 * ln_k;
     is_int(until(&a, &step, &worse, 100, &changed), 0, "a loss that begins high is no rise");
     alarms_judge(&a, step += 10, &fine);
-    ok(until(&a, &step, &worse, 10, &changed) == 3 && changed == 1u << ALARM_LOSS, "one that rises above an untrained student's is");
+    ok(until(&a, &step, &worse, 10, &changed) == 3 && changed == 1u << ALARM_LOSS,
+       "one that rises above an untrained student's is");
     a = fresh(0);
     alarms_judge(&a, step += 10, &fine);
     ok(until(&a, &step, &explodes, 10, &changed) == 2, "one that explodes is sooner");
     TrainConfig c = small();
     double most = log(64);
-    HealthFigures light = { .loss = 0.5 * most, .entropy = most, .mean_entropy = most, .rank = 8, .dim = 128 },
-                  heavy = { .loss = 1.4 * most, .entropy = 2, .mean_entropy = 3, .rank = 8, .dim = 128 };
+    HealthFigures light = {.loss = 0.5 * most, .entropy = most, .mean_entropy = most, .rank = 8, .dim = 128},
+                  heavy = {.loss = 1.4 * most, .entropy = 2, .mean_entropy = 3, .rank = 8, .dim = 128};
     c.out_dim = 64;
     c.warmup_epochs = 0;
     c.aux = "convnext";
@@ -234,13 +247,15 @@ static void test_alarms(void)
     a = fresh(0);
     alarms_go_on(&a, "starved", 7);
     alarms_go_on(&a, "of a newer version", 7);
-    ok(a.of[ALARM_STARVED].since == 7 && !alarm_is_on(&a, ALARM_UNIFORM), "a training that goes on keeps its warnings");
+    ok(a.of[ALARM_STARVED].since == 7 && !alarm_is_on(&a, ALARM_UNIFORM),
+       "a training that goes on keeps its warnings");
     is_int(alarms_waits(&a, 30, 20, 12), 0, "which are not said again");
     alarms_waits(&a, 40, 20, 8);
-    ok(alarms_waits(&a, 50, 20, 0) == 1u << ALARM_STARVED && !alarm_is_on(&a, ALARM_STARVED), "and end as others do");
+    ok(alarms_waits(&a, 50, 20, 0) == 1u << ALARM_STARVED && !alarm_is_on(&a, ALARM_STARVED),
+       "and end as others do");
     for (int k = 0; k < ALARM_KINDS; k++)
-        ok(*alarm_name((AlarmKind)k) && *alarm_says((AlarmKind)k) && *alarm_remedy((AlarmKind)k), "%s has words",
-           alarm_name((AlarmKind)k));
+        ok(*alarm_name((AlarmKind)k) && *alarm_says((AlarmKind)k) && *alarm_remedy((AlarmKind)k),
+           "%s has words", alarm_name((AlarmKind)k));
 }
 
 /* ---------------------------------------------------------------- what it takes */
@@ -257,20 +272,25 @@ static void test_outlook(void)
     c.out_dim = 1024;
     if (!ok(!workload_count(&c, 1, &w), "a training is counted"))
         return;
-    Outlook o = { .memory = 12.8e9, .available = 20e9, .step_s = 190, .steps = 100100, .epochs = 100, .threads = 2 };
-    ok(near(outlook_hours(&o), 5283.0556, 1e-3) && outlook_excessive(&o) && !outlook_swaps(&o), "hours; and it is too much");
+    Outlook o = {
+        .memory = 12.8e9, .available = 20e9, .step_s = 190, .steps = 100100, .epochs = 100, .threads = 2};
+    ok(near(outlook_hours(&o), 5283.0556, 1e-3) && outlook_excessive(&o) && !outlook_swaps(&o),
+       "hours; and it is too much");
     ok(!outlook_smaller(&c, &w, &o, &s) && s.arch && s.hours < outlook_hours(&o), "a smaller one is found");
     o.steps = 1600;
-    ok(!outlook_smaller(&c, &w, &o, &s) && s.arch && !strcmp(s.arch, "vit_tiny") && s.global_size == 0 && s.hours <= 24,
+    ok(!outlook_smaller(&c, &w, &o, &s) && s.arch && !strcmp(s.arch, "vit_tiny") && s.global_size == 0 &&
+           s.hours <= 24,
        "the largest one that is done within a day");
     SmallerTraining named = { .arch = "vit_tiny", .global_size = 96, .hours = 41.2 };
     o.steps = 100100;
     outlook_text(&o, &named, text, sizeof text);
     is_str(text,
-           "about 12.8 GB, 190 s a step, 5,280 h for 100 epochs on 2 threads; vit_tiny with --global-size 96 would take "
+           "about 12.8 GB, 190 s a step, 5,280 h for 100 epochs on 2 threads; vit_tiny with --global-size 96 "
+           "would take "
            "about 41 h: see hssl-plan",
            "in words");
-    o = (Outlook){ .memory = 1.5e9, .available = 1e9, .step_s = 0.0123, .steps = 5000, .epochs = 1, .gpu = true };
+    o = (Outlook){
+        .memory = 1.5e9, .available = 1e9, .step_s = 0.0123, .steps = 5000, .epochs = 1, .gpu = true};
     ok(outlook_swaps(&o) && outlook_excessive(&o), "more memory than there is");
     outlook_text(&o, NULL, text, sizeof text);
     is_str(text, "about 1.5 GB, of which 1.0 GB are there, 12 ms a step, 62 s for 1 epoch", "in words");
@@ -301,12 +321,15 @@ static void test_chart(void)
     const double x[] = { 0, 1, 2, 3 }, y[] = { 0, 1, NAN, 3 };
     Chart c = { .title = "loss", .x = x, .y = y, .n = 4, .line = NAN, .to = 3, .width = 25, .height = 4 };
     char *text = drawn(&c);
-    is_str(text, "loss\n        3 |           ***\n          |       ****\n          |  *****\n        0 |**\n", "a line in ASCII");
+    is_str(text,
+           "loss\n        3 |           ***\n          |       ****\n          |  *****\n        0 |**\n",
+           "a line in ASCII");
     free(text);
     c.line = 3;
     c.n = 2;
     text = drawn(&c);
-    is_str(text, "loss\n        3 |--------------\n          |\n          |  ***\n        0 |**\n", "with a level");
+    is_str(text, "loss\n        3 |--------------\n          |\n          |  ***\n        0 |**\n",
+           "with a level");
     free(text);
     c.utf8 = true;
     text = drawn(&c);

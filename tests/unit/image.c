@@ -252,7 +252,8 @@ static void test_plans(void)
     ok(plan_check(&p, 5, 5) && plan_check(&(ViewPlan){ .w = 5, .h = 5, .size = 1 << 20 }, 5, 5), "bad plans are refused");
 }
 
-/* All prefixes but of the last `tail` bytes, and single damaged bytes: no crash; such prefixes never decode. */
+/* All prefixes but of the last `tail` bytes, and single damaged bytes: no crash; such prefixes never decode.
+ */
 static void test_hostile(const char *what, const void *bytes, size_t n, size_t tail)
 {
     uint8_t *copy = malloc(n);
@@ -288,7 +289,8 @@ static void test_codecs(void)
     ImageInfo info;
     ok(!image_encode_png(&im, &bytes, &n) && !image_probe(bytes, n, &info) && info.w == 45 && info.h == 33 &&
            info.type == IMAGE_PNG, "a PNG tells its size");
-    ok(!image_decode(bytes, n, 0, &back) && !memcmp(back.rgb, im.rgb, 45 * 33 * 3), "a PNG comes back as it was");
+    ok(!image_decode(bytes, n, 0, &back) && !memcmp(back.rgb, im.rgb, 45 * 33 * 3),
+       "a PNG comes back as it was");
     image_free(&back);
     test_hostile("PNG", bytes, n, 12 + 4 + 4 + 2); /* end chunk, checksums of chunk and data, end code */
     free(bytes);
@@ -318,7 +320,8 @@ static void test_codecs(void)
         far += abs(whole[i] - fast[i]) > 60;
     ok(!rc && far < 40, "a fast view resembles the exact one");
     ViewPlan vast = { .w = INT32_MAX, .h = INT32_MAX, .size = 4096, .filter = FILTER_BICUBIC };
-    ok(render_views(bytes, n, 0, &vast, 1, true, outs, s) < 0 && err_code() == ERR_DATA, "a vast plan is refused, fast too");
+    ok(render_views(bytes, n, 0, &vast, 1, true, outs, s) < 0 && err_code() == ERR_DATA,
+       "a vast plan is refused, fast too");
     ok(!image_eval_view(&im, 20, 16, whole) && !image_eval_view(&im, 0, 16, whole), "evaluation views");
     ok(image_eval_view(&im, 10, 16, whole) < 0, "a crop larger than the picture is refused");
     render_scratch_free(s);

@@ -26,7 +26,8 @@ enum { PROGRESSIVE = 1, RESTARTS = 2, APART = 4, ARITHMETIC = 8 }; /* APART: a s
 
 static Bytes jpeg_of(J_COLOR_SPACE space, int components, unsigned how, const uint8_t *rows)
 {
-    static const jpeg_scan_info apart[] = { { 1, { 0 }, 0, 63, 0, 0 }, { 1, { 1 }, 0, 63, 0, 0 }, { 1, { 2 }, 0, 63, 0, 0 } };
+    static const jpeg_scan_info apart[] = {
+        {1, {0}, 0, 63, 0, 0}, {1, {1}, 0, 63, 0, 0}, {1, {2}, 0, 63, 0, 0}};
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr e;
     unsigned char *p = NULL;
@@ -81,8 +82,9 @@ static Bytes png_sized(int type, int bits, bool interlaced, int w, int h, const 
     if (setjmp(png_jmpbuf(png)))
         abort();
     png_set_write_fn(png, &b, append, no_flush);
-    png_set_IHDR(png, info, (png_uint_32)w, (png_uint_32)h, bits, type, interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE,
-                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, (png_uint_32)w, (png_uint_32)h, bits, type,
+                 interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+                 PNG_FILTER_TYPE_DEFAULT);
     if (type == PNG_COLOR_TYPE_PALETTE) {
         png_color palette[256];
         png_byte alpha[256];
@@ -144,8 +146,8 @@ static bool renders(const uint8_t *bytes, size_t n)
     return good;
 }
 
-/* The first n bytes, as a block of their exact size for the sanitizer: 1 where they give the whole picture, 0 where they are
- * refused as truncated, -1 for anything else. */
+/* The first n bytes, as a block of their exact size for the sanitizer: 1 where they give the whole picture, 0
+ * where they are refused as truncated, -1 for anything else. */
 static int first_bytes(Bytes b, size_t n, const Image *whole)
 {
     uint8_t *prefix = malloc(n ? n : 1);
@@ -166,8 +168,8 @@ static int first_bytes(Bytes b, size_t n, const Image *whole)
     return rc;
 }
 
-/* Prefixes decode where no pixel is missing, and those that do are the longer ones; changed bytes must not crash. Returns the
- * bytes that are enough. */
+/* Prefixes decode where no pixel is missing, and those that do are the longer ones; changed bytes must not
+ * crash. Returns the bytes that are enough. */
 static size_t damage(const char *what, Bytes b)
 {
     Image im, whole;
@@ -178,8 +180,8 @@ static size_t damage(const char *what, Bytes b)
         strange += got < 0 || (got == 0 && enough);
         enough = enough || got <= 0 ? enough : i;
     }
-    ok(!strange && enough && enough < b.n, "%s: %zu of %zu bytes hold all pixels, and with fewer it is truncated", what, enough,
-       b.n);
+    ok(!strange && enough && enough < b.n,
+       "%s: %zu of %zu bytes hold all pixels, and with fewer it is truncated", what, enough, b.n);
     image_free(&whole);
     uint8_t *copy = malloc(b.n);
     for (size_t i = 0; i < b.n; i++)
@@ -220,7 +222,8 @@ static void test_ends(void)
         rows[i] = (uint8_t)(i * i >> 2);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         Bytes b = jpeg_of(JCS_RGB, 3, kinds[i].how, rows);
-        ok(damage(kinds[i].name, b) == b.n - 2, "%s: nothing is missing without the end marker", kinds[i].name);
+        ok(damage(kinds[i].name, b) == b.n - 2, "%s: nothing is missing without the end marker",
+           kinds[i].name);
         free(b.p);
     }
     Bytes b = jpeg_of(JCS_RGB, 3, ARITHMETIC, rows);
@@ -229,24 +232,31 @@ static void test_ends(void)
        "an arithmetic JPEG needs its end marker: its decoder does not tell what is missing");
     b.p = realloc(b.p, b.n + 100);
     memset(b.p + b.n, 0x55, 100);
-    ok(!image_decode(b.p, b.n + 100, 0, &im) && same(&im, &whole), "bytes behind a JPEG's end are passed over");
+    ok(!image_decode(b.p, b.n + 100, 0, &im) && same(&im, &whole),
+       "bytes behind a JPEG's end are passed over");
     image_free(&im);
     image_free(&whole);
     free(b.p);
 
     for (int interlaced = 0; interlaced < 2; interlaced++) {
-        enum { END = 12, SUMS = 8, CODE = 2 }; /* end chunk; checksums of the data and the chunk; end of the last block */
+        enum {
+            END = 12,
+            SUMS = 8,
+            CODE = 2
+        }; /* end chunk; checksums of the data and the chunk; end of the last block */
         b = png_of(PNG_COLOR_TYPE_RGB, 8, interlaced, rows);
         size_t enough = damage(interlaced ? "interlaced PNG" : "PNG", b);
         ok(enough + END + SUMS <= b.n && enough + END + SUMS + CODE >= b.n,
            "a PNG lacks no pixel without end chunk and checksums");
         ok(!image_decode(b.p, b.n, 0, &whole), "whole");
         memset(b.p + b.n - END, 0x55, END);
-        ok(!image_decode(b.p, b.n, 0, &im) && same(&im, &whole), "bytes in place of the end chunk are passed over");
+        ok(!image_decode(b.p, b.n, 0, &im) && same(&im, &whole),
+           "bytes in place of the end chunk are passed over");
         image_free(&im);
         image_free(&whole);
         b.p[b.n - END - 1] ^= 1;
-        ok(image_decode(b.p, b.n, 0, &im) < 0 && strstr(err_text(), "CRC"), "a wrong checksum is not: %s", err_text());
+        ok(image_decode(b.p, b.n, 0, &im) < 0 && strstr(err_text(), "CRC"), "a wrong checksum is not: %s",
+           err_text());
         free(b.p);
     }
 }
@@ -389,9 +399,11 @@ static void test_exif(void)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int big = 0; big < 2; big++) {
             uint8_t data[128];
-            size_t n = exif_of(data, big, cases[i].at, cases[i].entries, cases[i].e, cases[i].e[1].tag_type ? 2 : 1);
+            size_t n =
+                exif_of(data, big, cases[i].at, cases[i].entries, cases[i].e, cases[i].e[1].tag_type ? 2 : 1);
             int got = exif_orientation(data, n);
-            ok(got == cases[i].want, "orientation: %s, %s endian: %d", cases[i].name, big ? "big" : "little", got);
+            ok(got == cases[i].want, "orientation: %s, %s endian: %d", cases[i].name, big ? "big" : "little",
+               got);
             bool bounded = true;
             for (size_t k = 0; k <= n; k++) { /* of their exact size, for the sanitizer */
                 uint8_t *part = malloc(k ? k : 1);
@@ -410,7 +422,8 @@ static void test_exif(void)
         if (exif_orientation(data, 22) != 1)
             ok(false, "a directory at %u", at);
     }
-    ok(exif_orientation((const uint8_t *)"Exif\0\0", 6) == 1 && exif_orientation((const uint8_t *)"II*\0\10\0\0\0", 8) == 1,
+    ok(exif_orientation((const uint8_t *)"Exif\0\0", 6) == 1 &&
+           exif_orientation((const uint8_t *)"II*\0\10\0\0\0", 8) == 1,
        "a head alone says nothing");
 }
 
@@ -424,9 +437,11 @@ static void test_readings(void)
     int w, h;
     static const unsigned unknown[] = { 9, 15, IMAGE_SCALED | 9, 32, 38, 0xffff };
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
-        ok(image_decode(b.p, b.n, unknown[i], &im) < 0 && err_code() == ERR_DATA && strstr(err_text(), "newer"),
+        ok(image_decode(b.p, b.n, unknown[i], &im) < 0 && err_code() == ERR_DATA &&
+               strstr(err_text(), "newer"),
            "a reading that is not known: %s", err_text());
-    ok(!image_decode(b.p, b.n, 6, &im) && im.w == 5 && im.h == SIDE, "a picture is turned as it is told to be");
+    ok(!image_decode(b.p, b.n, 6, &im) && im.w == 5 && im.h == SIDE,
+       "a picture is turned as it is told to be");
     image_free(&im);
     image_read_size(&(ImageInfo){ .w = 3, .h = 2 }, 5, &w, &h);
     ok(w == 2 && h == 3, "its sides change places");
@@ -444,7 +459,8 @@ static void test_readings(void)
     void *jpeg = NULL;
     for (int i = 0; i < WIDE * HIGH * 3; i++)
         pixels[i] = (uint8_t)(i / 3 % WIDE * 3 + i / 3 / WIDE * 2 + 20 * (i % 3));
-    ok(!image_encode_jpeg(&(Image){ .w = WIDE, .h = HIGH, .rgb = pixels }, 95, &jpeg, &b.n), "a picture that is no square");
+    ok(!image_encode_jpeg(&(Image){.w = WIDE, .h = HIGH, .rgb = pixels}, 95, &jpeg, &b.n),
+       "a picture that is no square");
     b.p = jpeg;
     for (unsigned turn = 2; turn <= 8; turn++) {
         int far = 0;

@@ -305,19 +305,23 @@ static void test_digest(void)
 static const char *digest_read(unsigned rule, uint16_t reading)
 {
     const char *path = in_dir("rule.db");
-    Record r = { .bytes = "x", .size = 1, .name = "x", .label = -1, .width = 3, .height = 2, .reading = reading }, got;
+    Record
+        r = {.bytes = "x", .size = 1, .name = "x", .label = -1, .width = 3, .height = 2, .reading = reading},
+        got;
     DatasetWriter *w = dataset_create(path, DATASET_REPLACE);
     ok(w && dataset_writer_rule(w) == DATASET_RULE, "a new dataset has today's rule");
     dataset_set_rule(w, rule);
     ok(!dataset_put(w, &r) && !dataset_finish(w), "another is given to it before its first image");
     Dataset *ds = dataset_open(path);
-    ok(ds && dataset_rule(ds) == rule && !dataset_get(ds, 0, &got) && got.reading == reading && got.width == 3 &&
-           !dataset_verify_all(ds), "rule %u and reading %u come back", rule, (unsigned)reading);
+    ok(ds && dataset_rule(ds) == rule && !dataset_get(ds, 0, &got) && got.reading == reading &&
+           got.width == 3 && !dataset_verify_all(ds),
+       "rule %u and reading %u come back", rule, (unsigned)reading);
     dataset_close(ds);
     w = dataset_create(path, DATASET_RESUME);
     ok(w && dataset_writer_rule(w) == rule, "who adds to it finds its rule");
     r.name = "y";
-    ok(w && !dataset_put(w, &r) && !dataset_finish(w) && (ds = dataset_open(path)) && dataset_rule(ds) == rule,
+    ok(w && !dataset_put(w, &r) && !dataset_finish(w) && (ds = dataset_open(path)) &&
+           dataset_rule(ds) == rule,
        "and leaves it");
     dataset_close(ds);
     return digest(path);
@@ -345,8 +349,10 @@ static void test_version(void)
     StoreHeader h;
     ok(import(path, 0, 1, 1) && get_header(path, &h), "a dataset");
     h.field[3] |= 8;
-    ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "flags 0x8") &&
-           !dataset_create(path, DATASET_RESUME), "a flag that is not known is refused") || (diag("%s", err_text()), 0);
+    ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA &&
+           strstr(err_text(), "flags 0x8") && !dataset_create(path, DATASET_RESUME),
+       "a flag that is not known is refused") ||
+        (diag("%s", err_text()), 0);
     h.field[3] = 0, h.version = 3;
     ok(put_header(path, &h) && !dataset_open(path) && err_code() == ERR_DATA && strstr(err_text(), "version 3"),
        "a newer version is refused with a sentence") || (diag("%s", err_text()), 0);

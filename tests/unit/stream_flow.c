@@ -337,7 +337,8 @@ static void batch_errors(void)
     ok(!batches_shape(b) && err_code() == ERR_USAGE, "a batch larger than the epoch: %s", err_text());
     batches_close(&b);
     pthread_join(o.thread, NULL);
-    b = batches_open(&o.ticket, &(BatchesConfig){ .program = "test", .batch_size = 8, .start = UINT64_MAX - 7 });
+    b = batches_open(&o.ticket,
+                     &(BatchesConfig){.program = "test", .batch_size = 8, .start = UINT64_MAX - 7});
     ok(!b && err_code() == ERR_USAGE, "a start that nobody can ask for: %s", err_text());
     batches_close(&b);
 }

@@ -61,7 +61,8 @@ static void round_trip(void)
     if (!ok(!message_parse(header, n, f, frames, &r), "and read: %s", err_text()))
         return;
     ok(r.type == MSG_DATA && r.seq == m.seq && r.epoch == 3 && r.id == 70000 && r.label == 9, "numbers pass");
-    ok(r.width == 640 && r.height == 480 && r.reading == 22 && !strcmp(r.name, m.name), "name, size and reading pass");
+    ok(r.width == 640 && r.height == 480 && r.reading == 22 && !strcmp(r.name, m.name),
+       "name, size and reading pass");
     ok(r.views == 2 && r.numbers == 4 && !memcmp(r.plan, m.plan, 8 * sizeof *m.plan), "the plan passes bit by bit");
     ok(message_int(&r, "count", 0) == -5 && message_real(&r, "ratio", 0) == 0.1, "facts pass");
     is_str(message_text(&r, "recipe", ""), "dino", "a text fact passes");
@@ -185,18 +186,38 @@ static void tickets(void)
     int n = ticket_format(&t, line, sizeof line);
     ok(n > 0 && !ticket_parse(line, (size_t)n, &back) && !memcmp(&t, &back, sizeof t), "and written");
     ok(ticket_format(&t, line, 20) == -1, "too little room is an error");
-    const char *path = "ipc:///tmp/with blank/J\xc3\xb6rg/50%/\xe9", *word = "ipc:///tmp/with%20blank/J%C3%B6rg/50%25/%E9";
+    const char *path = "ipc:///tmp/with blank/J\xc3\xb6rg/50%/\xe9",
+               *word = "ipc:///tmp/with%20blank/J%C3%B6rg/50%25/%E9";
     snprintf(t.endpoint, sizeof t.endpoint, "%s", path);
     ok(!ticket_set(&t, "key", path) && (n = ticket_format(&t, line, sizeof line)) > 0 && strstr(line, word),
        "any byte of a path is written in visible ASCII: %s", line);
-    ok(!ticket_parse(line, (size_t)n, &back) && !strcmp(back.endpoint, path), "and read back: %s", back.endpoint);
+    ok(!ticket_parse(line, (size_t)n, &back) && !strcmp(back.endpoint, path), "and read back: %s",
+       back.endpoint);
     is_str(ticket_get(&back, "key"), path, "in a value, too");
-    ok(ticket_set(&t, "key", "a\nb") == -1 && err_code() == ERR_DATA, "but no control character: %s", err_text());
-    static const char *const wrong[] = { "", "\n", "hssl/1", "hssl/1 views", "hssl/2 views ipc:///x", "hssl/1 views http://x",
-        "hssl/1 vi/ws ipc:///x", "hssl/1 views ipc:///x nopair", "hssl/1 views ipc:///x =v", "hssl/1 views ipc:///x k=",
-        "hssl/1 views ipc:///x\x01y", "hssl/1 views ipc:///x%0Ay", "hssl/1 views ipc:///x%00", "hssl/1 views ipc:///x%2",
-        "hssl/1 views ipc:///x%", "hssl/1 views ipc:///%g0", "hssl/1 views ipc:///x k=%7f", "hssl/1 views %", "hello world here", "hssl/1 averyverylongkindname ipc:///x",
-        "hssl/1 v ipc:///x a=1 a2=1 a3=1 a4=1 a5=1 a6=1 a7=1 a8=1 a9=1 b=1 b2=1 b3=1 b4=1 b5=1 b6=1 b7=1 b8=1" };
+    ok(ticket_set(&t, "key", "a\nb") == -1 && err_code() == ERR_DATA, "but no control character: %s",
+       err_text());
+    static const char *const wrong[] = {"",
+                                        "\n",
+                                        "hssl/1",
+                                        "hssl/1 views",
+                                        "hssl/2 views ipc:///x",
+                                        "hssl/1 views http://x",
+                                        "hssl/1 vi/ws ipc:///x",
+                                        "hssl/1 views ipc:///x nopair",
+                                        "hssl/1 views ipc:///x =v",
+                                        "hssl/1 views ipc:///x k=",
+                                        "hssl/1 views ipc:///x\x01y",
+                                        "hssl/1 views ipc:///x%0Ay",
+                                        "hssl/1 views ipc:///x%00",
+                                        "hssl/1 views ipc:///x%2",
+                                        "hssl/1 views ipc:///x%",
+                                        "hssl/1 views ipc:///%g0",
+                                        "hssl/1 views ipc:///x k=%7f",
+                                        "hssl/1 views %",
+                                        "hello world here",
+                                        "hssl/1 averyverylongkindname ipc:///x",
+                                        "hssl/1 v ipc:///x a=1 a2=1 a3=1 a4=1 a5=1 a6=1 a7=1 a8=1 a9=1 b=1 "
+                                        "b2=1 b3=1 b4=1 b5=1 b6=1 b7=1 b8=1"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         ok(ticket_parse(wrong[i], strlen(wrong[i]), &t) == -1 && err_code() == ERR_DATA, "refused: %s", err_text());
     char endless[4096];

@@ -228,10 +228,13 @@ static void test_progression(void)
     Run *run = run_create(path, "{}", false);
     for (size_t i = 0; i <= sizeof wrong / sizeof *wrong; i++) {
         bool good = i == sizeof wrong / sizeof *wrong;
-        snprintf(meta, sizeof meta, "{\"step\":%s,\"position\":%s,\"records_per_epoch\":%s,\"steps_per_epoch\":%s,"
-                 "\"images\":%s,\"threads\":1,\"seconds\":1.5,\"digest\":\"\",\"epoch_sums\":{\"steps\":%s,\"loss\":1}}",
-                 good ? "68" : wrong[i].step, good ? "272" : wrong[i].position, good ? "64" : wrong[i].records,
-                 good ? "16" : wrong[i].steps, good ? "272" : wrong[i].images, good ? "4" : wrong[i].sums);
+        snprintf(meta, sizeof meta,
+                 "{\"step\":%s,\"position\":%s,\"records_per_epoch\":%s,\"steps_per_epoch\":%s,"
+                 "\"images\":%s,\"threads\":1,\"seconds\":1.5,\"digest\":\"\",\"epoch_sums\":{\"steps\":%s,"
+                 "\"loss\":1}}",
+                 good ? "68" : wrong[i].step, good ? "272" : wrong[i].position,
+                 good ? "64" : wrong[i].records, good ? "16" : wrong[i].steps, good ? "272" : wrong[i].images,
+                 good ? "4" : wrong[i].sums);
         if (!run || run_save(run, good ? 68 : strtoull(wrong[i].step, NULL, 10), meta, &t, 1, 1)) {
             ok(0, "a checkpoint: %s", err_text());
             break;

@@ -305,14 +305,16 @@ static void test_log(void)
     int lines = 0, objects = 0;
     for (char *rest = text, *line; (line = strtok_r(rest, "\n", &rest)); lines++) {
         json_object *o = json_tokener_parse(line), *v;
-        objects += o && json_object_object_get_ex(o, "time", &v) && json_object_object_get_ex(o, "program", &v) &&
-                   json_object_object_get_ex(o, "level", &v) &&
-                   (strcmp(json_object_get_string(v), "progress") || (json_object_object_get_ex(o, "rate", &v) &&
-                                                                      json_object_object_get_ex(o, "eta_s", &v))) &&
-                   json_object_object_get_ex(o, "message", &v);
+        objects +=
+            o && json_object_object_get_ex(o, "time", &v) && json_object_object_get_ex(o, "program", &v) &&
+            json_object_object_get_ex(o, "level", &v) &&
+            (strcmp(json_object_get_string(v), "progress") ||
+             (json_object_object_get_ex(o, "rate", &v) && json_object_object_get_ex(o, "eta_s", &v))) &&
+            json_object_object_get_ex(o, "message", &v);
         json_object_put(o);
     }
-    ok(lines == 2 && objects == 2, "with HSSL_MESSAGES=json every line is an object: %d of %d", objects, lines);
+    ok(lines == 2 && objects == 2, "with HSSL_MESSAGES=json every line is an object: %d of %d", objects,
+       lines);
     err_set(ERR_DATA, "a.db: damaged");
     err_prefix("%s", "a.db");
     is_str(err_text(), "a.db: damaged", "a name stands once in front of an error");

@@ -1,4 +1,5 @@
-/* hssl-import in parts: how many images each class has, what was skipped, and what the classes look like at the end. */
+/* hssl-import in parts: how many images each class has, what was skipped, and what the classes look like at
+ * the end. */
 #ifndef HSSL_IMPORT_IMPORT_H
 #define HSSL_IMPORT_IMPORT_H
 
@@ -6,12 +7,13 @@
 
 #include <stdint.h>
 
-/* Images of a class that are stored, to be counted on; NULL: of those without one. Ends the program without memory. */
+/* Images of a class that are stored, to be counted on; NULL: of those without one. Ends the program without
+ * memory. */
 int64_t *tally_of(const char *class_name);
 void tally_free(void);
 
-/* Names an image that is skipped, and why. Of one kind, which is the reason but for its numbers, a few are named and the
- * rest is counted; HSSL_DEBUG=import names all. */
+/* Names an image that is skipped, and why. Of one kind, which is the reason but for its numbers, a few are
+ * named and the rest is counted; HSSL_DEBUG=import names all. */
 void skip(const char *name, const char *why);
 int64_t skips(void);
 /* A line for each kind of which not all were named. */
@@ -24,8 +26,8 @@ typedef struct {
 } Count;
 void count_one(Count *c, const char *name);
 
-/* Warns of classes that are hardly meant: none, a single one, parts of a data set. level: intake_level(); 0: the
- * classes come from elsewhere, as origin says. */
+/* Warns of classes that are hardly meant: none, a single one, parts of a data set. level: intake_level(); 0:
+ * the classes come from elsewhere, as origin says. */
 void look_at_classes(const Dataset *ds, int level, const char *origin);
 
 #endif

@@ -18,7 +18,8 @@ typedef struct {
 
 static void draw(const Chart *as, const Points *p, int which, const char *what, const char *unit)
 {
-    double *x = malloc((size_t)(p->n + 1) * sizeof *x), *y = malloc((size_t)(p->n + 1) * sizeof *y), last = NAN;
+    double *x = malloc((size_t)(p->n + 1) * sizeof *x), *y = malloc((size_t)(p->n + 1) * sizeof *y),
+           last = NAN;
     char title[160];
     Chart c = *as;
     for (int64_t i = 0; x && y && i < p->n; i++) {
@@ -43,8 +44,12 @@ static void draw_all(const Points *steps, const Points *health, double from, dou
     int columns = chart_columns();
     double ln_k = health->n ? health->items[health->n - 1].figure[3] : NAN;
     char level[64] = "";
-    Chart c = { .from = from, .to = to, .width = columns > MOST_COLUMNS ? MOST_COLUMNS : columns, .height = HIGHER,
-                .line = ln_k, .utf8 = chart_utf8() };
+    Chart c = {.from = from,
+               .to = to,
+               .width = columns > MOST_COLUMNS ? MOST_COLUMNS : columns,
+               .height = HIGHER,
+               .line = ln_k,
+               .utf8 = chart_utf8()};
     if (isfinite(ln_k))
         snprintf(level, sizeof level, " (line: ln K, %.4g)", ln_k);
     draw(&c, steps, 0, "loss", level);
@@ -90,7 +95,8 @@ int print_warnings(Run *run)
     JournalWarning w[JOURNAL_WARNINGS];
     int n = journal_warnings(run, w);
     for (int i = 0; i < n; i++) {
-        printf("  warning since step %" PRId64 ", epoch %" PRId64 ": %s; ", w[i].step, w[i].epoch + 1, safe_text(w[i].text));
+        printf("  warning since step %" PRId64 ", epoch %" PRId64 ": %s; ", w[i].step, w[i].epoch + 1,
+               safe_text(w[i].text));
         printf("%s\n", safe_text(w[i].remedy));
     }
     return n < 0 ? -1 : 0;

@@ -126,8 +126,8 @@ static int run_text(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
 
 static int run_json(Run *run, const uint64_t *steps, int64_t n, const Wanted *w)
 {
-    json_object *j = json_object_new_object(), *list = json_object_new_array(), *log = json_object_new_array(),
-                *warnings = json_object_new_array();
+    json_object *j = json_object_new_object(), *list = json_object_new_array(),
+                *log = json_object_new_array(), *warnings = json_object_new_array();
     int64_t lines = run_log_count(run);
     char *ticket = live_teacher(run);
     int64_t bad = count_bad(run);

@@ -147,12 +147,16 @@ int finish(Training *t, int rc, bool savable)
     if (batches_bad(t->batches))
         log_info("%" PRId64 " bad image%s%s: hssl-info --bad %s lists them", batches_bad(t->batches),
                  batches_bad(t->batches) == 1 ? "" : "s",
-                 t->failed ? "" : batches_bad(t->batches) == 1 ? " was replaced" : " were replaced", options.output);
+                 t->failed                      ? ""
+                 : batches_bad(t->batches) == 1 ? " was replaced"
+                                                : " were replaced",
+                 options.output);
     if (done)
         log_info("done: %" PRId64 " steps, %" PRId64 " images; digest %s; %s%s", t->at.step, t->at.images,
                  t->at.digest, options.output, but);
     else if (t->saved >= 0 && math)
-        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64 ": --resume would end there again; --continue-from %s "
+        log_info("%s holds a checkpoint of step %" PRId64 " of %" PRId64
+                 ": --resume would end there again; --continue-from %s "
                  "with a lower --lr begins a new run with its weights%s",
                  options.output, t->saved, t->total, options.output, but);
     else if (t->saved >= 0)

@@ -26,8 +26,9 @@ static int adopt_views(const Training *t)
     const Message *w = batches_welcome(t->batches);
     const char *planner = message_text(w, "planner", "the stage before it");
     /* One that was given none began for somebody else, or was asked for too much. */
-    const char *remedy = message_int(w, "views_given", 1) ? "give that no option about views, or the same"
-                                                          : "that runs without such an option: start it anew, with it";
+    const char *remedy = message_int(w, "views_given", 1)
+                             ? "give that no option about views, or the same"
+                             : "that runs without such an option: start it anew, with it";
     const struct {
         const char *name;
         int64_t *value, stream;
@@ -75,16 +76,17 @@ void open_stream(Training *t)
         message_clear(&wish);
         give_up(t);
     }
-    t->batches = batches_open(&ticket, &(BatchesConfig){ .program = "hssl-train",
-                                                         .batch_size = config.batch_size / group_world(t->group),
-                                                         .records = t->at.records_per_epoch / (uint64_t)group_world(t->group),
-                                                         .start = part_position(t),
-                                                         .life = STDIN_FILENO,
-                                                         .wish = &wish,
-                                                         .bad = bad_take,
-                                                         .arg = &t->bad,
-                                                         .known = known,
-                                                         .n_known = (size_t)n });
+    t->batches = batches_open(
+        &ticket, &(BatchesConfig){.program = "hssl-train",
+                                  .batch_size = config.batch_size / group_world(t->group),
+                                  .records = t->at.records_per_epoch / (uint64_t)group_world(t->group),
+                                  .start = part_position(t),
+                                  .life = STDIN_FILENO,
+                                  .wish = &wish,
+                                  .bad = bad_take,
+                                  .arg = &t->bad,
+                                  .known = known,
+                                  .n_known = (size_t)n});
     free(known);
     message_clear(&wish);
     if (!t->batches)

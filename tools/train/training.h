@@ -140,7 +140,8 @@ int train_loop(Training *t, bool *savable);
 int save(Training *t);
 void on_save_signal(int signal_number);
 
-/* ---- watch.c: whether it learns, and what it takes. Those that give an int: 0, or -1; nothing on other ranks */
+/* ---- watch.c: whether it learns, and what it takes. Those that give an int: 0, or -1; nothing on other
+ * ranks */
 
 /* Before anything big is made: count what it takes, and warn where that is more than there is. */
 int watch_plan(Training *t);

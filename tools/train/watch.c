@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Steps behind the first, which makes everything ready, or seconds of them, that tell how long a step takes. */
+/* Steps behind the first, which makes everything ready, or seconds of them, that tell how long a step takes.
+ */
 enum { MEASURED_STEPS = 4, MEASURED_SECONDS = 20 };
 
 /* ---------------------------------------------------------------- what it takes */
@@ -38,9 +39,11 @@ int watch_plan(Training *t)
         w->available = (double)left;
     Outlook o = outlook_of(t);
     if (outlook_swaps(&o))
-        log_warn("about %s of memory are wanted, %s are available%s: a smaller --batch-size, smaller or fewer views, "
-                 "a smaller --arch or --recompute need less", text_bytes(o.memory, memory, sizeof memory),
-                 text_bytes(o.available, there, sizeof there), o.gpu ? " on the GPU" : ", so the machine will swap");
+        log_warn("about %s of memory are wanted, %s are available%s: a smaller --batch-size, smaller or "
+                 "fewer views, "
+                 "a smaller --arch or --recompute need less",
+                 text_bytes(o.memory, memory, sizeof memory), text_bytes(o.available, there, sizeof there),
+                 o.gpu ? " on the GPU" : ", so the machine will swap");
     return 0;
 }
 
@@ -80,8 +83,8 @@ static void publish(const Training *t)
     const Alarms *a = &t->watch.alarms;
     for (int k = 0; k < ALARM_KINDS && !*text; k++)
         if (alarm_is_on(a, (AlarmKind)k) && k != ALARM_STARVED) /* who looks at gauges sees that itself */
-            snprintf(text, sizeof text, "since step %" PRId64 " %s: %s", a->of[k].since, alarm_says((AlarmKind)k),
-                     alarm_remedy((AlarmKind)k));
+            snprintf(text, sizeof text, "since step %" PRId64 " %s: %s", a->of[k].since,
+                     alarm_says((AlarmKind)k), alarm_remedy((AlarmKind)k));
     gauges_name(GAUGE_WARNING, text);
 }
 
@@ -98,11 +101,13 @@ static int tell(Training *t, AlarmKind k, const HealthFigures *f)
     journal_text(line, "text", alarm_says(k));
     journal_text(line, "remedy", alarm_remedy(k));
     if (!on) {
-        log_info("step %" PRId64 ", epoch %" PRId64 ": it is no longer so that %s", t->at.step, epoch, alarm_says(k));
+        log_info("step %" PRId64 ", epoch %" PRId64 ": it is no longer so that %s", t->at.step, epoch,
+                 alarm_says(k));
     } else {
         char figures[160] = "";
         if (f)
-            snprintf(figures, sizeof figures, " (loss %.4g, ln K %.4g; entropy %.3f, of the mean %.3f; rank %.3g of %" PRId64 ")",
+            snprintf(figures, sizeof figures,
+                     " (loss %.4g, ln K %.4g; entropy %.3f, of the mean %.3f; rank %.3g of %" PRId64 ")",
                      f->loss, t->watch.alarms.ln_k, f->entropy, f->mean_entropy, f->rank, f->dim);
         log_warn("step %" PRId64 ", epoch %" PRId64 ": %s%s; %s", t->at.step, epoch, alarm_says(k), figures,
                  alarm_remedy(k));
@@ -161,11 +166,13 @@ static int watch_time(Training *t)
         mark(t);
         return 0;
     }
-    if (!w->outlook && (steps >= MEASURED_STEPS || seconds >= MEASURED_SECONDS) && say_outlook(t, seconds, steps))
+    if (!w->outlook && (steps >= MEASURED_STEPS || seconds >= MEASURED_SECONDS) &&
+        say_outlook(t, seconds, steps))
         return -1;
     if (steps < ALARM_STEPS || seconds < ALARM_SECONDS)
         return 0;
-    unsigned changed = alarms_waits(&w->alarms, t->at.step, seconds, batches_waited(t->batches) - w->wait_mark);
+    unsigned changed =
+        alarms_waits(&w->alarms, t->at.step, seconds, batches_waited(t->batches) - w->wait_mark);
     mark(t);
     return tell_all(t, changed, NULL);
 }
@@ -193,7 +200,8 @@ int watch_step(Training *t, const StudentReport *s)
     journal_int(line, "step", t->at.step);
     journal_int(line, "steps", f.steps);
     add_figures(t, &f, line);
-    return journal_write(&t->journal, line) || tell_all(t, alarms_judge(&w->alarms, t->at.step, &f), &f) ? -1 : 0;
+    return journal_write(&t->journal, line) || tell_all(t, alarms_judge(&w->alarms, t->at.step, &f), &f) ? -1
+                                                                                                         : 0;
 }
 
 int watch_epoch(Training *t, json_object *line, char *text, size_t size)
@@ -204,8 +212,8 @@ int watch_epoch(Training *t, json_object *line, char *text, size_t size)
     if (health_epoch(t->watch.health, &f))
         return -1;
     add_figures(t, &f, line);
-    snprintf(text, size, " (ln K %.4g), entropy %.3f (of the mean %.3f), rank %.3g of %" PRId64, t->watch.alarms.ln_k,
-             f.entropy, f.mean_entropy, f.rank, f.dim);
+    snprintf(text, size, " (ln K %.4g), entropy %.3f (of the mean %.3f), rank %.3g of %" PRId64,
+             t->watch.alarms.ln_k, f.entropy, f.mean_entropy, f.rank, f.dim);
     return 0;
 }
 
@@ -219,7 +227,7 @@ int watch_end(Training *t, char *text, size_t size)
         return -1;
     for (int k = 0; k < ALARM_KINDS && !*text; k++)
         if (alarm_is_on(&w->alarms, (AlarmKind)k))
-            snprintf(text, size, "; but %s, since epoch %" PRId64 ": see hssl-info --curve", alarm_says((AlarmKind)k),
-                     epoch_of(t, w->alarms.of[k].since));
+            snprintf(text, size, "; but %s, since epoch %" PRId64 ": see hssl-info --curve",
+                     alarm_says((AlarmKind)k), epoch_of(t, w->alarms.of[k].since));
     return 0;
 }
