@@ -38,14 +38,14 @@ typedef struct {
 /* Type, size and the rest from the head, without decoding. */
 int image_probe(const void *bytes, size_t n, ImageInfo *info);
 
-/* How the pixels of a file are read: a number that a data set keeps of each image, and that a stream hands on to
- * whoever decodes it. 0: as Pillow's open(...).convert("RGB") gives them. Otherwise
+/* How the pixels of a file are read: a number that a data set keeps of each image, and that a stream hands on
+ * to whoever decodes it. 0: as Pillow's open(...).convert("RGB") gives them. Otherwise
  *   IMAGE_TURN    of these bits, 2 to 8: the picture is turned upright after an EXIF orientation, as Pillow's
  *                 exif_transpose;
  *   IMAGE_SCALED  16 bits are scaled to 8, v to (v * 255 + 32767) / 65535. */
 enum { IMAGE_TURN = 15, IMAGE_SCALED = 16 };
-/* The reading of such a file where orientations are applied (turn) and 16 bits scaled (scale); 0 where neither
- * matters. */
+/* The reading of such a file where orientations are applied (turn) and 16 bits scaled (scale); 0 where
+ * neither matters. */
 unsigned image_reading(const ImageInfo *info, bool turn, bool scale);
 /* The size of the picture that comes of it. */
 void image_read_size(const ImageInfo *info, unsigned reading, int *w, int *h);

@@ -1,13 +1,14 @@
-/* Decoding and rendering on one core: images/s of the whole stage, and the time of each part and operation beside
- * its floor.
+/* Decoding and rendering on one core: images/s of the whole stage, and the time of each part and operation
+ * beside its floor.
  *
  *   build/bench/augment DIR [GLOBAL_SIZE LOCALS LOCAL_SIZE]     every JPEG or PNG below DIR, at most 1000
  *   build/bench/augment --draw DIR N SIZE                       put N drawn JPEGs of SIZE pixels a side there
  *
- * Recipe of DINO (2 x 224 + 10 x 96 by default). All times are processor time of the one thread, the best of several
- * passes: what else the machine does matters little. The floor of an operation is the time to copy as many bytes
- * within the first cache as it reads and writes; resampling reads an input once for each output that it counts for.
- * That of decoding is libjpeg's time for the whole picture. Prints a table, then one JSON line. */
+ * Recipe of DINO (2 x 224 + 10 x 96 by default). All times are processor time of the one thread, the best of
+ * several passes: what else the machine does matters little. The floor of an operation is the time to copy as
+ * many bytes within the first cache as it reads and writes; resampling reads an input once for each output
+ * that it counts for. That of decoding is libjpeg's time for the whole picture. Prints a table, then one JSON
+ * line. */
 #include "image/render.h"
 #include "image/scratch.h"
 #include "image/synth.h"
@@ -60,9 +61,17 @@ static double now(void)
 /* ---- a table of kernels that measure themselves */
 
 enum { PACK, TAPS, ACROSS, DOWN, BRIGHT, SATURATE, HUE, GRAY, BLUR, SOLARIZE, JOIN, OPS };
-static const char *const op_names[OPS] = { "pack into tiles", "taps", "resample along x", "resample along y",
-                                           "brightness, contrast", "saturation", "hue", "gray, its mean", "blur",
-                                           "solarize", "interleave" };
+static const char *const op_names[OPS] = {"pack into tiles",
+                                          "taps",
+                                          "resample along x",
+                                          "resample along y",
+                                          "brightness, contrast",
+                                          "saturation",
+                                          "hue",
+                                          "gray, its mean",
+                                          "blur",
+                                          "solarize",
+                                          "interleave"};
 static struct {
     double seconds, bytes;
 } ops[OPS];
@@ -104,7 +113,8 @@ static double groups_of(const Taps *t)
     return sum;
 }
 
-static void timed_x(const uint8_t *tiles, int64_t band, int bands, const Taps *t, uint8_t *strips, int64_t strip)
+static void timed_x(const uint8_t *tiles, int64_t band, int bands, const Taps *t, uint8_t *strips,
+                    int64_t strip)
 {
     double start = now();
     real->resample_x(tiles, band, bands, t, strips, strip);
@@ -169,9 +179,18 @@ static void timed_blur(uint8_t *plane, int w, int h, int ri, uint32_t ww, uint32
 }
 
 static const PixelKernels timed = {
-    .pack = timed_pack, .taps = timed_taps, .fold = timed_fold, .resample_x = timed_x, .resample_y = timed_y,
-    .join = timed_join, .gray = timed_gray, .blend = timed_blend, .saturate = timed_saturate, .hue = timed_hue,
-    .solarize = timed_solarize, .blur = timed_blur,
+    .pack = timed_pack,
+    .taps = timed_taps,
+    .fold = timed_fold,
+    .resample_x = timed_x,
+    .resample_y = timed_y,
+    .join = timed_join,
+    .gray = timed_gray,
+    .blend = timed_blend,
+    .saturate = timed_saturate,
+    .hue = timed_hue,
+    .solarize = timed_solarize,
+    .blur = timed_blur,
 };
 
 /* Seconds to copy a byte, counted when read and when written. */
@@ -216,7 +235,8 @@ static double run(const Recipe *r, Part part, int passes)
             if (part == LIBJPEG)
                 rc = image_decode_into(files[i].bytes, files[i].n, 0, 8, &whole, &capacity);
             else
-                rc = render_views(files[i].bytes, files[i].n, 0, plans, part == DECODE ? 0 : views, false, outs, s);
+                rc = render_views(files[i].bytes, files[i].n, 0, plans, part == DECODE ? 0 : views, false,
+                                  outs, s);
             if (rc)
                 die();
         }
@@ -250,7 +270,8 @@ static int draw(const char *dir, int n, int size)
         void *bytes;
         size_t length;
         snprintf(path, sizeof path, "%s/%06d.jpg", dir, i);
-        if (!synth || !im.rgb || synth_draw(synth, 0, (uint64_t)i, im.rgb) || image_encode_jpeg(&im, 90, &bytes, &length))
+        if (!synth || !im.rgb || synth_draw(synth, 0, (uint64_t)i, im.rgb) ||
+            image_encode_jpeg(&im, 90, &bytes, &length))
             die();
         FILE *f = fopen(path, "wb");
         if (!f || fwrite(bytes, 1, length, f) != length || fclose(f))
@@ -279,10 +300,11 @@ int main(int argc, char **argv)
         die();
     double load[1] = { 0 };
     getloadavg(load, 1);
-    printf("%d images, 2 x %d + %d x %d, one core, %s, load %.1f\n", count, r.global_size, r.locals, r.local_size,
-           isa_name(isa_best()), load[0]);
+    printf("%d images, 2 x %d + %d x %d, one core, %s, load %.1f\n", count, r.global_size, r.locals,
+           r.local_size, isa_name(isa_best()), load[0]);
 
-    double libjpeg = run(&r, LIBJPEG, PASSES), decode = run(&r, DECODE, PASSES), whole = run(&r, WHOLE, PASSES + 1);
+    double libjpeg = run(&r, LIBJPEG, PASSES), decode = run(&r, DECODE, PASSES),
+           whole = run(&r, WHOLE, PASSES + 1);
     for (int again = 0; again < 2; again++) { /* the three near in time, the best of each */
         double t[3] = { run(&r, LIBJPEG, 2), run(&r, DECODE, 2), run(&r, WHOLE, 2) };
         libjpeg = t[0] < libjpeg ? t[0] : libjpeg;
@@ -314,8 +336,10 @@ int main(int argc, char **argv)
     line("libjpeg alone", libjpeg, encoded + pixels_of, libjpeg);
     for (int op = 0; op < OPS; op++)
         if (ops[op].bytes > 0)
-            line(op_names[op], ops[op].seconds / PASSES, ops[op].bytes / PASSES, ops[op].bytes / PASSES * cost);
-    printf("{\"bench\":\"augment\",\"views\":\"2x%d+%dx%d\",\"images\":%d,\"images_per_s\":%.1f,\"views_per_s\":%.1f,"
+            line(op_names[op], ops[op].seconds / PASSES, ops[op].bytes / PASSES,
+                 ops[op].bytes / PASSES * cost);
+    printf("{\"bench\":\"augment\",\"views\":\"2x%d+%dx%d\",\"images\":%d,\"images_per_s\":%.1f,\"views_per_"
+           "s\":%.1f,"
            "\"decode_images_per_s\":%.1f,\"isa\":\"%s\",\"load\":%.1f}\n",
            r.global_size, r.locals, r.local_size, count, count / whole, count * (2 + r.locals) / whole,
            count / libjpeg, isa_name(isa_best()), load[0]);

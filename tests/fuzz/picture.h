@@ -19,8 +19,8 @@ static inline bool picture_is_small(const uint8_t *bytes, size_t n)
     return true;
 }
 
-/* Decode at scale / 8, read as a data set of today would have it, and look at every pixel. That it can't be decoded is no
- * finding. */
+/* Decode at scale / 8, read as a data set of today would have it, and look at every pixel. That it can't be
+ * decoded is no finding. */
 static inline void picture_decode(const uint8_t *bytes, size_t n, int scale)
 {
     Image im = { 0 };

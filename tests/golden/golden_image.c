@@ -29,7 +29,8 @@ typedef void PlaneOp(uint8_t *planes[3], int w, int h, uint8_t *gray, const void
 static void check_planes(Golden *g, const Image *im, PlaneOp *op, const void *arg, const char *name)
 {
     int n = im->w * im->h;
-    uint8_t *block = malloc((size_t)n * 7), *planes[3] = { block, block + n, block + 2 * n }, *rgb = block + 4 * n;
+    uint8_t *block = malloc((size_t)n * 7), *planes[3] = {block, block + n, block + 2 * n},
+            *rgb = block + 4 * n;
     pixels()->split(im->rgb, n, planes[0], planes[1], planes[2]);
     op(planes, im->w, im->h, block + 3 * n, arg);
     pixels()->join(planes[0], planes[1], planes[2], n, rgb);
@@ -120,16 +121,22 @@ static void color(Golden *g)
 
     /* views are square: flip the picture by squares */
     int side = im.w < im.h ? im.w : im.h;
-    uint8_t *flipped = calloc((size_t)im.w * (size_t)im.h, 3), *view = malloc((size_t)side * (size_t)side * 3);
+    uint8_t *flipped = calloc((size_t)im.w * (size_t)im.h, 3),
+            *view = malloc((size_t)side * (size_t)side * 3);
     RenderScratch *s = render_scratch_new();
     for (int y = 0; y < im.h; y += side)
         for (int x = 0; x < im.w; x += side) {
-            ViewPlan v = { .x = x < im.w - side ? x : im.w - side, .y = y < im.h - side ? y : im.h - side, .w = side,
-                           .h = side, .size = side, .flip = 1 };
+            ViewPlan v = {.x = x < im.w - side ? x : im.w - side,
+                          .y = y < im.h - side ? y : im.h - side,
+                          .w = side,
+                          .h = side,
+                          .size = side,
+                          .flip = 1};
             if (render_view(&im, &v, view, s))
                 golden_fail(g, "%s", err_text());
             for (int row = 0; row < side; row++)
-                memcpy(flipped + ((v.y + row) * im.w + im.w - v.x - side) * 3, view + row * side * 3, (size_t)side * 3);
+                memcpy(flipped + ((v.y + row) * im.w + im.w - v.x - side) * 3, view + row * side * 3,
+                       (size_t)side * 3);
         }
     render_scratch_free(s);
     free(view);
@@ -156,7 +163,8 @@ static void jitter_order(Golden *g)
     image_free(&im);
 }
 
-static void check_resize(Golden *g, const Image *im, ImageBox box, int w, int h, ImageFilter filter, const char *name)
+static void check_resize(Golden *g, const Image *im, ImageBox box, int w, int h, ImageFilter filter,
+                         const char *name)
 {
     uint8_t *out = malloc((size_t)w * (size_t)h * 3);
     if (image_resize(im, box, w, h, filter, out))
@@ -203,10 +211,12 @@ static void eval_resize(Golden *g)
         const char *whole = f ? "out.bicubic" : "out.bilinear";
         const GoldenTensor *t = golden_get(g, whole);
         if (t)
-            check_resize(g, &im, (ImageBox){ 0, 0, im.w, im.h }, (int)t->shape[1], (int)t->shape[0], (ImageFilter)f, whole);
+            check_resize(g, &im, (ImageBox){0, 0, im.w, im.h}, (int)t->shape[1], (int)t->shape[0],
+                         (ImageFilter)f, whole);
         if (image_eval_view_filter(&im, side, crop, (ImageFilter)f, out))
             golden_fail(g, "%s", err_text());
-        golden_check_equal(g, f ? "out.bicubic_crop" : "out.bilinear_crop", out, (size_t)crop * (size_t)crop * 3);
+        golden_check_equal(g, f ? "out.bicubic_crop" : "out.bilinear_crop", out,
+                           (size_t)crop * (size_t)crop * 3);
     }
     free(out);
     image_free(&im);
@@ -252,7 +262,8 @@ static void pixels_of_files(Golden *g)
             golden_fail(g, "%s: %d x %d", t->name, im.w, im.h);
         else
             golden_check_equal(g, name, im.rgb, (size_t)im.w * (size_t)im.h * 3);
-        if (im.rgb && (render_view(&im, &p, whole, s) || render_views(t->data, t->count, reading, &p, 1, false, outs, s) ||
+        if (im.rgb && (render_view(&im, &p, whole, s) ||
+                       render_views(t->data, t->count, reading, &p, 1, false, outs, s) ||
                        memcmp(whole, view, sizeof view)))
             golden_fail(g, "%s: a view differs from that of the decoded picture: %s", t->name, err_text());
         image_free(&im);
