@@ -216,8 +216,8 @@ static void tickets(void)
                                         "hssl/1 views %",
                                         "hello world here",
                                         "hssl/1 averyverylongkindname ipc:///x",
-                                        "hssl/1 v ipc:///x a=1 a2=1 a3=1 a4=1 a5=1 a6=1 a7=1 a8=1 a9=1 b=1 "
-                                        "b2=1 b3=1 b4=1 b5=1 b6=1 b7=1 b8=1"};
+                                        ("hssl/1 v ipc:///x a=1 a2=1 a3=1 a4=1 a5=1 a6=1 a7=1 a8=1 a9=1 b=1 "
+                                        "b2=1 b3=1 b4=1 b5=1 b6=1 b7=1 b8=1")};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         ok(ticket_parse(wrong[i], strlen(wrong[i]), &t) == -1 && err_code() == ERR_DATA, "refused: %s", err_text());
     char endless[4096];
