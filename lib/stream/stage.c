@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { NEIGHBOUR_MS = 50 };
+enum { NEIGHBOUR_MS = 5 };
 
 static int sooner(int a, int b)
 {

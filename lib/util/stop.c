@@ -17,6 +17,8 @@ enum { WAITER_STACK = 256 << 10 };
 double stop_same_request = 1;
 
 static atomic_int seen;
+enum { ON_ITS_WAY_MS = 5000 };
+
 static int wake[2] = { -1, -1 };
 static _Atomic(const char *) notice;
 static sigset_t heard;
@@ -141,9 +143,19 @@ int stop_status(void)
     return signal ? 128 + signal : 0;
 }
 
+/* One that has been sent, and that the waiting thread has not come to take yet. */
+static bool on_its_way(void)
+{
+    sigset_t sent;
+    return !sigpending(&sent) && ((sigismember(&sent, SIGINT) && sigismember(&heard, SIGINT)) ||
+                                  (sigismember(&sent, SIGTERM) && sigismember(&heard, SIGTERM)) ||
+                                  (sigismember(&sent, SIGHUP) && sigismember(&heard, SIGHUP)));
+}
+
 bool stop_within(int ms)
 {
-    return stop_signal() || (stop_fd() >= 0 && poll(&(struct pollfd){ .fd = stop_fd(), .events = POLLIN }, 1, ms) > 0);
+    struct pollfd p = { .fd = stop_fd(), .events = POLLIN };
+    return stop_signal() || (p.fd >= 0 && (poll(&p, 1, ms) > 0 || (on_its_way() && poll(&p, 1, ON_ITS_WAY_MS) > 0)));
 }
 
 ssize_t stop_read(int fd, void *to, size_t n)
