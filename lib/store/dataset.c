@@ -14,10 +14,10 @@
  *  32  the name, a zero byte, the image
  *
  * The digest is 0 without records; each record in turn makes it the XXH3-64 of the digest so far (8), the
- * checksum of the image (8), the name, a zero byte, the name of the class (none: empty), a zero byte, and where
- * the reading is not 0 the reading (2). Flags 1 and 2 are the rule; 4: classes are numbers, which are their
- * labels. Who meets a flag that he does not know must not go on. Fields behind the flags are kept as they are. A
- * file of version 1 has neither digest nor flags.
+ * checksum of the image (8), the name, a zero byte, the name of the class (none: empty), a zero byte, and
+ * where the reading is not 0 the reading (2). Flags 1 and 2 are the rule; 4: classes are numbers, which are
+ * their labels. Who meets a flag that he does not know must not go on. Fields behind the flags are kept as they
+ * are. A file of version 1 has neither digest nor flags.
  *
  * sealed: behind the XXH3-64 of what follows (8). All numbers are little-endian. */
 #include "store/dataset.h"

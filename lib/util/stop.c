@@ -155,7 +155,9 @@ static bool on_its_way(void)
 bool stop_within(int ms)
 {
     struct pollfd p = { .fd = stop_fd(), .events = POLLIN };
-    return stop_signal() || (p.fd >= 0 && (poll(&p, 1, ms) > 0 || (on_its_way() && poll(&p, 1, ON_ITS_WAY_MS) > 0)));
+    if (stop_signal())
+        return true;
+    return p.fd >= 0 && (poll(&p, 1, ms) > 0 || (on_its_way() && poll(&p, 1, ON_ITS_WAY_MS) > 0));
 }
 
 ssize_t stop_read(int fd, void *to, size_t n)
