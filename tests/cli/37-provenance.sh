@@ -1,6 +1,7 @@
 #!/bin/sh
 # A run knows where it comes from: it goes on with the same stream only, and tells the commands that made it.
 . "$(dirname "$0")/../tap.sh"
+. "$(dirname "$0")/../mpi.sh"
 cd "$T" || exit 1
 
 hssl-synth -n 24 -s 24 s.db 2>/dev/null && hssl-synth -n 24 -s 24 --seed 9 other.db 2>/dev/null || exit 1
@@ -164,12 +165,7 @@ init=$(digest err)
 is '--init-from begins and goes on by one command, too' "$(again init.db)" "${init:-none}"
 
 # Several ranks.
-OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
-ASAN_OPTIONS=${ASAN_OPTIONS:-}${ASAN_OPTIONS:+:}detect_leaks=0 # MPI's own
-export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM OMPI_MCA_rmaps_base_oversubscribe \
-    OMPI_MCA_hwloc_base_binding_policy OMPI_MCA_btl_vader_single_copy_mechanism ASAN_OPTIONS
-if command -v mpirun >/dev/null && [ -e "$HSSL_BIN/hssl-mpi.so" ]; then
+if mpi_works; then
     cat >rank.sh <<'RANK'
 [ "$OMPI_COMM_WORLD_RANK" = 0 ] && seed=0 || seed=$SEED
 hssl-load $LOAD --seed $seed s.db | hssl-multicrop --global-size 16 --local 2 --local-size 8 | hssl-augment | hssl-train "$@"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # What a trainer wishes of its views reaches the stages that make them; and who waits in vain says so.
 . "$(dirname "$0")/../tap.sh"
+. "$(dirname "$0")/../mpi.sh"
 cd "$T" || exit 1
 
 # Waits first, for they take their ten seconds: four stages one behind the other, and one without a ticket.
@@ -122,12 +123,7 @@ EOF2
 is 'hssl-plan reckons with them' "$(hssl-plan -m m.json -n 100 $nano --json | grep -o '"views":[0-9]*' | head -n 1)" '"views":7680'
 
 # Several ranks.
-OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
-ASAN_OPTIONS=${ASAN_OPTIONS:-}${ASAN_OPTIONS:+:}detect_leaks=0 # MPI's own
-export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM OMPI_MCA_rmaps_base_oversubscribe \
-    OMPI_MCA_hwloc_base_binding_policy OMPI_MCA_btl_vader_single_copy_mechanism ASAN_OPTIONS
-if command -v mpirun >/dev/null && [ -e "$HSSL_BIN/hssl-mpi.so" ]; then
+if mpi_works; then
     ranks() { # STAGE's OPTIONS, then those of hssl-train
         stage=$1
         shift
